@@ -1,0 +1,1 @@
+"""Train deep spiking networks with membrane potential batch normalization, and fold it exactly."""

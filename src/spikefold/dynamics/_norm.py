@@ -1,0 +1,100 @@
+"""Membrane potential batch normalization: its equations, each once."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikefold.errors import ShapeError
+
+
+def per_neuron(parameter: Float[Tensor, "*shape"], ndim: int) -> Float[Tensor, "..."]:
+    """View a tensor per channel `[C]` or per element `[C, H, W]` so that it meets `[N, C, H, W]`.
+
+    Arguments:
+        parameter: one number per channel or per element.
+        ndim: number of dimensions of the potential `[N, C, *spatial]` it is to broadcast against.
+    """
+    return parameter.reshape(parameter.shape + (1,) * (ndim - 1 - parameter.ndim))
+
+
+def sample_count(u: Float[Tensor, "N C *spatial"], shape: tuple[int, ...]) -> int:
+    """How many values one mean is taken of: N·H·W channel-wise, N element-wise."""
+    return u.shape[0] * math.prod(u.shape[1 + len(shape) :])
+
+
+def statistics(
+    u: Float[Tensor, "N C *spatial"], shape: tuple[int, ...]
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """Mean and biased variance of one time step's potentials.
+
+    Channel-wise (shape `(C,)`): over N and space; element-wise (shape `(C, H, W)`): over N.
+
+    Arguments:
+        u: potentials of one time step.
+        shape: the shape of the normalization's parameters.
+
+    Returns:
+        mean and variance, both of `shape`.
+
+    Raises:
+        ShapeError: if there is only one value to take a statistic of.
+
+    Source: Guo et al., ICCV 2023, section 4.1.
+    """
+    if sample_count(u, shape) < 2:
+        raise ShapeError(
+            f"MPBN{shape}: training needs more than one value per statistic, but the potential is "
+            f"{list(u.shape)}: use a larger batch"
+        )
+    reduced = (0, *range(1 + len(shape), u.ndim))
+    variance, mean = torch.var_mean(u, dim=reduced, correction=0)
+    return mean, variance
+
+
+def normalize(
+    u: Float[Tensor, "N C *spatial"],
+    mean: Float[Tensor, "*shape"],
+    variance: Float[Tensor, "*shape"],
+    gamma: Float[Tensor, "*shape"],
+    beta: Float[Tensor, "*shape"],
+    eps: float,
+) -> Float[Tensor, "N C *spatial"]:
+    """h = (u - mean) · scale + beta, with scale = gamma / sqrt(variance + eps).
+
+    Each operation is one correctly rounded elementwise kernel, so that h depends neither on
+    memory format nor device, and is monotone in u: the exact fold stands on this.
+
+    Arguments:
+        u: potentials of one time step.
+        mean, variance, gamma, beta: one number per channel `[C]` or per element `[C, *spatial]`.
+        eps: added to the variance.
+
+    Source: Guo et al., ICCV 2023, eq. 8.
+    """
+    scale = gamma / torch.sqrt(variance + eps)
+    return (u - per_neuron(mean, u.ndim)) * per_neuron(scale, u.ndim) + per_neuron(beta, u.ndim)
+
+
+@torch.no_grad()
+def update_running(
+    running: Float[Tensor, "*shape"],
+    observed: Float[Tensor, "T *shape"],
+    momentum: float | None,
+    seen: int,
+) -> Float[Tensor, "*shape"]:
+    """Running statistic after T more observations: r <- r + m (o[t] - r), one step after another.
+
+    Arguments:
+        running: the statistic so far.
+        observed: this batch's statistic at each time step.
+        momentum: m, or None for the cumulative mean, m = 1 / number of observations.
+        seen: observations made before these.
+
+    Returns:
+        The new running statistic; `running` is left as it is.
+    """
+    for step, value in enumerate(observed.to(running.dtype), start=seen + 1):
+        running = running + (1 / step if momentum is None else momentum) * (value - running)
+    return running

@@ -1,0 +1,194 @@
+"""Surrogate gradients: what stands for the derivative of the step function in the backward pass."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from spikefold.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """The derivative ds/dz that replaces the step's, with z = h - threshold.
+
+    Every surrogate is the derivative of a smooth or piecewise smooth step from 0 to 1, its
+    `antiderivative`; so each has integral 1.
+    """
+
+    name: ClassVar[str]
+
+    def derivative(self, z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """ds/dz at z, same shape."""
+        raise NotImplementedError
+
+    def antiderivative(self, z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The soft step whose derivative this is: 0 far below the threshold, 1 far above."""
+        raise NotImplementedError
+
+
+def _require_positive(surrogate: Surrogate, field: str) -> None:
+    value = getattr(surrogate, field)
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"surrogate {surrogate.name}: {field} must be positive, got {value}")
+
+
+@dataclass(frozen=True)
+class Tanh(Surrogate):
+    """The window of the official MPBN code: k (1 - tanh²(k z)) / (2 tanh(k / 2)) for |z| <= 1/2.
+
+    Source: Guo et al., ICCV 2023, official code (k = 3).
+    """
+
+    name: ClassVar[str] = "tanh"
+    k: float = 3.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "k")
+
+    def derivative(self, z: Tensor) -> Tensor:
+        tanh = torch.tanh(self.k * z)
+        slope = self.k * (1 - tanh * tanh) / (2 * math.tanh(self.k / 2))
+        return torch.where(z.abs() <= 0.5, slope, 0.0)
+
+    def antiderivative(self, z: Tensor) -> Tensor:
+        return torch.tanh(self.k * z.clamp(-0.5, 0.5)) / (2 * math.tanh(self.k / 2)) + 0.5
+
+
+@dataclass(frozen=True)
+class Rectangle(Surrogate):
+    """1 / width for |z| < width / 2.  Source: Wu et al., STBP, 2018, eq. 24 (h1)."""
+
+    name: ClassVar[str] = "rectangle"
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "width")
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return (z.abs() < self.width / 2).to(z.dtype) / self.width
+
+    def antiderivative(self, z: Tensor) -> Tensor:
+        return (z / self.width + 0.5).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Triangle(Surrogate):
+    """max(0, width - |z|) / width².  Source: Deng et al., TET, ICLR 2022, eq. 4 (their gamma)."""
+
+    name: ClassVar[str] = "triangle"
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "width")
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return (self.width - z.abs()).clamp(min=0) / self.width**2
+
+    def antiderivative(self, z: Tensor) -> Tensor:
+        y = z.clamp(-self.width, self.width) / self.width
+        return 0.5 + y - 0.5 * y * y.abs()
+
+
+@dataclass(frozen=True)
+class Sigmoid(Surrogate):
+    """alpha σ(alpha z) (1 - σ(alpha z)).  Source: Wu et al., STBP, 2018, eq. 26 (h3)."""
+
+    name: ClassVar[str] = "sigmoid"
+    alpha: float = 4.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "alpha")
+
+    def derivative(self, z: Tensor) -> Tensor:
+        sigmoid = torch.sigmoid(self.alpha * z)
+        return self.alpha * sigmoid * (1 - sigmoid)
+
+    def antiderivative(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.alpha * z)
+
+
+@dataclass(frozen=True)
+class Atan(Surrogate):
+    """alpha / (2 (1 + (π alpha z / 2)²)).  Source: Fang et al., PLIF, ICCV 2021 (alpha = 2)."""
+
+    name: ClassVar[str] = "atan"
+    alpha: float = 2.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "alpha")
+
+    def derivative(self, z: Tensor) -> Tensor:
+        y = (math.pi / 2 * self.alpha) * z
+        return (self.alpha / 2) / (1 + y * y)
+
+    def antiderivative(self, z: Tensor) -> Tensor:
+        return torch.atan((math.pi / 2 * self.alpha) * z) / math.pi + 0.5
+
+
+SURROGATES: dict[str, type[Surrogate]] = {
+    kind.name: kind for kind in (Tanh, Rectangle, Triangle, Sigmoid, Atan)
+}
+
+
+def surrogate_to_dict(surrogate: Surrogate) -> dict[str, Any]:
+    """Plain data that `surrogate_from_dict` turns back into the same surrogate."""
+    return {"name": surrogate.name, **asdict(surrogate)}
+
+
+def surrogate_from_dict(data: dict[str, Any]) -> Surrogate:
+    """The surrogate of `{"name": ..., parameters}`.
+
+    Raises:
+        ConfigError: if the name or a parameter is unknown.
+    """
+    parameters = dict(data)
+    name = parameters.pop("name", None)
+    if name not in SURROGATES:
+        raise ConfigError(f"unknown surrogate {name!r}: one of {', '.join(SURROGATES)}")
+    try:
+        return SURROGATES[name](**parameters)
+    except TypeError as error:
+        raise ConfigError(f"surrogate {name}: {error}") from error
+
+
+def is_above(
+    h: Float[Tensor, "..."], threshold: Float[Tensor, "..."] | float
+) -> Bool[Tensor, "..."]:
+    """The firing condition, h > threshold: strictly greater, NaN never fires."""
+    return h > threshold
+
+
+class _Fire(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, threshold: Tensor | float, surrogate: Surrogate) -> Tensor:
+        ctx.save_for_backward(h)
+        ctx.threshold = threshold
+        ctx.surrogate = surrogate
+        return is_above(h, threshold).to(h.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        (h,) = ctx.saved_tensors
+        return grads[0] * ctx.surrogate.derivative(h - ctx.threshold), None, None
+
+
+def fire(
+    h: Float[Tensor, "..."], threshold: Float[Tensor, "..."] | float, surrogate: Surrogate
+) -> Float[Tensor, "..."]:
+    """Spikes: s = 1 where h > threshold, else 0; ds/dh is the surrogate's.
+
+    Arguments:
+        h: potentials, any shape, floating point.
+        threshold: a number, or a tensor that broadcasts against h; it gets no gradient.
+        surrogate: the derivative used backward.
+
+    Returns:
+        Zeros and ones of h's shape and dtype.
+
+    Source: Guo et al., ICCV 2023, eq. 2 (strict inequality as in the official code).
+    """
+    return _Fire.apply(h, threshold, surrogate)  # type: ignore[no-any-return]

@@ -1,0 +1,25 @@
+"""What can go wrong by a user's hand: one line that says what, where, and what would be right."""
+
+
+class SpikefoldError(Exception):
+    """Base of all errors that spikefold raises on purpose."""
+
+
+class ShapeError(SpikefoldError, ValueError):
+    """A tensor has the wrong number of dimensions, channels or steps."""
+
+
+class ConfigError(SpikefoldError, ValueError):
+    """A setting is unknown, of the wrong type, or out of range."""
+
+
+class FoldError(SpikefoldError, ValueError):
+    """A network cannot be folded, fused or verified as it is."""
+
+
+class FileFormatError(SpikefoldError, ValueError):
+    """A file is not what it should be: cut off, foreign, of a newer format or of another model."""
+
+
+class DataError(SpikefoldError, ValueError):
+    """A data set is unknown, absent or damaged."""

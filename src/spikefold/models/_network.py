@@ -1,0 +1,233 @@
+"""The frame all models share: units over time, global pooling, a linear readout, a time mean."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict, get_args
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spikefold.dynamics import Neuron
+from spikefold.errors import ConfigError, ShapeError
+from spikefold.nn import LIF, MPBN, OverTime, SpikingLayer
+
+Norm = Literal["mpbn", "mpbn-element", "none"]
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments that every model takes; see `Arguments`."""
+
+    in_channels: int
+    image_size: int
+    width: float
+    steps: int | None
+    neuron: Neuron
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What every model is built from.
+
+    Arguments:
+        num_classes: K, the number of logits.
+        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
+        in_channels: 1 for gray images, 3 for colour images, 2 for events.
+        image_size: height and width of the input; only "mpbn-element" depends on it.
+        width: factor on all channel numbers.
+        steps: time steps an image is shown where `forward` is not told.
+        neuron: constants of all neurons; default: the paper's.
+
+    Raises:
+        ConfigError: if a value is out of range.
+    """
+
+    num_classes: int = 10
+    norm: Norm = "mpbn"
+    in_channels: int = 3
+    image_size: int = 32
+    width: float = 1.0
+    steps: int | None = None
+    neuron: Neuron = field(default_factory=Neuron)
+
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "in_channels", "image_size", "width", "steps"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"model: {name} must be positive, got {value}")
+        if self.norm not in get_args(Norm):
+            raise ConfigError(
+                f"model: norm must be one of {', '.join(get_args(Norm))}, got {self.norm!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` turns back into the same arguments."""
+        return {**vars(self), "neuron": self.neuron.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Arguments":
+        """The arguments that `to_dict` wrote.
+
+        Raises:
+            ConfigError: if a name is unknown or a value out of range.
+        """
+        try:
+            return cls(**{**data, "neuron": Neuron.from_dict(data["neuron"])})
+        except (TypeError, KeyError) as error:
+            raise ConfigError(f"model arguments: {error}") from error
+
+
+class Network(nn.Module):
+    """A spiking network: units over time, global average pooling, linear readout, mean over time.
+
+    Arguments:
+        name: under which `spikefold.models.build` finds the model.
+        arguments: what it was built from.
+        features: units and pooling, each from `[T, N, ...]` to `[T, N, ...]`.
+        classifier: linear readout.
+
+    Attributes:
+        transforms: names of what was done to it since it was built ("fold", "fuse_conv_bn").
+    """
+
+    def __init__(
+        self, name: str, arguments: Arguments, features: nn.Sequential, classifier: nn.Linear
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.arguments = arguments
+        self.features = features
+        self.classifier = classifier
+        self.transforms: tuple[str, ...] = ()
+
+    def forward(self, x: Float[Tensor, "..."], steps: int | None = None) -> Float[Tensor, "N K"]:
+        """Logits, averaged over time.
+
+        Arguments:
+            x: images `[N, C, H, W]`, shown for `steps` steps; or frames `[T, N, C, H, W]`.
+            steps: number of time steps for images; default: the network's own.
+
+        Returns:
+            logits `[N, K]`.
+
+        Raises:
+            ShapeError: if a dimension is missing, channels or steps do not fit.
+        """
+        features = self.features(self.as_frames(x, steps))
+        return self.classifier(features.mean((-2, -1))).mean(0)  # type: ignore[no-any-return]
+
+    def as_frames(
+        self, x: Float[Tensor, "..."], steps: int | None
+    ) -> Float[Tensor, "T N C H W"]:
+        """The input as frames; an image is expanded over time without a copy."""
+        if x.ndim == 5:
+            if steps is not None:
+                raise ShapeError(
+                    f"frames {list(x.shape)} have {x.shape[0]} time steps of their own: leave "
+                    f"out steps={steps}"
+                )
+            frames = x
+        elif x.ndim == 4:
+            steps = self.arguments.steps if steps is None else steps
+            if steps is None:
+                raise ShapeError(
+                    f"images {list(x.shape)} have no time dimension: give steps=T, or frames "
+                    "[T, N, C, H, W]"
+                )
+            if steps < 1:
+                raise ShapeError(f"steps must be at least 1, got {steps}")
+            frames = x.expand(steps, *x.shape)
+        else:
+            raise ShapeError(
+                f"expected images [N, C, H, W] or frames [T, N, C, H, W], got {list(x.shape)}"
+            )
+        expected = self.arguments.in_channels
+        if frames.shape[2] != expected:
+            raise ShapeError(
+                f"the network takes {expected} input channels, got {frames.shape[2]} "
+                f"in an input of shape {list(x.shape)}"
+            )
+        if frames.shape[0] == 0:
+            raise ShapeError(f"no time step in frames of shape {list(x.shape)}")
+        return frames
+
+    def layers(self) -> dict[str, SpikingLayer]:
+        """The units by name, in the order in which they fire."""
+        return {
+            name: module for name, module in self.named_modules() if isinstance(module, SpikingLayer)
+        }
+
+
+@dataclass
+class Builder:
+    """Makes units one after another, and keeps track of channels and image size.
+
+    Arguments:
+        channels: channels of the input.
+        size: height and width of the input, which element-wise normalization needs.
+        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
+        neuron: constants of all layers.
+    """
+
+    channels: int
+    size: int
+    norm: Norm
+    neuron: Neuron
+
+    def conv(
+        self, channels: int, kernel: int = 3, stride: int = 1, bias: bool = False
+    ) -> SpikingLayer:
+        """Convolution ("same" padding), BN, neurons."""
+        connection = nn.Conv2d(
+            self.channels, channels, kernel, stride=stride, padding=kernel // 2, bias=bias
+        )
+        self.channels = channels
+        self.size = (self.size - 1) // stride + 1
+        return SpikingLayer(connection, nn.BatchNorm2d(channels), self.neurons())
+
+    def neurons(self) -> LIF:
+        """Neurons for the current channels and size."""
+        shape: tuple[int, ...] = (self.channels,)
+        if self.norm == "mpbn-element":
+            shape = (self.channels, self.size, self.size)
+        return LIF.of(self.neuron, None if self.norm == "none" else MPBN(shape))
+
+    def pool(self, kernel: int = 2) -> OverTime:
+        """Average pooling that divides the size by `kernel`."""
+        self.size //= kernel
+        return OverTime(nn.AvgPool2d(kernel))
+
+
+def assemble(
+    name: str, features: Callable[[Builder, float], list[nn.Module]], arguments: Arguments
+) -> Network:
+    """Build the units, put the readout on, initialize the weights as the official code does.
+
+    Arguments:
+        name: under which `build` finds the model again.
+        features: makes the units with a builder, for a width factor.
+        arguments: what to build.
+    """
+    builder = Builder(
+        arguments.in_channels, arguments.image_size, arguments.norm, arguments.neuron
+    )
+    units = nn.Sequential(*features(builder, arguments.width))
+    network = Network(name, arguments, units, nn.Linear(builder.channels, arguments.num_classes))
+    initialize(network)
+    return network
+
+
+def initialize(network: nn.Module) -> None:
+    """Weights as in the official code: He normal by fan-out; linear normal of deviation 1 / fan-in."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=1 / module.in_features)
+            nn.init.zeros_(module.bias)
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels times the width factor, rounded, at least 1."""
+    return max(1, round(channels * width))

@@ -1,0 +1,127 @@
+"""Residual networks of the paper, as its official code has them."""
+
+from typing import Unpack
+
+from torch import Tensor, nn
+
+from spikefold.models._network import (
+    Arguments,
+    Builder,
+    Network,
+    Norm,
+    Options,
+    assemble,
+    scaled,
+)
+from spikefold.nn import OverTime, SpikingLayer
+
+
+class BasicBlock(nn.Module):
+    """Two units; the shortcut is added before the second one fires.
+
+    Arguments:
+        first: unit that may change channels and size.
+        second: unit that keeps them.
+        shortcut: from the block's input to the second unit's currents.
+    """
+
+    def __init__(self, first: SpikingLayer, second: SpikingLayer, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes `[T, N, C, H, W]` to spikes."""
+        return self.second(self.first(x), self.shortcut(x))  # type: ignore[no-any-return]
+
+
+def _block(builder: Builder, channels: int, stride: int, pooled: bool) -> BasicBlock:
+    """A block; where channels or size change, the shortcut is a 1x1 convolution with BN.
+
+    With `pooled` the shortcut is average-pooled before an unstrided convolution (resnet20),
+    else the convolution itself is strided.
+    """
+    shortcut: nn.Module = nn.Identity()
+    if stride != 1 or builder.channels != channels:
+        parts: list[nn.Module] = []
+        if pooled:
+            parts.append(
+                nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+            )
+        parts.append(
+            nn.Conv2d(
+                builder.channels, channels, 1, stride=1 if pooled else stride, bias=False
+            )
+        )
+        parts.append(nn.BatchNorm2d(channels))
+        shortcut = OverTime(*parts)
+    return BasicBlock(builder.conv(channels, stride=stride), builder.conv(channels), shortcut)
+
+
+def _stages(
+    builder: Builder, channels: list[int], blocks: list[int], pooled: bool
+) -> list[nn.Module]:
+    """Stages of blocks; each but the first halves the size."""
+    return [
+        _block(builder, width, 2 if stage > 0 and block == 0 else 1, pooled)
+        for stage, (width, count) in enumerate(zip(channels, blocks, strict=True))
+        for block in range(count)
+    ]
+
+
+def _resnet20(builder: Builder, width: float) -> list[nn.Module]:
+    channels = [scaled(c, width) for c in (64, 128, 256, 512)]
+    stem = [*(builder.conv(channels[0]) for _ in range(3)), builder.pool()]
+    return [*stem, *_stages(builder, channels, [2, 2, 2, 2], pooled=True)]
+
+
+def _resnet19(builder: Builder, width: float) -> list[nn.Module]:
+    channels = [scaled(c, width) for c in (128, 256, 512)]
+    return [builder.conv(channels[0]), *_stages(builder, channels, [3, 3, 2], pooled=False)]
+
+
+def resnet20(
+    num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]
+) -> Network:
+    """ResNet-20 of the paper: stem of three 3x3 convolutions, pooling, four stages of two blocks.
+
+    64, 128, 256, 512 channels; shortcuts are pooled, then 1x1 convolution and BN; 11,256,010
+    parameters with 10 classes, 19 spiking layers.
+
+    Arguments:
+        num_classes: K, the number of logits.
+        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
+        options: in_channels, image_size, width, steps, neuron; see `Arguments`.
+
+    Source: Guo et al., ICCV 2023, official code, `resnet20_cifar_modified`.
+
+    Example:
+        >>> import torch, spikefold as sf
+        >>> network = sf.models.resnet20(num_classes=10, norm="mpbn", width=0.125)
+        >>> network(torch.randn(2, 3, 32, 32), steps=2).shape
+        torch.Size([2, 10])
+    """
+    network = assemble("resnet20", _resnet20, Arguments(num_classes, norm, **options))
+    for module in network.modules():
+        if isinstance(module, BasicBlock):  # a block begins as its shortcut
+            nn.init.zeros_(module.second.norm.weight)  # type: ignore[arg-type]
+    return network
+
+
+def resnet19(
+    num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]
+) -> Network:
+    """ResNet-19 of the paper: 3x3 convolution, stages of 3, 3, 2 blocks with 128, 256, 512 channels.
+
+    Shortcuts are strided 1x1 convolutions with BN; 12,578,186 parameters with 10 classes, 17
+    spiking layers.
+
+    Arguments:
+        num_classes: K, the number of logits.
+        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
+        options: in_channels, image_size, width, steps, neuron; see `Arguments`.
+
+    Source: Guo et al., ICCV 2023, official code, `resnet19_cifar`.
+    """
+    return assemble("resnet19", _resnet19, Arguments(num_classes, norm, **options))

@@ -1,0 +1,92 @@
+"""The unit networks are made of, and what carries ordinary modules over time."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spikefold.errors import ShapeError
+from spikefold.nn._neuron import SpikingNeuron
+
+
+def is_constant_in_time(x: Float[Tensor, "T ..."]) -> bool:
+    """Whether all time steps are the same memory, as `image.expand(T, ...)` makes them."""
+    return x.shape[0] > 1 and x.stride(0) == 0
+
+
+def over_time(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "T N ..."]:
+    """Apply a module for `[N, ...]` to every time step, without a Python loop.
+
+    Time is merged into the batch, so a BatchNorm sees (T, N, H, W) jointly. Where the input is one
+    image shown T times (an expanded tensor), the module runs once and its result is expanded.
+
+    Arguments:
+        module: a convolution, linear, pooling, batch norm, or a sequence of such.
+        x: `[T, N, ...]`.
+
+    Returns:
+        `[T, N, ...]`.
+
+    Raises:
+        ShapeError: if x has no time or no batch dimension.
+    """
+    if x.ndim < 3:
+        raise ShapeError(f"expected [T, N, ...], got {list(x.shape)}: is a dimension missing?")
+    if is_constant_in_time(x):
+        y: Tensor = module(x[0])
+        return y.expand(x.shape[0], *y.shape)
+    y = module(x.flatten(0, 1))
+    return y.unflatten(0, x.shape[:2])
+
+
+class OverTime(nn.Sequential):
+    """Ordinary modules in a row, applied to every time step of `[T, N, ...]`; see `over_time`."""
+
+    def forward(self, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "T N ..."]:
+        """Apply the modules.
+
+        Arguments:
+            x: `[T, N, ...]`.
+        """
+        for module in self:
+            x = over_time(module, x)
+        return x
+
+
+class SpikingLayer(nn.Module):
+    """The unit of a network: `lif(norm(connection(x)) + shortcut)`.
+
+    Arguments:
+        connection: convolution or linear; sees time merged into the batch.
+        norm: normalization after the connection (one BN over time, batch and space), or
+            `nn.Identity()`.
+        lif: the neurons, `LIF` or `FoldedLIF`.
+
+    Example:
+        >>> import torch, spikefold as sf
+        >>> layer = sf.SpikingLayer(
+        ...     torch.nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        ...     torch.nn.BatchNorm2d(16),
+        ...     sf.LIF(norm=sf.MPBN(16)),
+        ... )
+        >>> layer(torch.randn(4, 2, 3, 8, 8)).shape
+        torch.Size([4, 2, 16, 8, 8])
+    """
+
+    def __init__(self, connection: nn.Module, norm: nn.Module, lif: SpikingNeuron) -> None:
+        super().__init__()
+        self.connection = connection
+        self.norm = norm
+        self.lif = lif
+
+    def forward(
+        self, x: Float[Tensor, "T N ..."], shortcut: Float[Tensor, "T N ..."] | None = None
+    ) -> Float[Tensor, "T N ..."]:
+        """Spikes of the layer.
+
+        Arguments:
+            x: spikes or images `[T, N, C, *spatial]` or `[T, N, F]`.
+            shortcut: added to the currents before firing, of their shape.
+        """
+        currents = over_time(self.norm, over_time(self.connection, x))
+        if shortcut is not None:
+            currents = currents + shortcut
+        return self.lif(currents)  # type: ignore[no-any-return]

@@ -1,0 +1,169 @@
+"""Spiking neurons as modules: thin shells over `spikefold.dynamics`."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spikefold import dynamics
+from spikefold.dynamics import Neuron, Reset, Surrogate, Tanh
+from spikefold.errors import ConfigError
+from spikefold.nn._mpbn import MPBN
+
+
+class SpikingNeuron(nn.Module):
+    """What all neurons share: a sequence in, spikes out; no state is kept between calls.
+
+    Arguments:
+        neuron: the constants of the layer.
+    """
+
+    def __init__(self, neuron: Neuron) -> None:
+        super().__init__()
+        self.neuron = neuron
+
+    def forward(self, x: Float[Tensor, "T N C *spatial"]) -> Float[Tensor, "T N C *spatial"]:
+        """Spikes of a whole sequence that starts at rest.
+
+        Arguments:
+            x: input currents `[T, N, C, *spatial]` or `[T, N, F]`.
+
+        Returns:
+            zeros and ones, of x's shape and dtype.
+
+        Raises:
+            ShapeError: if a dimension is missing or of the wrong size.
+        """
+        spikes, _ = self.integrate(x, None)
+        return spikes
+
+    def step(
+        self, x: Float[Tensor, "N C *spatial"], state: Float[Tensor, "N C *spatial"] | None = None
+    ) -> tuple[Float[Tensor, "N C *spatial"], Float[Tensor, "N C *spatial"]]:
+        """One time step of a stream, with explicit state.
+
+        Arguments:
+            x: input current `[N, C, *spatial]` of this step.
+            state: what the step before returned; None starts at rest.
+
+        Returns:
+            spikes, and the state (membrane potential) to hand to the next step.
+        """
+        spikes, state = self.integrate(x.unsqueeze(0), state)
+        return spikes[0], state
+
+    def integrate(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Spikes and last membrane potential of a sequence that starts from `state`."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """The constants, for print."""
+        return ", ".join(f"{key}={value}" for key, value in vars(self.neuron).items())
+
+
+class LIF(SpikingNeuron):
+    """Leaky integrate-and-fire neurons, with or without MPBN.
+
+        u[t] = decay · v[t-1] + x[t];   s[t] = 1[norm(u[t]) > threshold];   v[t] = u[t] (1 - s[t])
+
+    Arguments:
+        norm: `MPBN` applied before the firing function, or None.
+        decay: what is left of the potential after a step, in [0, 1]; 1 is the IF neuron.
+        threshold: firing threshold.
+        reset: "hard" (to zero) or "soft" (minus threshold).
+        surrogate: stands for the derivative of the step function; default: the official window.
+        detach_reset: if true, no gradient flows through the reset.
+
+    Raises:
+        ConfigError: if a constant is out of range, or norm is not an MPBN.
+
+    Source: Guo et al., ICCV 2023, eqs. 1-8.
+
+    Example:
+        >>> import torch, spikefold as sf
+        >>> neuron = sf.LIF(norm=sf.MPBN(3))
+        >>> neuron(torch.randn(4, 2, 3, 8, 8)).shape
+        torch.Size([4, 2, 3, 8, 8])
+        >>> _ = neuron.eval()
+        >>> spikes, state = neuron.step(torch.randn(2, 3, 8, 8))
+        >>> spikes, state = neuron.step(torch.randn(2, 3, 8, 8), state)
+    """
+
+    def __init__(
+        self,
+        norm: MPBN | None = None,
+        *,
+        decay: float = 0.25,
+        threshold: float = 0.5,
+        reset: Reset = "hard",
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = False,
+    ) -> None:
+        super().__init__(Neuron(decay, threshold, reset, surrogate or Tanh(), detach_reset))
+        if not (norm is None or isinstance(norm, MPBN)):
+            raise ConfigError(
+                f"LIF: norm must be an MPBN or None, got {type(norm).__name__}: other "
+                "normalizations belong before the neuron, into SpikingLayer's norm"
+            )
+        self.norm = norm
+
+    @classmethod
+    def of(cls, neuron: Neuron, norm: MPBN | None = None) -> "LIF":
+        """The layer with these constants."""
+        return cls(norm, **vars(neuron))
+
+    def integrate(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Spikes and last membrane potential of a sequence that starts from `state`."""
+        norm = self.norm
+        if norm is None:
+            return dynamics.lif(x, self.neuron, state)
+        norm.check(x.shape[1:])
+        gamma, beta, eps = norm.gain, norm.shift, norm.eps
+        if not norm.training:
+            mean, variance = norm.running_mean, norm.running_var
+            return dynamics.mpbn_lif(x, mean, variance, gamma, beta, eps, self.neuron, state)
+        spikes, state, means, variances = dynamics.mpbn_lif_train(
+            x, gamma, beta, eps, self.neuron, state
+        )
+        norm.observe(means, variances, x[0])
+        return spikes, state
+
+
+class FoldedLIF(SpikingNeuron):
+    """Leaky integrate-and-fire neurons whose MPBN was folded into their thresholds.
+
+        s[t] = 1[polarity · u[t] > polarity · theta]
+
+    There is no normalization left. `spikefold.fold` makes it; few people write one by hand.
+
+    Arguments:
+        theta: thresholds per channel `[C]` or per element `[C, *spatial]`; ±inf where a neuron
+            never or always fires.
+        polarity: +1 or -1 (gain negative: the neuron fires below theta); None if all are +1.
+        neuron: the constants; its `threshold` is what a soft reset subtracts.
+    """
+
+    theta: Tensor
+    polarity: Tensor | None
+
+    def __init__(self, theta: Tensor, polarity: Tensor | None, neuron: Neuron) -> None:
+        super().__init__(neuron)
+        self.register_buffer("theta", theta)
+        self.register_buffer("polarity", polarity)
+
+    def integrate(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Spikes and last membrane potential of a sequence that starts from `state`."""
+        return dynamics.folded_lif(x, self.theta, self.polarity, self.neuron, state)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Whether there is a polarity is a property of the trained weights, so the file decides.
+        stored = state_dict.get(prefix + "polarity")
+        self.polarity = None if stored is None else torch.ones_like(self.theta)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        """Shape and constants, for print."""
+        return f"{tuple(self.theta.shape)}, {super().extra_repr()}"
