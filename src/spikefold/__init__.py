@@ -1,1 +1,65 @@
-"""Train deep spiking networks with membrane potential batch normalization, and fold it exactly."""
+"""Train deep spiking networks with membrane potential batch normalization, and fold it exactly.
+
+import spikefold as sf
+
+network = sf.models.resnet20(num_classes=10, norm="mpbn", steps=4)   # train it as any module
+folded = sf.fold(network)                                            # MPBN into the thresholds
+record = sf.verify(network, folded, batches)                         # record.mismatches == 0
+sf.save(folded, "folded.safetensors")
+"""
+
+from importlib.metadata import version
+
+from spikefold import dynamics, models
+from spikefold.dynamics import (
+    Atan,
+    Neuron,
+    Rectangle,
+    Sigmoid,
+    Surrogate,
+    Tanh,
+    Triangle,
+)
+from spikefold.errors import (
+    ConfigError,
+    DataError,
+    FileFormatError,
+    FoldError,
+    ShapeError,
+    SpikefoldError,
+)
+from spikefold.folding import Verification, fold, fuse_conv_bn, verify
+from spikefold.nn import LIF, MPBN, FoldedLIF, OverTime, SpikingLayer, SpikingNeuron
+from spikefold.saving import load, save
+
+__version__ = version("spikefold")
+
+__all__ = [
+    "LIF",
+    "MPBN",
+    "Atan",
+    "ConfigError",
+    "DataError",
+    "FileFormatError",
+    "FoldError",
+    "FoldedLIF",
+    "Neuron",
+    "OverTime",
+    "Rectangle",
+    "ShapeError",
+    "Sigmoid",
+    "SpikefoldError",
+    "SpikingLayer",
+    "SpikingNeuron",
+    "Surrogate",
+    "Tanh",
+    "Triangle",
+    "Verification",
+    "dynamics",
+    "fold",
+    "fuse_conv_bn",
+    "load",
+    "models",
+    "save",
+    "verify",
+]

@@ -90,7 +90,7 @@ def membrane_dtype(x: Tensor) -> torch.dtype:
 def charge(
     v: Float[Tensor, "N C *spatial"], x: Float[Tensor, "N C *spatial"], decay: float
 ) -> Float[Tensor, "N C *spatial"]:
-    """u = decay · v + x  (two roundings on every device)."""
+    """U = decay · v + x  (two roundings on every device)."""
     return v * decay + x
 
 

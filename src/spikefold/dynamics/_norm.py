@@ -61,7 +61,7 @@ def normalize(
     beta: Float[Tensor, "*shape"],
     eps: float,
 ) -> Float[Tensor, "N C *spatial"]:
-    """h = (u - mean) · scale + beta, with scale = gamma / sqrt(variance + eps).
+    """H = (u - mean) · scale + beta, with scale = gamma / sqrt(variance + eps).
 
     Each operation is one correctly rounded elementwise kernel, so that h depends neither on
     memory format nor device, and is monotone in u: the exact fold stands on this.

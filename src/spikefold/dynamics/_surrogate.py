@@ -191,4 +191,4 @@ def fire(
 
     Source: Guo et al., ICCV 2023, eq. 2 (strict inequality as in the official code).
     """
-    return _Fire.apply(h, threshold, surrogate)  # type: ignore[no-any-return]
+    return _Fire.apply(h, threshold, surrogate)

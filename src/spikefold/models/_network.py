@@ -113,11 +113,9 @@ class Network(nn.Module):
             ShapeError: if a dimension is missing, channels or steps do not fit.
         """
         features = self.features(self.as_frames(x, steps))
-        return self.classifier(features.mean((-2, -1))).mean(0)  # type: ignore[no-any-return]
+        return self.classifier(features.mean((-2, -1))).mean(0)
 
-    def as_frames(
-        self, x: Float[Tensor, "..."], steps: int | None
-    ) -> Float[Tensor, "T N C H W"]:
+    def as_frames(self, x: Float[Tensor, "..."], steps: int | None) -> Float[Tensor, "T N C H W"]:
         """The input as frames; an image is expanded over time without a copy."""
         if x.ndim == 5:
             if steps is not None:
@@ -153,7 +151,9 @@ class Network(nn.Module):
     def layers(self) -> dict[str, SpikingLayer]:
         """The units by name, in the order in which they fire."""
         return {
-            name: module for name, module in self.named_modules() if isinstance(module, SpikingLayer)
+            name: module
+            for name, module in self.named_modules()
+            if isinstance(module, SpikingLayer)
         }
 
 
@@ -207,9 +207,7 @@ def assemble(
         features: makes the units with a builder, for a width factor.
         arguments: what to build.
     """
-    builder = Builder(
-        arguments.in_channels, arguments.image_size, arguments.norm, arguments.neuron
-    )
+    builder = Builder(arguments.in_channels, arguments.image_size, arguments.norm, arguments.neuron)
     units = nn.Sequential(*features(builder, arguments.width))
     network = Network(name, arguments, units, nn.Linear(builder.channels, arguments.num_classes))
     initialize(network)
@@ -217,7 +215,7 @@ def assemble(
 
 
 def initialize(network: nn.Module) -> None:
-    """Weights as in the official code: He normal by fan-out; linear normal of deviation 1 / fan-in."""
+    """Weights as in the official code: He normal by fan-out; linear of deviation 1 / fan-in."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -33,7 +33,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes `[T, N, C, H, W]` to spikes."""
-        return self.second(self.first(x), self.shortcut(x))  # type: ignore[no-any-return]
+        return self.second(self.first(x), self.shortcut(x))
 
 
 def _block(builder: Builder, channels: int, stride: int, pooled: bool) -> BasicBlock:
@@ -46,13 +46,9 @@ def _block(builder: Builder, channels: int, stride: int, pooled: bool) -> BasicB
     if stride != 1 or builder.channels != channels:
         parts: list[nn.Module] = []
         if pooled:
-            parts.append(
-                nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
-            )
+            parts.append(nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
         parts.append(
-            nn.Conv2d(
-                builder.channels, channels, 1, stride=1 if pooled else stride, bias=False
-            )
+            nn.Conv2d(builder.channels, channels, 1, stride=1 if pooled else stride, bias=False)
         )
         parts.append(nn.BatchNorm2d(channels))
         shortcut = OverTime(*parts)
@@ -81,9 +77,7 @@ def _resnet19(builder: Builder, width: float) -> list[nn.Module]:
     return [builder.conv(channels[0]), *_stages(builder, channels, [3, 3, 2], pooled=False)]
 
 
-def resnet20(
-    num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]
-) -> Network:
+def resnet20(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
     """ResNet-20 of the paper: stem of three 3x3 convolutions, pooling, four stages of two blocks.
 
     64, 128, 256, 512 channels; shortcuts are pooled, then 1x1 convolution and BN; 11,256,010
@@ -109,12 +103,10 @@ def resnet20(
     return network
 
 
-def resnet19(
-    num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]
-) -> Network:
-    """ResNet-19 of the paper: 3x3 convolution, stages of 3, 3, 2 blocks with 128, 256, 512 channels.
+def resnet19(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
+    """ResNet-19 of the paper: 3x3 convolution, then stages of 3, 3 and 2 blocks.
 
-    Shortcuts are strided 1x1 convolutions with BN; 12,578,186 parameters with 10 classes, 17
+    128, 256, 512 channels; shortcuts are strided 1x1 convolutions with BN; 12,578,186 parameters with 10 classes, 17
     spiking layers.
 
     Arguments:

@@ -89,4 +89,4 @@ class SpikingLayer(nn.Module):
         currents = over_time(self.norm, over_time(self.connection, x))
         if shortcut is not None:
             currents = currents + shortcut
-        return self.lif(currents)  # type: ignore[no-any-return]
+        return self.lif(currents)
