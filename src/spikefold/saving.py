@@ -141,7 +141,7 @@ def read(path: str | Path) -> Stored:
     try:
         network = build(header["model"], Arguments.from_dict(header["arguments"]))
         for name in header["transforms"]:
-            network = TRANSFORMS[name](network)  # type: ignore[assignment]
+            network = TRANSFORMS[name](network)
         extra = header["extra"]
     except (ConfigError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error

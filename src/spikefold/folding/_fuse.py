@@ -1,6 +1,7 @@
 """Fusion of a batch normalization into the convolution or linear layer before it."""
 
 import copy
+import itertools
 from typing import TypeVar
 
 import torch
@@ -82,7 +83,7 @@ def _fuse_children(module: nn.Module) -> int:
         pairs = [("connection", "norm")]
     elif isinstance(module, nn.Sequential):
         names = [name for name, _ in module.named_children()]
-        pairs = list(zip(names, names[1:], strict=False))
+        pairs = list(itertools.pairwise(names))
     else:
         return 0
     done = 0

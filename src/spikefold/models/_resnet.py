@@ -106,8 +106,8 @@ def resnet20(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Optio
 def resnet19(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
     """ResNet-19 of the paper: 3x3 convolution, then stages of 3, 3 and 2 blocks.
 
-    128, 256, 512 channels; shortcuts are strided 1x1 convolutions with BN; 12,578,186 parameters with 10 classes, 17
-    spiking layers.
+    128, 256, 512 channels; shortcuts are strided 1x1 convolutions with BN; 12,578,186 parameters
+    with 10 classes, 17 spiking layers.
 
     Arguments:
         num_classes: K, the number of logits.

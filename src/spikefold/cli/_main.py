@@ -1,0 +1,73 @@
+"""From words to commands."""
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from spikefold.cli import _experiments, _networks
+from spikefold.cli._output import print_error
+from spikefold.errors import SpikefoldError
+
+# each takes the words after its own name
+COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+    "run": (_experiments.run_command, "train, fold, fuse, verify, evaluate and report a recipe"),
+    "train": (_experiments.train_command, "only train a recipe"),
+    "fold": (_networks.fold_command, "fold a checkpoint's MPBN into its thresholds"),
+    "verify": (_networks.verify_command, "compare two networks spike by spike on real data"),
+    "evaluate": (_networks.evaluate_command, "accuracy of a network file"),
+    "recipes": (_experiments.recipes_command, "list the recipes"),
+    "show": (_experiments.show_command, "the full configuration of a recipe"),
+}
+
+
+def usage() -> str:
+    """The first page of help."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: spikefold COMMAND ...",
+            "",
+            "Spiking networks with membrane potential batch normalization, folded exactly.",
+            "",
+            *lines,
+            "",
+            "spikefold COMMAND --help explains a command; all know --json.",
+        ]
+    )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Arguments:
+        words: what follows `spikefold`; default: the process's own.
+
+    Returns:
+        exit status: 0, or 1 for an error, 2 for wrong usage, 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"spikefold {version('spikefold')}")
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(COMMANDS)}"
+        print_error(f"unknown command '{name}': {hint}")
+        return 2
+    try:
+        COMMANDS[name][0](rest)
+    except SpikefoldError as error:
+        print_error(str(error))
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print_error(str(interrupt) or "interrupted")
+        return 130
+    except SystemExit as parsed:  # how the parser reports --help and wrong usage
+        return int(parsed.code or 0)
+    return 0

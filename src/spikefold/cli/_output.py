@@ -1,0 +1,82 @@
+"""Results go to standard output, progress and errors to standard error."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from spikefold.training import Advance
+
+
+class ShownProgress:
+    """Progress bars on standard error; on a file, one line whenever something new is noted."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Iterator[Advance]:
+        """A task of so many pieces, while the context lasts."""
+        if not self.console.is_terminal:
+            with self._lines(name, total) as advance:
+                yield advance
+            return
+        columns = (
+            TextColumn("{task.description:14}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Bars(*columns, console=self.console) as bars:
+            task = bars.add_task(name, total=total, note="")
+
+            def advance(note: str = "") -> None:
+                bars.update(task, advance=1, **({"note": note} if note else {}))
+
+            yield advance
+
+    @contextmanager
+    def _lines(self, name: str, total: int) -> Iterator[Advance]:
+        done = 0
+
+        def advance(note: str = "") -> None:
+            nonlocal done
+            done += 1
+            if note or done == total:
+                print(f"{name} {done}/{total}  {note}".rstrip(), file=sys.stderr, flush=True)
+
+        yield advance
+
+
+def print_json(record: Any) -> None:
+    """One machine-readable object."""
+    json.dump(record, sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def print_rows(title: str, rows: Sequence[tuple[str, ...]]) -> None:
+    """A table a person can read."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table, soft_wrap=not console.is_terminal)
+
+
+def print_error(message: str) -> None:
+    """One line on standard error."""
+    print(f"spikefold: {message}", file=sys.stderr)

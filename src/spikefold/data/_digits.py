@@ -1,0 +1,29 @@
+"""scikit-learn's handwritten digits: 1,797 real images of 8x8, shipped inside the package."""
+
+import torch
+
+from spikefold.data._samples import Samples, stratified_split
+from spikefold.errors import DataError
+
+
+def digits() -> tuple[Samples, Samples]:
+    """Images `[N, 1, 8, 8]` in [0, 1] and labels, for training (1,438) and for test (359).
+
+    The test set is a random fifth of each class, fixed by seed 0.
+
+    Raises:
+        DataError: if scikit-learn is not installed.
+
+    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998 (test part).
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError(
+            "the digits come with scikit-learn: pip install 'spikefold[demo]'"
+        ) from error
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).float().div(16).unsqueeze(1)
+    samples = Samples(images, torch.from_numpy(bunch.target).long())
+    training, test = stratified_split(samples.labels, fraction=0.2, seed=0)
+    return samples.subset(training), samples.subset(test)

@@ -1,0 +1,109 @@
+"""The whole job: train, fold, fuse, verify, evaluate, time, and write it all down."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from spikefold.data import Dataset, load_dataset
+from spikefold.folding import Verification, fold, fuse_conv_bn, verify
+from spikefold.models import Network
+from spikefold.saving import replacing, save
+from spikefold.training import (
+    Experiment,
+    Progress,
+    Silent,
+    evaluate,
+    hardware,
+    potentials,
+    thresholds,
+    time_in_turns,
+    train,
+)
+
+BATCH = 128
+
+
+def run(
+    experiment: Experiment,
+    directory: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train, fold, fuse, verify on the test set, evaluate and time; write the run's records.
+
+    Besides what `train` writes: `folded.safetensors`, `fused.safetensors`, `verification.json`,
+    `potentials.json`, `thresholds.json`, and `summary.json`, which is also returned.
+
+    Arguments:
+        experiment: the configuration; its model must have an MPBN to fold.
+        directory: where the run's files go.
+        resume: go on with an interrupted training.
+        progress: told about the work.
+    """
+    progress = progress or Silent()
+    data = experiment.data
+    dataset = load_dataset(data.name, data.validation, data.split_seed)
+    network = train(experiment, dataset, directory, resume=resume, progress=progress)
+    folded = fold(network)
+    fused = fuse_conv_bn(folded)
+    save(folded, directory / "folded.safetensors")
+    save(fused, directory / "fused.safetensors")
+    records = {
+        "fold": compare(network, folded, dataset, "verify fold", progress),
+        "fuse": compare(folded, fused, dataset, "verify fusion", progress),
+    }
+    _write(directory / "verification.json", {k: r.to_dict() for k, r in records.items()})
+    _write(directory / "potentials.json", potentials(network, dataset.validation.inputs[:BATCH]))
+    _write(directory / "thresholds.json", thresholds(folded))
+    with progress.task("time", 1) as advance:
+        timing = _time(experiment, dataset, network, folded)
+        advance()
+    summary = {
+        "experiment": experiment.to_dict(),
+        "hardware": hardware(),
+        "samples": {s: len(dataset.split(s)) for s in ("train", "validation", "test")},
+        "validation": evaluate(network, dataset.validation),
+        "test": {
+            "mpbn": evaluate(network, dataset.test),
+            "folded": evaluate(folded, dataset.test),
+            "fused": evaluate(fused, dataset.test),
+        },
+        "fold": _overview(records["fold"]),
+        "fuse": _overview(records["fuse"]),
+        "firing_rates": {name: layer.firing_rate for name, layer in records["fold"].layers.items()},
+        "timing": timing,
+    }
+    _write(directory / "summary.json", summary)
+    return summary
+
+
+def compare(
+    one: Network, other: Network, dataset: Dataset, name: str, progress: Progress
+) -> Verification:
+    """`verify` over the whole test set."""
+    batches = list(dataset.test.batches(BATCH))
+    with progress.task(name, len(batches)) as advance:
+        return verify(one, other, batches, on_batch=advance)
+
+
+def _time(
+    experiment: Experiment, dataset: Dataset, network: Network, folded: Network
+) -> dict[str, Any]:
+    """The three networks in turns; the one without MPBN has the trained weights besides."""
+    plain = experiment.build(dataset, norm="none").eval()
+    plain.load_state_dict(
+        {key: value for key, value in network.state_dict().items() if ".lif." not in key}
+    )
+    networks = {"without MPBN": plain, "folded": folded, "MPBN": network}
+    return time_in_turns(networks, dataset.test.inputs[:BATCH])
+
+
+def _overview(record: Verification) -> dict[str, Any]:
+    """The record without its layers."""
+    return {key: value for key, value in record.to_dict().items() if key != "layers"}
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,183 @@
+"""The full configuration of a training run, typed; plain data on disk."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cattrs
+import torch
+
+from spikefold.data import Dataset
+from spikefold.dynamics import SURROGATES, Neuron, Reset
+from spikefold.errors import ConfigError
+from spikefold.models import MODELS, Arguments, Network, Norm, build
+from spikefold.saving import replacing
+
+SurrogateName = Literal["tanh", "rectangle", "triangle", "sigmoid", "atan"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learned.
+
+    Arguments:
+        name: of the data set.
+        validation: fraction of the training samples held out for choosing the epoch.
+        split_seed: decides which.
+        crop_padding: training images are shifted by up to so many pixels.
+    """
+
+    name: str = "digits"
+    validation: float = 0.1
+    split_seed: int = 0
+    crop_padding: int = 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What learns it.
+
+    Arguments:
+        name: of the model.
+        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
+        width: factor on all channel numbers.
+        steps: time steps an image is shown.
+        decay: what is left of the membrane potential after a step.
+        threshold: firing threshold.
+        reset: "hard" or "soft".
+        surrogate: stands for the derivative of the step function.
+        detach_reset: if true, no gradient flows through the reset.
+    """
+
+    name: str = "small"
+    norm: Norm = "mpbn"
+    width: float = 1.0
+    steps: int = 4
+    decay: float = 0.25
+    threshold: float = 0.5
+    reset: Reset = "hard"
+    surrogate: SurrogateName = "tanh"
+    detach_reset: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in MODELS:
+            raise ConfigError(f"unknown model {self.name!r}: one of {', '.join(MODELS)}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How it is learned: SGD with momentum, cosine to zero over the epochs.
+
+    Arguments:
+        epochs: passes over the training samples.
+        batch_size: samples a step.
+        learning_rate: at the start.
+        momentum: of SGD.
+        weight_decay: on the weights of convolutions and linear layers only.
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"optimizer: {name} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A training run: everything that decides its result.
+
+    Arguments:
+        data: what is learned.
+        model: what learns it.
+        optimizer: how.
+        seed: of the initial weights, the order of the samples and the augmentation.
+        accelerator: "cpu", "cuda", or "auto" for whatever is there.
+    """
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    seed: int = 0
+    accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` turns back into the same configuration."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Experiment":
+        """The configuration that `to_dict` wrote.
+
+        Raises:
+            ConfigError: if a key is unknown or a value of the wrong type.
+        """
+        converter = cattrs.Converter(forbid_extra_keys=True)
+        try:
+            return converter.structure(data, cls)
+        except cattrs.BaseValidationError as error:
+            problems = "; ".join(cattrs.transform_error(error))
+            raise ConfigError(f"configuration: {problems}") from error
+
+    def save(self, path: Path) -> None:
+        """Write the configuration as JSON."""
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Experiment":
+        """The configuration of a JSON file.
+
+        Raises:
+            ConfigError: if it cannot be read or is not a configuration.
+        """
+        try:
+            return cls.from_dict(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def build(self, dataset: Dataset, norm: Norm | None = None) -> Network:
+        """The network, initialized by the seed.
+
+        Arguments:
+            dataset: decides channels, size and classes.
+            norm: instead of the configured one, for a comparison.
+        """
+        model = self.model
+        shape = dataset.train.inputs.shape
+        torch.manual_seed(self.seed)
+        neuron = Neuron(
+            model.decay,
+            model.threshold,
+            model.reset,
+            SURROGATES[model.surrogate](),
+            model.detach_reset,
+        )
+        arguments = Arguments(
+            num_classes=dataset.classes,
+            norm=norm or model.norm,
+            in_channels=shape[-3],
+            image_size=shape[-1],
+            width=model.width,
+            steps=model.steps,
+            neuron=neuron,
+        )
+        return build(model.name, arguments)
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    """The settings in which two configurations differ, one line each."""
+    lines = []
+    for key in sorted(one.keys() | other.keys()):
+        a, b, name = one.get(key), other.get(key), f"{prefix}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{name}.")
+        elif a != b:
+            lines.append(f"{name} is {a} there, {b} here")
+    return lines

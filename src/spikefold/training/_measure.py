@@ -1,0 +1,156 @@
+"""What a run writes down about its networks besides accuracy: potentials, thresholds, time."""
+
+import math
+import platform
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikefold import dynamics
+from spikefold.folding import evaluation, observing
+from spikefold.models import Network
+from spikefold.nn import LIF, FoldedLIF, SpikingNeuron
+
+BINS = 80
+
+
+def potentials(network: Network, x: Tensor) -> dict[str, Any]:
+    """Distribution of the membrane potential before and after MPBN, per layer.
+
+    Arguments:
+        network: not folded.
+        x: images or frames to run.
+
+    Returns:
+        by layer: the threshold, and for "before" (u) and "after" (h; only with MPBN) the edges of
+        the bins, the density in each, mean and deviation.
+    """
+    record: dict[str, Any] = {}
+
+    def see(name: str, neuron: SpikingNeuron, currents: Tensor, spikes: Tensor) -> None:
+        if not isinstance(neuron, LIF):
+            return
+        norm, constants = neuron.norm, neuron.neuron
+        before: list[Tensor] = []
+        after: list[Tensor] = []
+
+        def fire_step(u: Tensor) -> Tensor:
+            h = u if norm is None else norm.normalize(u)
+            before.append(u)
+            after.append(h)
+            return dynamics.fire(h, constants.threshold, constants.surrogate)
+
+        dynamics.integrate(currents, constants, fire_step)
+        record[name] = {"threshold": constants.threshold, "before": _histogram(before)}
+        if norm is not None:
+            record[name]["after"] = _histogram(after)
+
+    with evaluation(network), observing(network, see):
+        network(x)
+    return record
+
+
+def _histogram(values: list[Tensor]) -> dict[str, Any]:
+    flat = torch.cat([value.flatten() for value in values]).float().cpu()
+    ordered = flat.sort().values
+    low = ordered[int(0.001 * (len(flat) - 1))].item()
+    high = ordered[math.ceil(0.999 * (len(flat) - 1))].item()
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    counts = torch.histc(flat, BINS, low, high)
+    density = counts / (len(flat) * (high - low) / BINS)
+    edges = torch.linspace(low, high, BINS + 1)
+    return {
+        "edges": edges.tolist(),
+        "density": density.tolist(),
+        "mean": flat.mean().item(),
+        "deviation": flat.std(correction=0).item(),
+    }
+
+
+def thresholds(folded: nn.Module) -> dict[str, Any]:
+    """Folded thresholds and polarities, per layer; ±inf as strings, for JSON has none."""
+    record = {}
+    for name, module in folded.named_modules():
+        if isinstance(module, FoldedLIF):
+            theta = module.theta.flatten().tolist()
+            negative = 0 if module.polarity is None else int((module.polarity < 0).sum())
+            record[name] = {
+                "threshold": module.neuron.threshold,
+                "theta": [value if math.isfinite(value) else str(value) for value in theta],
+                "negative_polarity": negative,
+            }
+    return record
+
+
+@torch.no_grad()
+def time_in_turns(
+    networks: dict[str, Network], x: Tensor, *, rounds: int = 15, calls: int = 3
+) -> dict[str, Any]:
+    """Time of a forward pass per sample, the networks taking turns.
+
+    Arguments:
+        networks: by name, in evaluation mode; the first one is the reference of the ratios.
+        x: one batch.
+        rounds: turns each network gets.
+        calls: forward passes a turn.
+
+    Returns:
+        by network: minimum CPU and median wall time in seconds per sample, and the ratios of both
+        to the first network's; with threads, batch and machine.
+    """
+    cpu: dict[str, list[float]] = {name: [] for name in networks}
+    wall: dict[str, list[float]] = {name: [] for name in networks}
+    names = list(networks)
+    for network in networks.values():
+        network(x)
+    for turn in range(rounds):
+        for name in names if turn % 2 else reversed(names):
+            cpu_start, wall_start = time.process_time(), time.perf_counter()
+            for _ in range(calls):
+                networks[name](x)
+            cpu[name].append((time.process_time() - cpu_start) / calls / len(x))
+            wall[name].append((time.perf_counter() - wall_start) / calls / len(x))
+    reference = names[0]
+    result = {
+        name: {
+            "cpu_seconds": min(cpu[name]),
+            "wall_seconds": statistics.median(wall[name]),
+            "cpu_ratio": min(cpu[name]) / min(cpu[reference]),
+            "cpu_ratio_of_medians": statistics.median(cpu[name])
+            / statistics.median(cpu[reference]),
+            "wall_ratio": statistics.median(wall[name]) / statistics.median(wall[reference]),
+        }
+        for name in names
+    }
+    return {"batch": len(x), "rounds": rounds, "calls": calls, "networks": result}
+
+
+def hardware() -> dict[str, Any]:
+    """Machine and versions, for a run record."""
+    from importlib.metadata import version
+
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "spikefold": version("spikefold"),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

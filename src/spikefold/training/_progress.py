@@ -1,0 +1,30 @@
+"""How long work tells where it stands; the command line draws it."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Called when one more piece of a task is done."""
+
+    def __call__(self, note: str = "") -> None:
+        """Arguments: note: shown beside the bar from now on."""
+
+
+class Progress(Protocol):
+    """Shows tasks."""
+
+    def task(self, name: str, total: int) -> AbstractContextManager[Advance]:
+        """A task of so many pieces, while the context lasts."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def task(self, name: str, total: int) -> AbstractContextManager[Advance]:
+        """A task nobody sees."""
+
+        def advance(note: str = "") -> None:
+            pass
+
+        return nullcontext(advance)
