@@ -45,7 +45,9 @@ class ShownProgress:
             task = bars.add_task(name, total=total, note="")
 
             def advance(note: str = "") -> None:
-                bars.update(task, advance=1, **({"note": note} if note else {}))
+                bars.advance(task)
+                if note:
+                    bars.update(task, note=note)
 
             yield advance
 
@@ -74,7 +76,9 @@ def print_rows(title: str, rows: Sequence[tuple[str, ...]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console()
-    console.print(table, soft_wrap=not console.is_terminal)
+    if not console.is_terminal:  # a file or a pipe has no width to wrap at
+        console = Console(width=200)
+    console.print(table)
 
 
 def print_error(message: str) -> None:

@@ -31,7 +31,7 @@ RECIPES = {
             Experiment(
                 DataConfig("digits", validation=0.1, crop_padding=1),
                 ModelConfig("small", steps=4),
-                OptimizerConfig(epochs=25, batch_size=64, learning_rate=0.1),
+                OptimizerConfig(epochs=30, batch_size=32, learning_rate=0.1),
             ),
         ),
     )

@@ -59,18 +59,14 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
 def potential_figure(record: dict[str, Any]) -> Figure:
     """Distribution of the membrane potential before and after MPBN, one panel a layer."""
     figure, panels = _panels(len(record), height=2.6)
-    figure.suptitle(
-        "Membrane potential before and after MPBN (validation images, 99.8 % of values)"
-    )
+    figure.suptitle("Membrane potential before and after MPBN (middle 99.8 % of the values)")
     for axes, (name, layer) in zip(panels, record.items(), strict=False):
         for key, label, color in (("before", "u", BEFORE), ("after", "h = MPBN(u)", AFTER)):
             if key in layer:
                 edges, density = layer[key]["edges"], layer[key]["density"]
                 axes.stairs(density, edges, fill=True, alpha=0.45, color=color, label=label)
         axes.axvline(layer["threshold"], color=MARK, linestyle="--", linewidth=1, label="threshold")
-        axes.set(title=_short(name), xlabel="potential (threshold units of the input)")
-        axes.set_xlabel("potential")
-        axes.set_yscale("log")
+        axes.set(title=_short(name), xlabel="potential", yscale="log")
     _finish(figure, panels, "density (log)")
     return figure
 
@@ -121,4 +117,4 @@ def _finish(figure: Figure, panels: list[Axes], ylabel: str) -> None:
 
 def _short(name: str) -> str:
     """A layer's name without what all names share."""
-    return name.removeprefix("features.").removesuffix(".lif")
+    return "layer " + name.removeprefix("features.").removesuffix(".lif")

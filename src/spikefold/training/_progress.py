@@ -1,9 +1,10 @@
 """How long work tells where it stands; the command line draws it."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Advance(Protocol):
     """Called when one more piece of a task is done."""
 
@@ -11,6 +12,7 @@ class Advance(Protocol):
         """Arguments: note: shown beside the bar from now on."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Shows tasks."""
 

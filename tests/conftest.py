@@ -1,0 +1,31 @@
+"""Shapes and types of all annotated functions are checked while the tests run."""
+
+from jaxtyping import install_import_hook
+
+with install_import_hook("spikefold", "beartype.beartype"):
+    import spikefold  # noqa: F401
+    import spikefold.cli
+
+from collections.abc import Iterator
+
+import hypothesis
+import jaxtyping
+import pytest
+import torch
+
+phases = [phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain]
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True, phases=phases)
+hypothesis.settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def as_user() -> Iterator[None]:
+    """No type checks at run time, as outside the tests: bad input meets spikefold's own errors."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

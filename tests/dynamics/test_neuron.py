@@ -1,0 +1,219 @@
+"""The equations against hand-calculated traces and an independent float64 implementation."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spikefold import dynamics
+from spikefold.dynamics import Neuron
+from spikefold.errors import ConfigError, ShapeError
+from tests.dynamics import reference
+
+
+def column(*values: float) -> torch.Tensor:
+    """A sequence of one neuron, [T, 1, 1]."""
+    return torch.tensor(values).reshape(-1, 1, 1)
+
+
+def test_hard_reset_by_hand() -> None:
+    # decay 0.25, threshold 0.5
+    # t   v before  x     u = v/4 + x   s   v after
+    # 0   0         0.4   0.4           0   0.4
+    # 1   0.4       0.4   0.5           0   0.5     (0.5 is not above 0.5)
+    # 2   0.5       0.4   0.525         1   0
+    # 3   0         0.4   0.4           0   0.4
+    spikes, v = dynamics.lif(column(0.4, 0.4, 0.4, 0.4), Neuron())
+    assert spikes.flatten().tolist() == [0, 0, 1, 0]
+    assert v.item() == pytest.approx(0.4)
+
+
+def test_soft_reset_by_hand() -> None:
+    # decay 0.5, threshold 1
+    # 0   0         1.5   1.5           1   0.5
+    # 1   0.5       1.0   1.25          1   0.25
+    # 2   0.25      0.5   0.625         0   0.625
+    # 3   0.625     2.5   2.8125        1   1.8125
+    neuron = Neuron(decay=0.5, threshold=1.0, reset="soft")
+    spikes, v = dynamics.lif(column(1.5, 1.0, 0.5, 2.5), neuron)
+    assert spikes.flatten().tolist() == [1, 1, 0, 1]
+    assert v.item() == 1.8125
+
+
+def test_integrate_and_fire_by_hand() -> None:
+    # decay 1: the potential is the sum since the last spike
+    spikes, v = dynamics.lif(column(0.25, 0.25, 0.25, 0.25), Neuron(decay=1.0))
+    assert spikes.flatten().tolist() == [0, 0, 1, 0]
+    assert v.item() == 0.25
+
+
+def test_normalized_neuron_resets_the_raw_potential_by_hand() -> None:
+    # MPBN with mean 1, variance 4, gain 2, shift 0.25, eps 0: h = (u - 1) + 0.25 > 0.5 <=> u > 1.25
+    # decay 0.5, threshold 0.5
+    # t   v      x     u      h      hard: s, v       soft: s, v (u - 0.5 s)
+    # 0   0      1.0   1.0    0.25   0, 1.0           0, 1.0
+    # 1   1.0    1.0   1.5    0.75   1, 0             1, 1.0
+    # 2   0|1    1.0   1|1.5         0, 1.0           1, 1.0
+    # 3   1.0    0.5   1.0    0.25   0, 1.0           0, 1.0
+    one = torch.ones(1)
+    x = column(1.0, 1.0, 1.0, 0.5)
+    for reset, expected, last in (("hard", [0, 1, 0, 0], 1.0), ("soft", [0, 1, 1, 0], 1.0)):
+        neuron = Neuron(decay=0.5, reset=reset)  # type: ignore[arg-type]
+        args = (one, 4 * one, 2 * one, 0.25 * one, 0.0, neuron)
+        spikes, v = dynamics.mpbn_lif(x, *args)
+        assert spikes.flatten().tolist() == expected
+        assert v.item() == last
+
+
+def test_folded_neuron_by_hand() -> None:
+    theta, polarity = torch.tensor([1.25, 1.25]), torch.tensor([1.0, -1.0])
+    x = torch.tensor([[[1.0, 1.0]], [[1.25, 1.25]], [[1.5, 1.5]]])
+    spikes, _ = dynamics.folded_lif(x, theta, polarity, Neuron(decay=0.0))
+    assert spikes[:, 0].tolist() == [[0, 1], [0, 0], [1, 0]]
+
+
+shapes = st.sampled_from(
+    [(1, 3, 2, 3, 3), (4, 5, 3), (3, 2, 1, 1, 5), (2, 1, 3, 4, 2), (8, 3, 2, 7)]
+)
+
+
+@given(
+    shape=shapes,
+    soft=st.booleans(),
+    detach=st.booleans(),
+    element=st.booleans(),
+    decay=st.sampled_from([0.0, 0.25, 0.9, 1.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_training_equals_an_independent_float64_implementation(
+    shape: tuple[int, ...], soft: bool, detach: bool, element: bool, decay: float, seed: int
+) -> None:
+    if element and shape[1] == 1:
+        shape = (shape[0], 2, *shape[2:])
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    parameter_shape = shape[2:] if element else shape[2:3]
+    gamma, beta = (
+        torch.randn(parameter_shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for _ in range(2)
+    )
+    neuron = Neuron(decay, 0.5, "soft" if soft else "hard", detach_reset=detach)
+    spikes, _, means, variances = dynamics.mpbn_lif_train(x, gamma, beta, 1e-5, neuron)
+    weights = torch.randn(shape, generator=generator, dtype=torch.float64)
+    grads = torch.autograd.grad((spikes * weights).sum(), (x, gamma, beta))
+
+    broadcast = parameter_shape + (1,) * (len(shape) - 2 - len(parameter_shape))
+    expected = reference.mpbn_lif(
+        x,
+        gamma.reshape(broadcast),
+        beta.reshape(broadcast),
+        decay=decay,
+        threshold=0.5,
+        soft=soft,
+        detach=detach,
+        eps=1e-5,
+    )
+    expected_grads = torch.autograd.grad((expected * weights).sum(), (x, gamma, beta))
+    assert torch.equal(spikes, expected)
+    for grad, other in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, other, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        means[0].flatten(), x[0].mean(0 if element else [0, *range(2, x.ndim - 1)]).flatten()
+    )
+    assert means.shape == variances.shape == (shape[0], *parameter_shape)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+def test_gradcheck_with_a_soft_step(reset: dynamics.Reset, detach: bool) -> None:
+    """With the surrogate's antiderivative for a step everything is smooth: numbers must agree."""
+    neuron = Neuron(0.5, 0.5, reset, dynamics.Sigmoid(), detach)
+    x = torch.randn(3, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    gamma = torch.rand(2, dtype=torch.float64).add(0.5).requires_grad_()
+
+    def run(x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+        def soft_step(u: torch.Tensor) -> torch.Tensor:
+            mean, variance = dynamics.statistics(u, (2,))
+            h = dynamics.normalize(u, mean, variance, gamma, torch.zeros_like(gamma), 1e-5)
+            return neuron.surrogate.antiderivative(h - neuron.threshold)
+
+        return dynamics.integrate(x, neuron, soft_step)[0]
+
+    if detach:  # what is detached has no gradient, so the numbers must differ
+        assert not torch.autograd.gradcheck(run, (x, gamma), raise_exception=False)
+    else:
+        assert torch.autograd.gradcheck(run, (x, gamma))
+
+
+@pytest.mark.parametrize("surrogate", [cls() for cls in dynamics.SURROGATES.values()], ids=str)
+def test_hard_gradients_equal_those_of_the_soft_step_at_the_hard_spikes(
+    surrogate: dynamics.Surrogate,
+) -> None:
+    """One step: ds/dx is the surrogate's derivative at u - threshold."""
+    x = torch.randn(1, 4, 3, dtype=torch.float64, requires_grad=True)
+    spikes, _ = dynamics.lif(x, Neuron(surrogate=surrogate))
+    spikes.sum().backward()
+    soft = x.detach().clone().requires_grad_()
+    surrogate.antiderivative(soft - 0.5).sum().backward()
+    torch.testing.assert_close(x.grad, soft.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_spikes_keep_dtype_and_memory_format_and_the_membrane_is_wide(dtype: torch.dtype) -> None:
+    x = torch.randn(3, 2, 4, 5, 5).to(dtype)
+    x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (3, 2))
+    spikes, v = dynamics.lif(x, Neuron())
+    assert spikes.dtype == dtype
+    assert spikes[0].is_contiguous(memory_format=torch.channels_last)
+    assert v.dtype == torch.promote_types(dtype, torch.float32)
+    exact, _ = dynamics.lif(x.to(v.dtype), Neuron())
+    assert torch.equal(spikes.to(v.dtype), exact)
+
+
+def test_running_statistics_are_updated_step_by_step() -> None:
+    running = torch.tensor([1.0, -2.0])
+    observed = torch.tensor([[2.0, 0.0], [4.0, 1.0]])
+    assert dynamics.update_running(running, observed, 0.5, 0).tolist() == [2.75, 0.0]
+    # cumulative: after one earlier observation, the mean of all three
+    assert dynamics.update_running(running, observed, None, 1).tolist() == pytest.approx(
+        [7 / 3, -1 / 3]
+    )
+    assert running.tolist() == [1.0, -2.0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"decay": 1.5}, {"decay": float("nan")}, {"threshold": float("inf")}, {"reset": "none"}],
+)
+@pytest.mark.usefixtures("as_user")
+def test_bad_constants_are_refused(settings: dict) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        Neuron(**settings)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((4, 3), "missing"), ((0, 2, 3), "no time step"), ((2,), "missing")],
+)
+@pytest.mark.usefixtures("as_user")
+def test_bad_shapes_are_refused(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        dynamics.lif(torch.zeros(shape), Neuron())
+
+
+@pytest.mark.usefixtures("as_user")
+def test_bad_state_is_refused() -> None:
+    with pytest.raises(ShapeError, match="state of shape"):
+        dynamics.lif(torch.zeros(2, 3, 4), Neuron(), torch.zeros(2, 4))
+
+
+def test_one_value_per_statistic_is_refused() -> None:
+    with pytest.raises(ShapeError, match="larger batch"):
+        dynamics.statistics(torch.zeros(1, 3), (3,))
+
+
+def test_constants_round_trip() -> None:
+    neuron = Neuron(0.5, 1.0, "soft", dynamics.Atan(3.0), True)
+    assert Neuron.from_dict(neuron.to_dict()) == neuron
+    with pytest.raises(ConfigError, match="leak"):
+        Neuron.from_dict({**neuron.to_dict(), "leak": 1})

@@ -1,0 +1,87 @@
+"""Networks against the official code's numbers, and their answers to bad input."""
+
+import pytest
+import torch
+from torch import nn
+
+import spikefold as sf
+from spikefold.errors import ConfigError, ShapeError
+from spikefold.models import MODELS, Arguments, build
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "layers"), [("resnet20", 11_256_010, 19), ("resnet19", 12_578_186, 17)]
+)
+def test_sizes_are_those_of_the_official_code(name: str, parameters: int, layers: int) -> None:
+    network = MODELS[name](num_classes=10, norm="mpbn")
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert len(network.layers()) == layers
+    assert sum(isinstance(module, sf.MPBN) for module in network.modules()) == layers
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("norm", ["mpbn", "mpbn-element", "none"])
+def test_all_run_on_images_and_on_event_frames(name: str, norm: sf.models.Norm) -> None:
+    network = MODELS[name](7, norm, in_channels=2, width=0.0625, image_size=16)
+    frames = torch.rand(3, 2, 2, 16, 16)
+    logits = network(frames)
+    assert logits.shape == (2, 7)
+    logits.sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+    network.eval()
+    image = frames[0]
+    assert torch.equal(network(image, steps=3), network(image.expand(3, *image.shape)))
+
+
+def test_a_resnet20_block_begins_as_its_shortcut() -> None:
+    network = sf.models.resnet20(width=0.0625)
+    blocks = [m for m in network.modules() if isinstance(m, sf.models.BasicBlock)]
+    assert len(blocks) == 8
+    assert all((block.second.norm.weight == 0).all() for block in blocks)
+
+
+def test_the_network_knows_its_steps_unless_told() -> None:
+    network = sf.models.small(in_channels=1, steps=2).eval()
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(network(x), network(x, steps=2))
+    assert not torch.equal(network(x), network(x, steps=5))
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(
+    ("shape", "steps", "message"),
+    [
+        ((2, 3, 8, 8), None, "no time dimension: give steps=T"),
+        ((2, 3, 8, 8), 0, "steps must be at least 1, got 0"),
+        ((2, 4, 8, 8), 2, "takes 3 input channels, got 4"),
+        ((5, 2, 4, 8, 8), None, "takes 3 input channels, got 4"),
+        ((5, 2, 3, 8, 8), 5, "leave out steps=5"),
+        ((0, 2, 3, 8, 8), None, "no time step"),
+        ((3, 8, 8), 2, "expected images"),
+    ],
+)
+def test_bad_input_is_refused(shape: tuple[int, ...], steps: int | None, message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        sf.models.small()(torch.zeros(shape), steps=steps)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ConfigError, match="steps must be positive"):
+        sf.models.small(steps=0)
+    with pytest.raises(ConfigError, match="norm must be one of"):
+        sf.models.small(norm="bn")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="unknown model 'resnet21'"):
+        build("resnet21", Arguments())
+    with pytest.raises(TypeError, match="widht"):
+        sf.models.small(widht=2)  # type: ignore[call-arg]
+    assert Arguments.from_dict(Arguments(width=0.5).to_dict()) == Arguments(width=0.5)
+
+
+def test_initialization_is_that_of_the_official_code() -> None:
+    network = sf.models.resnet19()
+    conv = network.layers()["features.1.first"].connection
+    assert isinstance(conv, nn.Conv2d)
+    # normal of variance 2 / (kernel area · output channels)
+    assert conv.weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
+    assert network.classifier.weight.std().item() == pytest.approx(1 / 512, rel=0.05)
