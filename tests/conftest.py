@@ -3,8 +3,7 @@
 from jaxtyping import install_import_hook
 
 with install_import_hook("spikefold", "beartype.beartype"):
-    import spikefold  # noqa: F401
-    import spikefold.cli
+    pass
 
 from collections.abc import Iterator
 

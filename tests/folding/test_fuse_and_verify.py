@@ -95,7 +95,7 @@ def test_verify_refuses_what_it_cannot_compare() -> None:
         sf.verify(
             small, sf.models.resnet20(in_channels=1, steps=2, width=0.1), [torch.rand(1, 1, 8, 8)]
         )
-    with pytest.raises(FoldError, match="layer 'features.0.lif': spikes"):
+    with pytest.raises(FoldError, match=r"layer 'features.0.lif': spikes"):
         sf.verify(
             small, sf.models.small(in_channels=1, steps=2, width=0.5), [torch.rand(1, 1, 8, 8)]
         )

@@ -41,8 +41,11 @@ def test_a_resnet20_block_begins_as_its_shortcut() -> None:
 
 
 def test_the_network_knows_its_steps_unless_told() -> None:
-    network = sf.models.small(in_channels=1, steps=2).eval()
+    network = sf.models.small(in_channels=1, steps=2)
     x = torch.rand(2, 1, 8, 8)
+    for _ in range(20):
+        network(x)  # statistics with which it fires
+    network.eval()
     assert torch.equal(network(x), network(x, steps=2))
     assert not torch.equal(network(x), network(x, steps=5))
 

@@ -38,8 +38,9 @@ def run_table(summary: dict[str, Any]) -> list[Row]:
     rows.append(
         (
             "measured on",
-            f"{hardware['processor']}, {hardware['threads']} threads, torch {hardware['torch']}, "
-            f"batch {timing['batch']}, minimum of {timing['rounds']} turns",
+            f"{hardware['processor']}, torch {hardware['torch']}; times: "
+            f"{timing['threads']} thread, batch {timing['batch']}, minimum of "
+            f"{timing['rounds']} turns",
         )
     )
     return rows

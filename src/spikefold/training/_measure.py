@@ -88,9 +88,11 @@ def thresholds(folded: nn.Module) -> dict[str, Any]:
 
 @torch.no_grad()
 def time_in_turns(
-    networks: dict[str, Network], x: Tensor, *, rounds: int = 15, calls: int = 3
+    networks: dict[str, Network], x: Tensor, *, rounds: int = 80, calls: int = 1
 ) -> dict[str, Any]:
-    """Time of a forward pass per sample, the networks taking turns.
+    """Time of a forward pass per sample on one thread, the networks taking turns.
+
+    One thread, because the CPU time of a thread that waits for another counts as well.
 
     Arguments:
         networks: by name, in evaluation mode; the first one is the reference of the ratios.
@@ -105,15 +107,20 @@ def time_in_turns(
     cpu: dict[str, list[float]] = {name: [] for name in networks}
     wall: dict[str, list[float]] = {name: [] for name in networks}
     names = list(networks)
-    for network in networks.values():
-        network(x)
-    for turn in range(rounds):
-        for name in names if turn % 2 else reversed(names):
-            cpu_start, wall_start = time.process_time(), time.perf_counter()
-            for _ in range(calls):
-                networks[name](x)
-            cpu[name].append((time.process_time() - cpu_start) / calls / len(x))
-            wall[name].append((time.perf_counter() - wall_start) / calls / len(x))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for network in networks.values():
+            network(x)
+        for turn in range(rounds):
+            for name in names if turn % 2 else reversed(names):
+                cpu_start, wall_start = time.process_time(), time.perf_counter()
+                for _ in range(calls):
+                    networks[name](x)
+                cpu[name].append((time.process_time() - cpu_start) / calls / len(x))
+                wall[name].append((time.perf_counter() - wall_start) / calls / len(x))
+    finally:
+        torch.set_num_threads(threads)
     reference = names[0]
     result = {
         name: {
@@ -126,7 +133,7 @@ def time_in_turns(
         }
         for name in names
     }
-    return {"batch": len(x), "rounds": rounds, "calls": calls, "networks": result}
+    return {"batch": len(x), "threads": 1, "rounds": rounds, "calls": calls, "networks": result}
 
 
 def hardware() -> dict[str, Any]:

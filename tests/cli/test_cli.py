@@ -1,0 +1,168 @@
+"""The command line, used as a person and as a program would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import spikefold as sf
+from spikefold.cli import main
+from spikefold.recipes import RECIPES
+
+SMALL = ["--model.width", "0.25", "--model.steps", "2", "--optimizer.epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished small run."""
+    directory = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["run", "digits", "--out", str(directory), *SMALL]) == 0
+    return directory
+
+
+def run_json(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict:
+    """Exit status 0 and one JSON object on standard output."""
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+
+def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        "config.json", "metrics.jsonl", "last.safetensors", "best.safetensors",
+        "folded.safetensors", "fused.safetensors", "verification.json", "summary.json",
+        "potentials.json", "thresholds.json",
+        "learning_curves.png", "potentials.png", "thresholds.png",
+    }  # fmt: skip
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["fold"]["mismatches"] == 0
+    assert summary["fold"]["max_output_difference"] == 0
+    assert summary["fold"]["samples"] == 359
+    assert summary["test"]["mpbn"] == summary["test"]["folded"]
+    assert summary["experiment"]["model"]["width"] == 0.25
+    for name in ("learning_curves.png", "potentials.png", "thresholds.png"):
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_fold_verify_evaluate(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best, folded = str(finished / "best.safetensors"), str(tmp_path / "folded.safetensors")
+    record = run_json(["fold", best, "-o", folded], capsys)
+    assert list(record["layers"]) == [f"features.{n}.lif" for n in (0, 1, 3, 5)]
+    record = run_json(["verify", best, folded, "--data", "digits"], capsys)
+    assert (record["mismatches"], record["samples"]) == (0, 359)
+    assert record["accuracy"][0] == record["accuracy"][1]
+    evaluated = run_json(["evaluate", folded, "--data", "digits", "--split", "validation"], capsys)
+    assert evaluated["samples"] == 143
+    for words in (["verify", best, folded], ["evaluate", folded]):
+        assert main([*words, "--data", "digits"]) == 0
+        assert "accuracy" in capsys.readouterr().out
+    assert main(["fold", best, "-o", folded]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["fold", best, "-o", folded, "--overwrite", "--fuse"]) == 0
+    assert sf.load(folded).transforms == ("fold", "fuse_conv_bn")
+
+
+def test_verify_fails_where_spikes_differ(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = finished / "best.safetensors"
+    folded = sf.fold(sf.load(best))
+    folded.features[0].lif.theta.data += 0.5  # type: ignore[union-attr]
+    sf.save(folded, tmp_path / "wrong.safetensors")
+    words = ["verify", str(best), str(tmp_path / "wrong.safetensors"), "--data", "digits"]
+    assert main([*words, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["mismatches"] > 0
+
+
+def test_recipes_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_json(["recipes"], capsys).keys() == RECIPES.keys()
+    record = run_json(["show", "digits", "--seed", "7"], capsys)
+    assert record["experiment"]["seed"] == 7
+    assert main(["show", "digits"]) == 0
+    assert "--optimizer.learning-rate" in capsys.readouterr().out
+    assert main(["recipes"]) == 0
+    assert main(["--version"]) == 0
+    assert main(["--help"]) == 0
+    assert "evaluate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "train", "show", "fold", "verify", "evaluate", "recipes"]
+)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert "spikefold" in capsys.readouterr().out
+    if command in ("run", "train", "show"):
+        assert main([command, "digits", "--help"]) == 0
+        assert "--model.decay" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["trian", "digits"], 2, "did you mean 'train'"),
+        (["run", "digit"], 1, "did you mean 'digits'"),
+        (["run", "digits", "--optimizer.epoch", "3"], 2, "--optimizer.epochs"),
+        (["run", "digits", "--model.steps", "many"], 2, "many"),
+        (["run", "digits", "--model.steps", "0", "--out", "{tmp}/n"], 1, "steps must be positive"),
+        (["run", "digits", "--resume", "--out", "{tmp}/none"], 1, "holds no run to resume"),
+        (["train", "digits", "--out", "{tmp}/file/x"], 1, "cannot write"),
+        (["train", "digits", "--out", "{run}"], 1, "--resume goes on with it"),
+        (["train", "digits", "--out", "{run}", "--resume"], 1, "cannot resume with another"),
+        (["run", "digits", "--model.norm", "none", "--out", "{tmp}/n", *SMALL], 1, "to fold"),
+        (["fold", "{run}/config.json", "-o", "{tmp}/f"], 1, "not a safetensors file"),
+        (["fold", "{run}/folded.safetensors", "-o", "{tmp}/f"], 1, "nothing to fold"),
+        (["fold", "{run}/none", "-o", "{tmp}/f"], 1, "no such file"),
+        (["fold", "{run}/best.safetensors", "-o", "{tmp}/file/f"], 1, "cannot write"),
+        (["evaluate", "{run}/best.safetensors", "--data", "mnist"], 1, "unknown data set"),
+        (["evaluate", "{tmp}/three.safetensors", "--data", "digits"], 1, "takes 3 input channels"),
+        (["verify", "{tmp}/three.safetensors", "{run}/folded.safetensors", "--data", "digits"],
+         1, "takes 3 input channels"),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_clear_line_and_leave_nothing(
+    words: list[str],
+    status: int,
+    message: str,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_text("")
+    sf.save(sf.models.small(steps=2, width=0.1), tmp_path / "three.safetensors")
+    before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    words = [word.format(tmp=tmp_path, run=finished) for word in words]
+    assert main(words) == status
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    if status == 1:
+        last = captured.err.splitlines()[-1]
+        assert last.startswith("spikefold: ")
+        assert message in last
+    assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_cleanly_and_the_run_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "spikefold.cli.__main__", "train", "digits", "--json"]
+    command += ["--out", str(tmp_path / "run"), *SMALL, "--optimizer.epochs", "4"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "run" / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    assert out == ""
+    assert "--resume" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["best"].endswith("best.safetensors")
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4

@@ -1,0 +1,66 @@
+"""Tables and pictures from hand-made records."""
+
+import json
+from pathlib import Path
+
+from spikefold.reports import plot_run, run_table
+
+
+def test_pictures_of_a_record_with_odd_entries(tmp_path: Path) -> None:
+    histogram = {"edges": [0.0, 1.0, 2.0], "density": [0.25, 0.75], "mean": 1.0, "deviation": 0.5}
+    layers = {f"features.{n}.lif": {"threshold": 0.5, "before": histogram} for n in range(5)}
+    layers["features.0.lif"]["after"] = histogram
+    thresholds = {
+        name: {"threshold": 0.5, "theta": [0.3, "inf", "-inf", -0.2], "negative_polarity": n}
+        for n, name in enumerate(layers)
+    }
+    epoch = {
+        "epoch": 1,
+        "train_loss": 1.0,
+        "validation_loss": 1.0,
+        "train_accuracy": 0.5,
+        "validation_accuracy": 0.5,
+    }
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(epoch) + "\n")
+    (tmp_path / "potentials.json").write_text(json.dumps(layers))
+    (tmp_path / "thresholds.json").write_text(json.dumps(thresholds))
+    for path in plot_run(tmp_path):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_says_what_the_record_says() -> None:
+    accuracy = {"accuracy": 0.98, "correct": 98, "samples": 100}
+    overview = {
+        "spikes": 1_000_000,
+        "mismatches": 3,
+        "mismatch_rate": 3e-6,
+        "max_output_difference": 0.25,
+    }
+    timing = {
+        "batch": 8,
+        "threads": 1,
+        "rounds": 5,
+        "networks": {"folded": {"cpu_seconds": 2e-4, "cpu_ratio": 1.01}},
+    }
+    summary = {
+        "samples": {"train": 1295, "validation": 143, "test": 359},
+        "validation": accuracy,
+        "test": {"mpbn": accuracy, "folded": accuracy, "fused": accuracy},
+        "fold": overview,
+        "fuse": overview,
+        "firing_rates": {"features.0.lif": 0.25},
+        "timing": timing,
+        "hardware": {"processor": "P", "threads": 2, "torch": "2"},
+    }
+    text = "\n".join(": ".join(row) for row in run_table(summary))
+    for part in (
+        "1,295 / 143 / 359",
+        "98.00%  (98 of 100)",
+        "1,000,000",
+        "differ: 3",
+        "3e-06",
+        "0.250",
+        "200 µs  (1.01 of without MPBN)",
+        "P, torch 2; times: 1 thread",
+    ):
+        assert part in text, part

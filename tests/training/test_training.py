@@ -1,0 +1,212 @@
+"""Training: what is learned, what is written, and that a stopped run goes on to the same bits."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from spikefold import training
+from spikefold.data import Dataset, load_dataset
+from spikefold.errors import ConfigError, FileFormatError, SpikefoldError
+from spikefold.saving import read
+from spikefold.training import Experiment, ModelConfig, OptimizerConfig, Silent
+
+QUICK = Experiment(
+    model=ModelConfig(width=0.25, steps=2),
+    optimizer=OptimizerConfig(epochs=3, batch_size=128),
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits")
+
+
+def metrics(directory: Path) -> list[dict]:
+    """The records of the epochs, without the time they took."""
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert metrics(one) == metrics(other)
+    for name in ("last.safetensors", "best.safetensors"):
+        a, b = read(one / name), read(other / name)
+        for key, value in a.network.state_dict().items():
+            assert torch.equal(value, b.network.state_dict()[key]), key
+        for key, value in a.tensors.items():
+            assert torch.equal(value, b.tensors[key]), key
+
+
+class StopAfter(Silent):
+    """Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def task(self, name, total):  # type: ignore[no-untyped-def]
+        from contextlib import nullcontext
+
+        def advance(note: str = "") -> None:
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+        return nullcontext(advance)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, digits: Dataset) -> None:
+    training.train(QUICK, digits, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(QUICK, digits, tmp_path / "stopped", progress=StopAfter(1))
+    assert len(metrics(tmp_path / "stopped")) == 1
+    training.train(QUICK, digits, tmp_path / "stopped", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, digits: Dataset) -> None:
+    """Kill -9 at whatever moment, twice."""
+    experiment = dataclasses.replace(
+        QUICK, optimizer=dataclasses.replace(QUICK.optimizer, epochs=6)
+    )
+    config = tmp_path / "experiment.json"
+    experiment.save(config)
+    code = (
+        "import sys; from pathlib import Path; from spikefold import training\n"
+        "from spikefold.data import load_dataset\n"
+        "e = training.Experiment.load(Path(sys.argv[1]))\n"
+        "training.train(e, load_dataset('digits'), Path(sys.argv[2]), resume=True)\n"
+    )
+    command = [sys.executable, "-c", code, str(config), str(tmp_path / "killed")]
+    for epochs in (1, 3):
+        process = subprocess.Popen(command)
+        path = tmp_path / "killed" / "metrics.jsonl"
+        while process.poll() is None:
+            if path.exists() and len(path.read_text().splitlines()) >= epochs:
+                time.sleep(0.05)  # into the next epoch
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+            time.sleep(0.01)
+        assert process.returncode == -signal.SIGKILL
+    subprocess.run(command, check=True)
+    subprocess.run([*command[:-1], str(tmp_path / "whole")], check=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path, digits: Dataset) -> None:
+    training.train(QUICK, digits, tmp_path)
+    other = dataclasses.replace(QUICK, model=dataclasses.replace(QUICK.model, decay=0.5))
+    with pytest.raises(ConfigError, match=r"model.decay is 0.25 there, 0.5 here"):
+        training.train(other, digits, tmp_path, resume=True)
+    network = QUICK.build(digits)
+    optimizer = training.make_optimizer(network, QUICK.optimizer)
+    with pytest.raises(FileFormatError, match="no checkpoint"):
+        training.restore_checkpoint(tmp_path / "best.safetensors", network, optimizer)
+    with pytest.raises(FileFormatError, match="another model"):
+        training.restore_checkpoint(tmp_path / "last.safetensors", other.build(digits), optimizer)
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation(
+    tmp_path: Path, digits: Dataset
+) -> None:
+    best = training.train(QUICK, digits, tmp_path)
+    records = metrics(tmp_path)
+    reached = max(record["validation_accuracy"] for record in records)
+    assert training.evaluate(best, digits.validation)["accuracy"] == reached
+    assert [r["learning_rate"] for r in records] == pytest.approx([0.1, 0.075, 0.025])
+
+
+def test_weight_decay_is_on_conv_and_linear_weights_only(digits: Dataset) -> None:
+    network = QUICK.build(digits)
+    groups = training.make_optimizer(network, QUICK.optimizer).param_groups
+    by_decay = {group["weight_decay"]: {id(p) for p in group["params"]} for group in groups}
+    for name, parameter in network.named_parameters():
+        weight = name.endswith("connection.weight") or name == "classifier.weight"
+        assert id(parameter) in by_decay[1e-4 if weight else 0.0], name
+
+
+def test_one_step_equals_sgd_by_hand(tmp_path: Path, digits: Dataset) -> None:
+    """One epoch of one batch: w - lr (grad + decay w), with the gradient of plain torch."""
+    few = dataclasses.replace(digits, train=digits.train.subset(torch.arange(64)))
+    experiment = dataclasses.replace(
+        QUICK,
+        data=dataclasses.replace(QUICK.data, crop_padding=0),
+        optimizer=OptimizerConfig(epochs=1, batch_size=64, weight_decay=0.01),
+    )
+    network = experiment.build(few).train()
+    loss = torch.nn.functional.cross_entropy(network(few.train.inputs), few.train.labels)
+    loss.backward()
+    trained = training.train(experiment, few, tmp_path)
+    weight = network.classifier.weight
+    assert weight.grad is not None
+    expected = weight - 0.1 * (weight.grad + 0.01 * weight)
+    torch.testing.assert_close(trained.classifier.weight, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, digits: Dataset) -> None:
+    wild = dataclasses.replace(QUICK, optimizer=OptimizerConfig(epochs=3, learning_rate=1e30))
+    with pytest.raises(SpikefoldError, match="the loss is"):
+        training.train(wild, digits, tmp_path)
+    assert (tmp_path / "last.safetensors").exists()
+
+
+def test_configurations_round_trip_and_refuse_unknown_keys(tmp_path: Path) -> None:
+    QUICK.save(tmp_path / "c.json")
+    assert Experiment.load(tmp_path / "c.json") == QUICK
+    record = QUICK.to_dict()
+    record["model"]["widht"] = 2
+    with pytest.raises(ConfigError, match="widht"):
+        Experiment.from_dict(record)
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"c\.json"):
+        Experiment.load(tmp_path / "c.json")
+    with pytest.raises(ConfigError, match="epochs must be at least 1"):
+        OptimizerConfig(epochs=0)
+
+
+def test_potentials_are_those_of_a_hand_made_layer(digits: Dataset) -> None:
+    network = QUICK.build(digits)
+    for x, _ in digits.train.batches(256):
+        network(x)
+    record = training.potentials(network, digits.validation.inputs)
+    assert list(record) == [f"{name}.lif" for name in network.layers()]
+    first = record["features.0.lif"]
+    layer = network.layers()["features.0"].eval()
+    with torch.no_grad():
+        current = layer.norm(layer.connection(digits.validation.inputs))
+        _, v = layer.lif.step(current)  # type: ignore[operator]
+        u = torch.stack([current, 0.25 * v + current])
+    assert first["before"]["mean"] == pytest.approx(u.mean().item(), rel=1e-4, abs=1e-5)
+    assert first["before"]["deviation"] == pytest.approx(u.std().item(), rel=1e-3)
+    widths = torch.tensor(first["before"]["edges"]).diff()
+    mass = (widths * torch.tensor(first["before"]["density"])).sum().item()
+    assert mass == pytest.approx(0.998, abs=0.002)
+    assert first["before"] != first["after"]
+
+
+def test_thresholds_are_recorded_as_plain_json(digits: Dataset) -> None:
+    import spikefold as sf
+
+    network = QUICK.build(digits)
+    norm = network.layers()["features.0"].lif.norm
+    norm.weight.data[:3] = torch.tensor([-1.0, 0.0, 2.0])  # type: ignore[union-attr]
+    record = training.thresholds(sf.fold(network))["features.0.lif"]
+    assert record["negative_polarity"] == 1
+    assert record["theta"][0] == pytest.approx(-0.5, abs=1e-4)
+    assert record["theta"][1] == "inf"
+    json.dumps(record, allow_nan=False)
+
+
+def test_cosine() -> None:
+    assert training.cosine(0.1, 0, 4) == 0.1
+    assert training.cosine(0.1, 2, 4) == pytest.approx(0.05)
+    assert training.cosine(0.1, 1, 4) == pytest.approx(0.05 * (1 + math.sqrt(0.5)))
