@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from spikefold.data import Samples, load_dataset, random_crop, stratified_split
+from spikefold.data import TensorSamples, load_dataset, random_crop, stratified_split
 from spikefold.errors import DataError
 
 
@@ -22,14 +22,15 @@ def test_digits() -> None:
     dataset = load_dataset("digits")
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (1295, 143, 359)
     assert dataset.classes == 10
-    assert dataset.train.inputs.shape[1:] == (1, 8, 8)
-    assert (dataset.test.inputs.min(), dataset.test.inputs.max()) == (0, 1)
-    images = torch.cat([dataset.split(s).inputs for s in ("train", "validation", "test")])  # type: ignore[arg-type]
+    assert dataset.train.shape == (1, 8, 8)
+    splits = (dataset.train, dataset.validation, dataset.test)
+    images = torch.cat([split.read(torch.arange(len(split))) for split in splits])
+    assert (images.min(), images.max()) == (0, 1)
     assert len(images.flatten(1).unique(dim=0)) == 1797  # no image is in two splits
 
 
 def test_batches_cover_every_sample_once() -> None:
-    samples = Samples(torch.arange(7.0)[:, None], torch.arange(7))
+    samples = TensorSamples(torch.arange(7.0)[:, None], torch.arange(7))
     sizes = [len(labels) for _, labels in samples.batches(3)]
     assert sizes == [3, 3, 1]
     seen = torch.cat([y for _, y in samples.batches(3, torch.Generator().manual_seed(1))])

@@ -143,7 +143,9 @@ def test_one_step_equals_sgd_by_hand(tmp_path: Path, digits: Dataset) -> None:
         optimizer=OptimizerConfig(epochs=1, batch_size=64, weight_decay=0.01),
     )
     network = experiment.build(few).train()
-    loss = torch.nn.functional.cross_entropy(network(few.train.inputs), few.train.labels)
+    loss = torch.nn.functional.cross_entropy(
+        network(few.train.read(torch.arange(64))), few.train.labels
+    )
     loss.backward()
     trained = training.train(experiment, few, tmp_path)
     weight = network.classifier.weight
@@ -177,12 +179,13 @@ def test_potentials_are_those_of_a_hand_made_layer(digits: Dataset) -> None:
     network = QUICK.build(digits)
     for x, _ in digits.train.batches(256):
         network(x)
-    record = training.potentials(network, digits.validation.inputs)
+    images = digits.validation.read(torch.arange(len(digits.validation)))
+    record = training.potentials(network, images)
     assert list(record) == [f"{name}.lif" for name in network.layers()]
     first = record["features.0.lif"]
     layer = network.layers()["features.0"].eval()
     with torch.no_grad():
-        current = layer.norm(layer.connection(digits.validation.inputs))
+        current = layer.norm(layer.connection(images))
         _, v = layer.lif.step(current)  # type: ignore[operator]
         u = torch.stack([current, 0.25 * v + current])
     assert first["before"]["mean"] == pytest.approx(u.mean().item(), rel=1e-4, abs=1e-5)

@@ -68,7 +68,7 @@ class EvaluateOptions:
 def _samples(name: str, split: SplitName, network: Network, file: Path) -> Samples:
     """The samples, if they fit the network."""
     dataset = load_dataset(name)
-    channels = dataset.test.inputs.shape[-3]
+    channels = dataset.test.shape[-3]
     if channels != network.arguments.in_channels:
         raise ConfigError(
             f"{file} takes {network.arguments.in_channels} input channels, "

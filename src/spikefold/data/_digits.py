@@ -2,11 +2,11 @@
 
 import torch
 
-from spikefold.data._samples import Samples, stratified_split
+from spikefold.data._samples import TensorSamples, stratified_split
 from spikefold.errors import DataError
 
 
-def digits() -> tuple[Samples, Samples]:
+def digits() -> tuple[TensorSamples, TensorSamples]:
     """Images `[N, 1, 8, 8]` in [0, 1] and labels, for training (1,438) and for test (359).
 
     The test set is a random fifth of each class, fixed by seed 0.
@@ -24,6 +24,6 @@ def digits() -> tuple[Samples, Samples]:
         ) from error
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float().div(16).unsqueeze(1)
-    samples = Samples(images, torch.from_numpy(bunch.target).long())
+    samples = TensorSamples(images, torch.from_numpy(bunch.target).long())
     training, test = stratified_split(samples.labels, fraction=0.2, seed=0)
     return samples.subset(training), samples.subset(test)

@@ -1,11 +1,12 @@
 """What a data set is, and how it is split."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from spikefold.errors import DataError
@@ -13,20 +14,34 @@ from spikefold.errors import DataError
 SplitName = Literal["train", "validation", "test"]
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Images (or frames) with their labels.
+class Samples(ABC):
+    """Images or frames with their labels, wherever they are kept.
 
-    Arguments:
-        inputs: images `[N, C, H, W]` in [0, 1].
-        labels: class of each, `[N]`.
+    Attributes:
+        labels: class of each sample, `[N]`.
     """
 
-    inputs: Float[Tensor, "N ..."]
     labels: Int64[Tensor, "N"]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample: `(C, H, W)` of an image, `(T, C, H, W)` of frames."""
+
+    @abstractmethod
+    def read(self, chosen: Int64[Tensor, "B"]) -> Float[Tensor, "..."]:
+        """Some samples as a batch: images `[B, C, H, W]` in [0, 1], frames `[T, B, C, H, W]`.
+
+        Arguments:
+            chosen: places of the samples.
+        """
+
+    @abstractmethod
+    def subset(self, chosen: Int64[Tensor, "M"]) -> "Samples":
+        """The samples at these places."""
 
     def batches(
         self, size: int, generator: torch.Generator | None = None
@@ -37,17 +52,45 @@ class Samples:
             size: samples a batch.
             generator: source of the order.
         """
-        order = (
-            torch.arange(len(self))
-            if generator is None
-            else torch.randperm(len(self), generator=generator)
-        )
-        for chosen in order.split(size):
-            yield self.inputs[chosen], self.labels[chosen]
+        for chosen in self.order(generator).split(size):
+            yield self.read(chosen), self.labels[chosen]
 
-    def subset(self, chosen: Int64[Tensor, "M"]) -> "Samples":
+    def order(self, generator: torch.Generator | None) -> Int64[Tensor, "N"]:
+        """The places in the order in which `batches` reads them."""
+        if generator is None:
+            return torch.arange(len(self))
+        return torch.randperm(len(self), generator=generator)
+
+
+@dataclass(frozen=True)
+class TensorSamples(Samples):
+    """Samples held in memory.
+
+    Arguments:
+        inputs: images `[N, C, H, W]` or frames `[N, T, C, H, W]`, float32 or uint8.
+        labels: class of each, `[N]`.
+        scale: what a stored value is multiplied by (1 / 255 for uint8 images).
+    """
+
+    inputs: Shaped[Tensor, "N ..."]
+    labels: Int64[Tensor, "N"]
+    scale: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return tuple(self.inputs.shape[1:])
+
+    def read(self, chosen: Int64[Tensor, "B"]) -> Float[Tensor, "..."]:
+        """Some samples as a batch; time comes first."""
+        batch = self.inputs[chosen].float()
+        if self.scale != 1:
+            batch = batch * self.scale
+        return batch.transpose(0, 1) if batch.ndim == 5 else batch
+
+    def subset(self, chosen: Int64[Tensor, "M"]) -> "TensorSamples":
         """The samples at these places."""
-        return Samples(self.inputs[chosen], self.labels[chosen])
+        return TensorSamples(self.inputs[chosen], self.labels[chosen], self.scale)
 
 
 @dataclass(frozen=True)

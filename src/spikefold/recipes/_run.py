@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spikefold.data import Dataset, load_dataset
+import torch
+from torch import Tensor
+
+from spikefold.data import Dataset, Samples, load_dataset
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.models import Network
 from spikefold.saving import replacing, save
@@ -54,7 +57,7 @@ def run(
         "fuse": compare(folded, fused, dataset, "verify fusion", progress),
     }
     _write(directory / "verification.json", {k: r.to_dict() for k, r in records.items()})
-    _write(directory / "potentials.json", potentials(network, dataset.validation.inputs[:BATCH]))
+    _write(directory / "potentials.json", potentials(network, _batch(dataset.validation)))
     _write(directory / "thresholds.json", thresholds(folded))
     with progress.task("time", 1) as advance:
         timing = _time(experiment, dataset, network, folded)
@@ -96,7 +99,12 @@ def _time(
         {key: value for key, value in network.state_dict().items() if ".lif." not in key}
     )
     networks = {"without MPBN": plain, "folded": folded, "MPBN": network}
-    return time_in_turns(networks, dataset.test.inputs[:BATCH])
+    return time_in_turns(networks, _batch(dataset.test))
+
+
+def _batch(samples: Samples) -> Tensor:
+    """The first samples, for a look at the network."""
+    return samples.read(torch.arange(min(BATCH, len(samples))))
 
 
 def _overview(record: Verification) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class Experiment:
             norm: instead of the configured one, for a comparison.
         """
         model = self.model
-        shape = dataset.train.inputs.shape
+        shape = dataset.train.shape
         torch.manual_seed(self.seed)
         neuron = Neuron(
             model.decay,

@@ -107,6 +107,7 @@ def time_in_turns(
     cpu: dict[str, list[float]] = {name: [] for name in networks}
     wall: dict[str, list[float]] = {name: [] for name in networks}
     names = list(networks)
+    count = x.shape[-4]  # images [N, C, H, W] or frames [T, N, C, H, W]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -117,8 +118,8 @@ def time_in_turns(
                 cpu_start, wall_start = time.process_time(), time.perf_counter()
                 for _ in range(calls):
                     networks[name](x)
-                cpu[name].append((time.process_time() - cpu_start) / calls / len(x))
-                wall[name].append((time.perf_counter() - wall_start) / calls / len(x))
+                cpu[name].append((time.process_time() - cpu_start) / calls / count)
+                wall[name].append((time.perf_counter() - wall_start) / calls / count)
     finally:
         torch.set_num_threads(threads)
     reference = names[0]
@@ -133,7 +134,7 @@ def time_in_turns(
         }
         for name in names
     }
-    return {"batch": len(x), "threads": 1, "rounds": rounds, "calls": calls, "networks": result}
+    return {"batch": count, "threads": 1, "rounds": rounds, "calls": calls, "networks": result}
 
 
 def hardware() -> dict[str, Any]:
