@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, distributed
 
 from spikefold.dynamics._norm import normalize, per_neuron, statistics
 from spikefold.dynamics._surrogate import (
@@ -190,6 +190,7 @@ def mpbn_lif_train(
     eps: float,
     neuron: Neuron,
     v: Float[Tensor, "N C *spatial"] | None = None,
+    group: distributed.ProcessGroup | None = None,
 ) -> tuple[
     Float[Tensor, "T N C *spatial"],
     Float[Tensor, "N C *spatial"],
@@ -204,6 +205,7 @@ def mpbn_lif_train(
         eps: added to the variance.
         neuron: the constants.
         v: membrane potential before the first step; None is zero.
+        group: processes whose batches are normalized together; None: this one's alone.
 
     Returns:
         spikes, last membrane potential, and per time step the mean and the biased variance.
@@ -214,7 +216,7 @@ def mpbn_lif_train(
     observed: list[tuple[Tensor, Tensor]] = []
 
     def fire_step(u: Tensor) -> Tensor:
-        mean, variance = statistics(u, shape)
+        mean, variance = statistics(u, shape, group)
         observed.append((mean.detach(), variance.detach()))
         h = normalize(u, mean, variance, gamma, beta, eps)
         return fire(h, neuron.threshold, neuron.surrogate)

@@ -4,7 +4,8 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_reduce
 
 from spikefold.errors import ShapeError
 
@@ -19,13 +20,30 @@ def per_neuron(parameter: Float[Tensor, "*shape"], ndim: int) -> Float[Tensor, "
     return parameter.reshape(parameter.shape + (1,) * (ndim - 1 - parameter.ndim))
 
 
-def sample_count(u: Float[Tensor, "N C *spatial"], shape: tuple[int, ...]) -> int:
-    """How many values one mean is taken of: N·H·W channel-wise, N element-wise."""
-    return u.shape[0] * math.prod(u.shape[1 + len(shape) :])
+def sample_count(
+    u: Float[Tensor, "N C *spatial"],
+    shape: tuple[int, ...],
+    group: distributed.ProcessGroup | None = None,
+) -> int:
+    """How many values one mean is taken of: N·H·W channel-wise, N element-wise.
+
+    Arguments:
+        u: potentials of one time step.
+        shape: the shape of the normalization's parameters.
+        group: processes whose batches count together; None counts this one's only.
+    """
+    count = u.shape[0] * math.prod(u.shape[1 + len(shape) :])
+    if group is None:
+        return count
+    total = torch.tensor(count, device=u.device)
+    distributed.all_reduce(total, group=group)
+    return int(total)
 
 
 def statistics(
-    u: Float[Tensor, "N C *spatial"], shape: tuple[int, ...]
+    u: Float[Tensor, "N C *spatial"],
+    shape: tuple[int, ...],
+    group: distributed.ProcessGroup | None = None,
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Mean and biased variance of one time step's potentials.
 
@@ -34,6 +52,8 @@ def statistics(
     Arguments:
         u: potentials of one time step.
         shape: the shape of the normalization's parameters.
+        group: processes whose batches count together, gradients included; None counts this
+            one's only.
 
     Returns:
         mean and variance, both of `shape`.
@@ -43,14 +63,19 @@ def statistics(
 
     Source: Guo et al., ICCV 2023, section 4.1.
     """
-    if sample_count(u, shape) < 2:
+    count = sample_count(u, shape, group)
+    if count < 2:
         raise ShapeError(
             f"MPBN{shape}: training needs more than one value per statistic, but the potential is "
             f"{list(u.shape)}: use a larger batch"
         )
     reduced = (0, *range(1 + len(shape), u.ndim))
-    variance, mean = torch.var_mean(u, dim=reduced, correction=0)
-    return mean, variance
+    if group is None:
+        variance, mean = torch.var_mean(u, dim=reduced, correction=0)
+        return mean, variance
+    mean = all_reduce(u.sum(reduced), group=group) / count
+    deviation = u - per_neuron(mean, u.ndim)
+    return mean, all_reduce((deviation * deviation).sum(reduced), group=group) / count
 
 
 def normalize(

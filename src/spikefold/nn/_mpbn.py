@@ -4,7 +4,7 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from spikefold import dynamics
 from spikefold.errors import ConfigError, ShapeError
@@ -44,6 +44,7 @@ class MPBN(nn.Module):
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
+    group: distributed.ProcessGroup | None = None  # see `synchronize_statistics`
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class MPBN(nn.Module):
         u = u.to(dynamics.membrane_dtype(u))
         if not self.training:
             return self.normalize(u)
-        mean, variance = dynamics.statistics(u, self.shape)
+        mean, variance = dynamics.statistics(u, self.shape, self.group)
         self.observe(mean.detach()[None], variance.detach()[None], u)
         return dynamics.normalize(u, mean, variance, self.gain, self.shift, self.eps)
 
@@ -129,7 +130,7 @@ class MPBN(nn.Module):
             variances: biased variance at each step.
             u: one step's potentials or input, for the number of samples.
         """
-        samples = dynamics.sample_count(u, self.shape)
+        samples = dynamics.sample_count(u, self.shape, self.group)
         seen = int(self.num_batches_tracked) if self.momentum is None else 0
         unbiased = variances * (samples / (samples - 1))
         update = dynamics.update_running

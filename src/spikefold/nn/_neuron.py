@@ -124,7 +124,7 @@ class LIF(SpikingNeuron):
             mean, variance = norm.running_mean, norm.running_var
             return dynamics.mpbn_lif(x, mean, variance, gamma, beta, eps, self.neuron, state)
         spikes, state, means, variances = dynamics.mpbn_lif_train(
-            x, gamma, beta, eps, self.neuron, state
+            x, gamma, beta, eps, self.neuron, state, norm.group
         )
         norm.observe(means, variances, x[0])
         return spikes, state
