@@ -12,6 +12,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from spikefold.errors import ConfigError, FileFormatError
@@ -150,6 +151,8 @@ def read(path: str | Path) -> Stored:
         for key, value in tensors.items()
         if key.startswith("network.")
     }
+    if any(value.dtype == torch.float64 for value in state.values()):
+        network = network.double()
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

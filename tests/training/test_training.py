@@ -209,7 +209,9 @@ def test_thresholds_are_recorded_as_plain_json(digits: Dataset) -> None:
     json.dumps(record, allow_nan=False)
 
 
-def test_cosine() -> None:
-    assert training.cosine(0.1, 0, 4) == 0.1
-    assert training.cosine(0.1, 2, 4) == pytest.approx(0.05)
-    assert training.cosine(0.1, 1, 4) == pytest.approx(0.05 * (1 + math.sqrt(0.5)))
+def test_learning_rate_by_hand() -> None:
+    config = OptimizerConfig(epochs=6, learning_rate=0.1, warmup_epochs=2)
+    rates = [training.learning_rate(config, epoch) for epoch in range(6)]
+    half = math.sqrt(0.5)
+    expected = [0.1 / 3, 0.2 / 3, 0.1, 0.05 * (1 + half), 0.05, 0.05 * (1 - half)]
+    assert rates == pytest.approx(expected)

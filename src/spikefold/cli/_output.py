@@ -23,13 +23,11 @@ from spikefold.training import Advance
 class ShownProgress:
     """Progress bars on standard error; on a file, one line whenever something new is noted."""
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
-
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Advance]:
         """A task of so many pieces, while the context lasts."""
-        if not self.console.is_terminal:
+        console = Console(stderr=True)  # here, for this object goes to other processes
+        if not console.is_terminal:
             with self._lines(name, total) as advance:
                 yield advance
             return
@@ -41,7 +39,7 @@ class ShownProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Bars(*columns, console=self.console) as bars:
+        with Bars(*columns, console=console) as bars:
             task = bars.add_task(name, total=total, note="")
 
             def advance(note: str = "") -> None:

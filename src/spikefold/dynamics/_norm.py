@@ -1,11 +1,11 @@
 """Membrane potential batch normalization: its equations, each once."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_reduce
 
 from spikefold.errors import ShapeError
 
@@ -18,6 +18,23 @@ def per_neuron(parameter: Float[Tensor, "*shape"], ndim: int) -> Float[Tensor, "
         ndim: number of dimensions of the potential `[N, C, *spatial]` it is to broadcast against.
     """
     return parameter.reshape(parameter.shape + (1,) * (ndim - 1 - parameter.ndim))
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes; its gradient is the sum of all processes' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, group: distributed.ProcessGroup) -> Tensor:
+        ctx.group = group
+        total = local.clone()
+        distributed.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+        total = grads[0].clone()
+        distributed.all_reduce(total, group=ctx.group)
+        return total, None
 
 
 def sample_count(
@@ -73,9 +90,9 @@ def statistics(
     if group is None:
         variance, mean = torch.var_mean(u, dim=reduced, correction=0)
         return mean, variance
-    mean = all_reduce(u.sum(reduced), group=group) / count
+    mean = _Sum.apply(u.sum(reduced), group) / count
     deviation = u - per_neuron(mean, u.ndim)
-    return mean, all_reduce((deviation * deviation).sum(reduced), group=group) / count
+    return mean, _Sum.apply((deviation * deviation).sum(reduced), group) / count
 
 
 def normalize(

@@ -30,6 +30,9 @@ class SynchronizedBatchNorm(_BatchNorm):
             norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
         )
         self.group = group
+        for tensor in (norm.running_mean, norm.weight):  # either may be absent
+            if tensor is not None:
+                self.to(tensor)
         self.load_state_dict(norm.state_dict())
         self.train(norm.training)
 

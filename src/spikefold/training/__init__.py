@@ -4,21 +4,16 @@ from spikefold.training._checkpoint import TrainingState, restore_checkpoint, sa
 from spikefold.training._config import (
     DataConfig,
     Experiment,
+    HardwareConfig,
     ModelConfig,
     OptimizerConfig,
     differences,
 )
-from spikefold.training._loop import (
-    BEST,
-    CONFIG,
-    LAST,
-    METRICS,
-    cosine,
-    evaluate,
-    make_optimizer,
-    train,
-)
+from spikefold.training._epoch import first_non_finite_layer
+from spikefold.training._evaluate import evaluate, recalibrate
+from spikefold.training._loop import BEST, CONFIG, LAST, METRICS, train
 from spikefold.training._measure import hardware, potentials, thresholds, time_in_turns
+from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
 from spikefold.training._progress import Advance, Progress, Silent
 
 __all__ = [
@@ -29,17 +24,21 @@ __all__ = [
     "Advance",
     "DataConfig",
     "Experiment",
+    "HardwareConfig",
     "ModelConfig",
     "OptimizerConfig",
     "Progress",
     "Silent",
     "TrainingState",
-    "cosine",
     "differences",
     "evaluate",
+    "first_non_finite_layer",
     "hardware",
+    "learning_rate",
+    "make_average",
     "make_optimizer",
     "potentials",
+    "recalibrate",
     "restore_checkpoint",
     "save_checkpoint",
     "thresholds",

@@ -28,16 +28,25 @@ class TrainingState:
 
 
 def save_checkpoint(
-    path: Path, network: Network, optimizer: torch.optim.Optimizer, state: TrainingState
+    path: Path,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+    average: nn.Module | None = None,
 ) -> None:
-    """Write network, optimizer and state into one file, at once or not at all."""
+    """Write network, optimizer, state and averaged weights into one file, or nothing at all."""
     tensors, plain = _optimizer_state(network, optimizer)
+    if average is not None:
+        tensors |= {f"average/{key}": value for key, value in average.state_dict().items()}
     extra = {"training": vars(state), "optimizer": plain}
     save(network, path, extra=extra, tensors=tensors)
 
 
 def restore_checkpoint(
-    path: Path, network: Network, optimizer: torch.optim.Optimizer
+    path: Path,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    average: nn.Module | None = None,
 ) -> TrainingState:
     """Put a checkpoint's weights into the network and its state into the optimizer.
 
@@ -45,6 +54,7 @@ def restore_checkpoint(
         path: the file.
         network: of the same model, on its device.
         optimizer: of the network's parameters.
+        average: gets the averaged weights.
 
     Raises:
         FileFormatError: if the file is damaged, of another model, or no checkpoint.
@@ -66,6 +76,12 @@ def restore_checkpoint(
                 entries[key.removeprefix(prefix)] = value.to(parameter.device)
         if entries:
             optimizer.state[parameter] = entries
+    if average is not None:
+        prefix = "average/"
+        items = stored.tensors.items()
+        average.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in items if k.startswith(prefix)}
+        )
     return TrainingState(**stored.extra["training"])
 
 

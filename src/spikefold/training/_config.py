@@ -71,10 +71,15 @@ class OptimizerConfig:
 
     Arguments:
         epochs: passes over the training samples.
-        batch_size: samples a step.
-        learning_rate: at the start.
+        batch_size: samples a step, over all processes.
+        learning_rate: at the start (after the warm-up).
         momentum: of SGD.
         weight_decay: on the weights of convolutions and linear layers only.
+        warmup_epochs: epochs in which the learning rate rises linearly to its start.
+        label_smoothing: share of the target spread over all classes.
+        accumulate: parts in which a batch is run, its gradients added up.
+        clip_norm: upper bound of the gradient's norm; 0 is none.
+        ema_decay: of the moving average of the weights that is evaluated and kept; 0 is none.
     """
 
     epochs: int = 20
@@ -82,11 +87,53 @@ class OptimizerConfig:
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    warmup_epochs: int = 0
+    label_smoothing: float = 0.0
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"optimizer: {name} must be at least 1")
+        for name in ("momentum", "label_smoothing", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"optimizer: {name} must lie in [0, 1)")
+        for name in ("weight_decay", "clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"optimizer: {name} must not be negative")
+        if not self.learning_rate > 0:
+            raise ConfigError("optimizer: learning_rate must be positive")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ConfigError("optimizer: warmup_epochs must lie in [0, epochs)")
+
+
+@dataclass(frozen=True)
+class HardwareConfig:
+    """Where it is learned.
+
+    Arguments:
+        accelerator: "cpu", "cuda", or "auto" for whatever is there.
+        devices: processes on this host; each gets its share of a batch.
+        nodes: hosts (start each with torchrun).
+        precision: "float32", mixed "bf16" or "fp16" (membrane and statistics stay float32), or
+            "float64".
+        synchronize: statistics of MPBN and batch norms over all processes, not each its own.
+        tensorboard: also log the metrics for TensorBoard.
+    """
+
+    accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
+    devices: int = 1
+    nodes: int = 1
+    precision: Literal["float32", "bf16", "fp16", "float64"] = "float32"
+    synchronize: bool = True
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "nodes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"hardware: {name} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -97,15 +144,15 @@ class Experiment:
         data: what is learned.
         model: what learns it.
         optimizer: how.
+        hardware: where.
         seed: of the initial weights, the order of the samples and the augmentation.
-        accelerator: "cpu", "cuda", or "auto" for whatever is there.
     """
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    hardware: HardwareConfig = HardwareConfig()
     seed: int = 0
-    accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` turns back into the same configuration."""

@@ -1,73 +1,35 @@
 """The training loop, on Lightning Fabric."""
 
 import json
-import math
+import os
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from lightning_fabric import Fabric
-from torch import nn
-from torch.nn import functional as F
 
-from spikefold.data import Dataset, Samples, random_crop
-from spikefold.errors import ConfigError, SpikefoldError
-from spikefold.folding import evaluation
+from spikefold.data import Dataset
+from spikefold.errors import ConfigError, DataError
 from spikefold.models import Network
+from spikefold.nn import synchronize_statistics
 from spikefold.saving import load, replacing, save
 from spikefold.training._checkpoint import TrainingState, restore_checkpoint, save_checkpoint
-from spikefold.training._config import Experiment, OptimizerConfig, differences
+from spikefold.training._config import Experiment, HardwareConfig, differences
+from spikefold.training._epoch import Learner, train_epoch
+from spikefold.training._evaluate import evaluate
+from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
 from spikefold.training._progress import Progress, Silent
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 LAST, BEST = "last.safetensors", "best.safetensors"
-
-
-def cosine(learning_rate: float, epoch: int, epochs: int) -> float:
-    """Learning rate of an epoch (from 0): lr (1 + cos(π epoch / epochs)) / 2."""
-    return learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
-
-
-def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
-    """SGD with momentum; weight decay on the weights of convolutions and linear layers only."""
-    decayed = [
-        module.weight
-        for module in network.modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
-    ]
-    identities = {id(weight) for weight in decayed}
-    others = [p for p in network.parameters() if id(p) not in identities]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
-
-
-@torch.no_grad()
-def evaluate(network: nn.Module, samples: Samples, batch_size: int = 128) -> dict[str, Any]:
-    """Accuracy and mean cross entropy over samples, in evaluation mode.
-
-    Arguments:
-        network: from images or frames to logits.
-        samples: what to evaluate on.
-        batch_size: how many at a time.
-    """
-    device = next(network.parameters()).device
-    correct, loss = 0, 0.0
-    with evaluation(network):
-        for x, labels in samples.batches(batch_size):
-            x, labels = x.to(device), labels.to(device)
-            logits = network(x)
-            correct += int((logits.argmax(1) == labels).sum())
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
-    return {
-        "accuracy": correct / len(samples),
-        "loss": loss / len(samples),
-        "correct": correct,
-        "samples": len(samples),
-    }
+PRECISIONS = {
+    "float32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+    "float64": "64-true",
+}
 
 
 def train(
@@ -81,7 +43,8 @@ def train(
     """Train a network; keep the checkpoint of the best validation accuracy.
 
     Writes `config.json`, `metrics.jsonl` (one line an epoch), `last.safetensors` (from which
-    training resumes to the same bits on a CPU) and `best.safetensors`.
+    training resumes to the same bits on a CPU) and `best.safetensors`. With several devices it
+    starts a process for each; under torchrun it is one of the processes.
 
     Arguments:
         experiment: the configuration.
@@ -97,91 +60,106 @@ def train(
         ConfigError: if a resumed run was made with another configuration.
         SpikefoldError: if the loss is not finite.
     """
+    fabric = make_fabric(experiment.hardware)
+    # bound here, for Fabric takes dataclasses among a function's arguments apart
+    fabric.launch(
+        partial(
+            _train,
+            experiment=experiment,
+            dataset=dataset,
+            directory=directory,
+            resume=resume,
+            progress=progress or Silent(),
+        )
+    )
+    return load(directory / BEST)
+
+
+def make_fabric(hardware: HardwareConfig) -> Fabric:
+    """Fabric for these processes and this precision."""
+    launched = "TORCHELASTIC_RUN_ID" in os.environ
+    if hardware.nodes > 1 and not launched:
+        raise ConfigError("several nodes: start `spikefold train` on each with torchrun")
+    several = hardware.devices * hardware.nodes > 1
+    return Fabric(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=("ddp" if launched else "ddp_spawn") if several else "auto",
+        precision=PRECISIONS[hardware.precision],  # type: ignore[arg-type]
+    )
+
+
+def _train(
+    fabric: Fabric,
+    experiment: Experiment,
+    dataset: Dataset,
+    directory: Path,
+    resume: bool,
+    progress: Progress,
+) -> None:
+    """What each process does; the first one evaluates and writes."""
     config = experiment.optimizer
-    fabric = Fabric(accelerator=experiment.accelerator, devices=1)
+    if config.batch_size < fabric.world_size or len(dataset.train) < fabric.world_size:
+        raise DataError(f"fewer samples a batch than the {fabric.world_size} processes")
     network = experiment.build(dataset)
+    if fabric.world_size > 1 and experiment.hardware.synchronize:
+        network = synchronize_statistics(network)
     optimizer = make_optimizer(network, config)
-    wrapped, fabric_optimizer = fabric.setup(network, optimizer)
+    wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
+    average = make_average(network, config)
     last = directory / LAST
     if resume and last.exists():
         _require_same(experiment, directory / CONFIG)
-        state = restore_checkpoint(last, network, optimizer)
+        state = restore_checkpoint(last, network, optimizer, average)
     else:
         state = TrainingState()
-        experiment.save(directory / CONFIG)
-        save_checkpoint(last, network, optimizer, state)
-    with (progress or Silent()).task("train", config.epochs) as advance:
+        if fabric.is_global_zero:
+            experiment.save(directory / CONFIG)
+            save_checkpoint(last, network, optimizer, state, average)
+    learner = Learner(fabric, network, wrapped, optimizer, wrapped_optimizer, average)
+    with ExitStack() as stack:
+        shown = progress if fabric.is_global_zero else Silent()
+        advance = stack.enter_context(shown.task("train", config.epochs))
         for _ in range(state.epoch):
             advance()
         for epoch in range(state.epoch, config.epochs):
             started = time.perf_counter()
-            rate = cosine(config.learning_rate, epoch, config.epochs)
+            rate = learning_rate(config, epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            training = _train_epoch(fabric, wrapped, fabric_optimizer, dataset, experiment, epoch)
-            validation = evaluate(network, dataset.validation)
-            record = {
-                "epoch": epoch + 1,
-                "learning_rate": rate,
-                "train_loss": training["loss"],
-                "train_accuracy": training["accuracy"],
-                "validation_loss": validation["loss"],
-                "validation_accuracy": validation["accuracy"],
-                "seconds": round(time.perf_counter() - started, 3),
-            }
-            if _is_best(record, state):
-                state.best_epoch = epoch + 1
-                save(network, directory / BEST, extra={"metrics": record})
+            training = train_epoch(learner, dataset, experiment, epoch)
             state.epoch = epoch + 1
-            state.history.append(record)
-            save_checkpoint(last, network, optimizer, state)
-            _write_metrics(directory / METRICS, state.history)
-            advance(
-                f"loss {record['train_loss']:.3f}  validation {record['validation_accuracy']:.2%}"
-            )
-    return load(directory / BEST)
+            if fabric.is_global_zero:
+                chosen = network if average is None else cast(Network, average.module)
+                validation = evaluate(chosen, dataset.validation)
+                record = {
+                    "epoch": epoch + 1,
+                    "learning_rate": rate,
+                    "train_loss": training["loss"],
+                    "train_accuracy": training["accuracy"],
+                    "validation_loss": validation["loss"],
+                    "validation_accuracy": validation["accuracy"],
+                    "seconds": round(time.perf_counter() - started, 3),
+                }
+                _keep(record, state, chosen, directory)
+                save_checkpoint(last, network, optimizer, state, average)
+                _write_metrics(directory, state.history, experiment.hardware.tensorboard)
+                advance(f"loss {training['loss']:.3f}  validation {validation['accuracy']:.2%}")
+            fabric.barrier()
 
 
-def _train_epoch(
-    fabric: Fabric,
-    network: Any,
-    optimizer: Any,
-    dataset: Dataset,
-    experiment: Experiment,
-    epoch: int,
-) -> dict[str, float]:
-    """One pass in an order that depends on seed and epoch only; mean loss and accuracy."""
-    generator = torch.Generator().manual_seed(experiment.seed * 1_000_003 + epoch)
-    network.train()
-    loss_sum, correct = 0.0, 0
-    for x, labels in dataset.train.batches(experiment.optimizer.batch_size, generator):
-        x, labels = x.to(fabric.device), labels.to(fabric.device)
-        x = random_crop(x, experiment.data.crop_padding, generator)
-        logits = network(x)
-        loss = F.cross_entropy(logits, labels)
-        if not math.isfinite(loss.item()):
-            raise SpikefoldError(
-                f"epoch {epoch + 1}: the loss is {loss.item()}: lower optimizer.learning-rate "
-                f"({experiment.optimizer.learning_rate}); the last checkpoint is from before"
-            )
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        optimizer.step()
-        loss_sum += loss.item() * len(labels)
-        correct += int((logits.argmax(1) == labels).sum())
-    count = len(dataset.train)
-    return {"loss": loss_sum / count, "accuracy": correct / count}
+def _keep(record: dict[str, Any], state: TrainingState, network: Network, directory: Path) -> None:
+    """Note the epoch; keep its network if its validation accuracy (then loss) is the best yet."""
+    best = state.history[state.best_epoch - 1] if state.best_epoch else None
+    state.history.append(record)
+    if best is None or _rank(record) > _rank(best):
+        state.best_epoch = record["epoch"]
+        save(network, directory / BEST, extra={"metrics": record})
 
 
-def _is_best(record: dict[str, Any], state: TrainingState) -> bool:
-    """Whether this epoch's validation accuracy (then loss) is the best so far."""
-    if not state.best_epoch:
-        return True
-    best = state.history[state.best_epoch - 1]
-    return (record["validation_accuracy"], -record["validation_loss"]) > (
-        best["validation_accuracy"],
-        -best["validation_loss"],
-    )
+def _rank(record: dict[str, Any]) -> tuple[float, float]:
+    return record["validation_accuracy"], -record["validation_loss"]
 
 
 def _require_same(experiment: Experiment, path: Path) -> None:
@@ -191,6 +169,20 @@ def _require_same(experiment: Experiment, path: Path) -> None:
         raise ConfigError(f"cannot resume with another configuration than {path}: {changed[0]}")
 
 
-def _write_metrics(path: Path, history: list[dict[str, Any]]) -> None:
-    with replacing(path) as temporary:
+def _write_metrics(directory: Path, history: list[dict[str, Any]], tensorboard: bool) -> None:
+    with replacing(directory / METRICS) as temporary:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in history))
+    if tensorboard:
+        _log_tensorboard(directory / "tensorboard", history[-1])
+
+
+def _log_tensorboard(directory: Path, record: dict[str, Any]) -> None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "hardware.tensorboard needs TensorBoard: pip install 'spikefold[tensorboard]'"
+        ) from error
+    with SummaryWriter(str(directory)) as writer:
+        for key, value in record.items():
+            writer.add_scalar(key, value, record["epoch"])

@@ -1,0 +1,143 @@
+"""One pass over the training samples."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+
+from spikefold.data import Dataset, random_crop
+from spikefold.errors import SpikefoldError
+from spikefold.folding import observing
+from spikefold.models import Network
+from spikefold.nn import SpikingNeuron
+from spikefold.training._config import Experiment
+
+
+@dataclass
+class Learner:
+    """What a step of training needs: the network, plain and as Fabric wraps it, and the rest."""
+
+    fabric: Fabric
+    network: Network
+    wrapped: Any
+    optimizer: torch.optim.Optimizer
+    wrapped_optimizer: Any
+    average: AveragedModel | None
+
+
+def train_epoch(
+    learner: Learner, dataset: Dataset, experiment: Experiment, epoch: int
+) -> dict[str, float]:
+    """One pass, in an order that depends on seed and epoch only; mean loss and accuracy.
+
+    Arguments:
+        learner: changed in place.
+        dataset: of which the training samples are used.
+        experiment: batch size, augmentation, seed.
+        epoch: from 0.
+
+    Raises:
+        SpikefoldError: if a loss is not finite; names step and layer.
+    """
+    fabric, config = learner.fabric, experiment.optimizer
+    learner.wrapped.train()
+    totals = torch.zeros(3, dtype=torch.float64, device=fabric.device)  # loss, correct, samples
+    for step, (x, labels) in enumerate(_batches(learner, dataset, experiment, epoch)):
+        learner.optimizer.zero_grad()
+        parts = list(_parts(x, labels, config.accumulate))
+        for number, (part, targets) in enumerate(parts):
+            waiting = number < len(parts) - 1
+            with fabric.no_backward_sync(learner.wrapped, enabled=waiting):
+                logits = learner.wrapped(part)
+                loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+                if not math.isfinite(loss.item()):
+                    raise SpikefoldError(_diagnose(learner, dataset, experiment, epoch, step, part))
+                fabric.backward(loss * (len(targets) / len(labels)))
+            correct, count = int((logits.argmax(1) == targets).sum()), len(targets)
+            totals += totals.new_tensor([loss.item() * count, correct, count])
+        if config.clip_norm:
+            fabric.clip_gradients(
+                learner.wrapped, learner.wrapped_optimizer, max_norm=config.clip_norm
+            )
+        learner.wrapped_optimizer.step()
+        if learner.average is not None:
+            learner.average.update_parameters(learner.network)
+    totals = fabric.all_reduce(totals, reduce_op="sum")  # type: ignore[assignment]
+    return {"loss": (totals[0] / totals[2]).item(), "accuracy": (totals[1] / totals[2]).item()}
+
+
+def _batches(
+    learner: Learner, dataset: Dataset, experiment: Experiment, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's share of each batch, augmented, on its device.
+
+    All processes draw the same order; each takes every n-th sample of a batch. Samples left over
+    where a batch cannot be shared evenly are dropped.
+    """
+    fabric, samples = learner.fabric, dataset.train
+    rank, processes = fabric.global_rank, fabric.world_size
+    seed = experiment.seed * 1_000_003 + epoch
+    order = samples.order(torch.Generator().manual_seed(seed))
+    augmentation = torch.Generator().manual_seed(seed * processes + rank)
+    for batch in order.split(experiment.optimizer.batch_size):
+        even = len(batch) // processes * processes
+        chosen = batch[:even][rank::processes]
+        if len(chosen):
+            x = samples.read(chosen).to(fabric.device)
+            yield _augmented(x, experiment, augmentation), samples.labels[chosen].to(fabric.device)
+
+
+def _augmented(x: Tensor, experiment: Experiment, generator: torch.Generator) -> Tensor:
+    return random_crop(x, experiment.data.crop_padding, generator)
+
+
+def _parts(x: Tensor, labels: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batch in so many parts; frames `[T, N, C, H, W]` have it in the second dimension."""
+    return zip(x.chunk(count, dim=x.ndim - 4), labels.chunk(count), strict=True)
+
+
+def _diagnose(
+    learner: Learner,
+    dataset: Dataset,
+    experiment: Experiment,
+    epoch: int,
+    step: int,
+    x: Tensor,
+) -> str:
+    """Where the first number that is not finite came up, in a copy without other processes."""
+    copy = experiment.build(dataset).to(x.device, next(learner.network.parameters()).dtype)
+    copy.load_state_dict(learner.network.state_dict())
+    layer = first_non_finite_layer(copy.train(), x.to(next(copy.parameters()).dtype))
+    return (
+        f"epoch {epoch + 1}, step {step + 1}: the loss is not finite; the membrane first became so "
+        f"in {layer}. Lower optimizer.learning-rate ({experiment.optimizer.learning_rate}) or set "
+        "optimizer.clip-norm; last.safetensors is from before this epoch"
+    )
+
+
+@torch.no_grad()
+def first_non_finite_layer(network: nn.Module, x: Tensor) -> str:
+    """The first layer of neurons, in firing order, whose input is NaN or infinite.
+
+    Arguments:
+        network: run once, in the mode it is in.
+        x: images or frames.
+
+    Returns:
+        "layer 'NAME'", or "the readout" if all layers are finite.
+    """
+    found: list[str] = []
+
+    def see(name: str, neuron: SpikingNeuron, currents: Tensor, spikes: Tensor) -> None:
+        if not bool(torch.isfinite(currents).all()):
+            found.append(f"layer '{name}'")
+
+    with observing(network, see):
+        network(x)
+    return found[0] if found else "the readout"

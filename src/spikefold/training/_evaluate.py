@@ -1,0 +1,94 @@
+"""Accuracy, and statistics estimated anew."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from spikefold.data import Samples
+from spikefold.errors import FoldError
+from spikefold.folding import evaluation
+from spikefold.models import Network
+from spikefold.nn import MPBN
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, samples: Samples, batch_size: int = 128) -> dict[str, Any]:
+    """Accuracy and mean cross entropy over samples, in evaluation mode.
+
+    Arguments:
+        network: from images or frames to logits.
+        samples: what to evaluate on.
+        batch_size: how many at a time.
+    """
+    parameter = next(network.parameters())
+    correct, loss = 0, 0.0
+    with evaluation(network):
+        for x, labels in samples.batches(batch_size):
+            labels = labels.to(parameter.device)
+            logits = network(x.to(parameter))
+            correct += int((logits.argmax(1) == labels).sum())
+            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+    return {
+        "accuracy": correct / len(samples),
+        "loss": loss / len(samples),
+        "correct": correct,
+        "samples": len(samples),
+    }
+
+
+@torch.no_grad()
+def recalibrate(
+    network: Network,
+    samples: Samples,
+    batch_size: int = 128,
+    on_batch: Callable[[], None] = lambda: None,
+) -> Network:
+    """A new network whose running statistics are the plain means over the samples.
+
+    In training, statistics are a moving average with T updates a batch, in which the last time
+    steps of the last batches weigh most. Here every batch and every time step counts the same:
+    mean over all of them of the batch's mean and unbiased variance, all layers in one pass with
+    the batch's own statistics below, as in training.
+
+    Arguments:
+        network: trained, not folded; left as it is.
+        samples: training samples.
+        batch_size: samples a batch; a smaller last batch is left out.
+        on_batch: called after each batch, for progress.
+
+    Returns:
+        the network with new statistics, in evaluation mode.
+
+    Raises:
+        FoldError: if the network has no statistics (it is folded and fused), or there are fewer
+            samples than a batch.
+
+    Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3 (PreciseBN).
+    """
+    if len(samples) < batch_size:
+        raise FoldError(
+            f"recalibrate: {len(samples)} samples are less than a batch of {batch_size}"
+        )
+    new = copy.deepcopy(network)
+    norms = [m for m in new.modules() if isinstance(m, _BatchNorm | MPBN)]
+    if not norms:
+        raise FoldError("recalibrate: the network has no running statistics left")
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # the cumulative mean
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.zero_()
+        norm.train()
+    parameter = next(new.parameters())
+    for x, labels in samples.batches(batch_size):
+        if len(labels) == batch_size:
+            new(x.to(parameter))
+            on_batch()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return new.eval()

@@ -1,0 +1,115 @@
+"""Two processes against one with the whole batch."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import spikefold as sf
+from spikefold import training
+from spikefold.data import Dataset, load_dataset
+from spikefold.errors import ConfigError
+from spikefold.nn import SynchronizedBatchNorm, synchronize_statistics
+from spikefold.training import Experiment, HardwareConfig, ModelConfig, OptimizerConfig
+
+BASE = Experiment(
+    data=training.DataConfig(crop_padding=0),  # each process draws its own shifts
+    model=ModelConfig(width=0.25, steps=2),
+    optimizer=OptimizerConfig(epochs=2, batch_size=128, learning_rate=0.05),
+    hardware=HardwareConfig(precision="float64"),  # so that rounding flips no spike
+)
+SCRIPT = """
+import dataclasses
+from pathlib import Path
+import torch
+from spikefold import training
+from spikefold.data import Dataset, load_dataset
+
+if __name__ == "__main__":
+    dataset = load_dataset("digits")
+    even = dataclasses.replace(dataset, train=dataset.train.subset(torch.arange(1280)))
+    training.train(training.Experiment.load(Path("e.json")), even, Path("run"))
+"""
+
+
+def losses(directory: Path) -> torch.Tensor:
+    """Training and validation loss of each epoch."""
+    records = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
+    return torch.tensor([[r["train_loss"], r["validation_loss"]] for r in records])
+
+
+def thetas(directory: Path) -> torch.Tensor:
+    """All folded thresholds of the last checkpoint."""
+    folded = sf.fold(sf.load(directory / "last.safetensors"))
+    modules = [m for m in folded.modules() if isinstance(m, sf.FoldedLIF)]
+    return torch.cat([module.theta for module in modules])
+
+
+def even() -> Dataset:
+    """Digits without the one sample that two processes cannot share."""
+    dataset = load_dataset("digits")
+    return dataclasses.replace(dataset, train=dataset.train.subset(torch.arange(1280)))
+
+
+def two_processes(directory: Path, *, synchronize: bool) -> Path:
+    """Train with two processes, by a script of its own, as a user would."""
+    directory.mkdir()
+    hardware = dataclasses.replace(BASE.hardware, devices=2, synchronize=synchronize)
+    dataclasses.replace(BASE, hardware=hardware).save(directory / "e.json")
+    (directory / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "script.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=directory, check=True, env=environment, timeout=300)
+    return directory / "run"
+
+
+@pytest.mark.slow
+def test_synchronized_statistics_equal_one_process_with_the_whole_batch(tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    training.train(BASE, even(), one)
+    together = two_processes(tmp_path / "together", synchronize=True)
+    torch.testing.assert_close(losses(together), losses(one), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(thetas(together), thetas(one), rtol=1e-5, atol=1e-5)
+    apart = two_processes(tmp_path / "apart", synchronize=False)
+    assert (losses(apart) - losses(one)).abs().max() > 1e-4  # so the comparison can fail
+
+
+def test_synchronized_modules_of_one_process_equal_the_plain_ones(tmp_path: Path) -> None:
+    """A group of one process: values, gradients and running statistics as without a group."""
+    store = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", store, rank=0, world_size=1)
+    try:
+        plain = sf.models.small(in_channels=1, width=0.25).double()
+        group = synchronize_statistics(plain)
+        kinds = [type(module) for module in group.modules()]
+        assert kinds.count(SynchronizedBatchNorm) == 4
+        assert not any(kind is nn.BatchNorm2d for kind in kinds)
+        for x in torch.rand(3, 2, 6, 1, 8, 8, dtype=torch.float64):
+            outputs = [network(x) for network in (plain, group)]
+            torch.testing.assert_close(*outputs)
+        grads = [
+            torch.autograd.grad(output.square().sum(), list(network.parameters()))
+            for output, network in zip(outputs, (plain, group), strict=True)
+        ]
+        for one, other in zip(*grads, strict=True):
+            torch.testing.assert_close(one, other)
+        for one, other in zip(plain.buffers(), group.buffers(), strict=True):
+            torch.testing.assert_close(one, other)
+        torch.testing.assert_close(plain.eval()(x), group.eval()(x))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_what_cannot_be_distributed_is_refused() -> None:
+    with pytest.raises(ConfigError, match="to be initialized"):
+        synchronize_statistics(sf.models.small())
+    with pytest.raises(ConfigError, match="torchrun"):
+        training.train(
+            dataclasses.replace(BASE, hardware=HardwareConfig(nodes=2)), even(), Path("unused")
+        )
