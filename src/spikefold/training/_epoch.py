@@ -57,10 +57,16 @@ def train_epoch(
                 logits = learner.wrapped(part)
                 loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
                 if not math.isfinite(loss.item()):
-                    raise SpikefoldError(_diagnose(learner, dataset, experiment, epoch, step, part))
+                    what = f"epoch {epoch + 1}, step {step + 1}: the loss is not finite"
+                    raise SpikefoldError(_diagnose(what, learner, dataset, experiment, x))
                 fabric.backward(loss * (len(targets) / len(labels)))
             correct, count = int((logits.argmax(1) == targets).sum()), len(targets)
             totals += totals.new_tensor([loss.item() * count, correct, count])
+        # A neuron whose membrane is NaN falls silent, so the loss may stay finite: look at the
+        # gradient too (fp16 is left to its scaler, which skips steps that overflow).
+        if experiment.hardware.precision != "fp16" and not _gradient_is_finite(learner.network):
+            what = f"epoch {epoch + 1}, step {step + 1}: the gradient is not finite"
+            raise SpikefoldError(_diagnose(what, learner, dataset, experiment, x))
         if config.clip_norm:
             fabric.clip_gradients(
                 learner.wrapped, learner.wrapped_optimizer, max_norm=config.clip_norm
@@ -102,22 +108,24 @@ def _parts(x: Tensor, labels: Tensor, count: int) -> Iterator[tuple[Tensor, Tens
     return zip(x.chunk(count, dim=x.ndim - 4), labels.chunk(count), strict=True)
 
 
+def _gradient_is_finite(network: nn.Module) -> bool:
+    grads = [p.grad for p in network.parameters() if p.grad is not None]
+    return bool(torch.isfinite(nn.utils.get_total_norm(grads)))
+
+
 def _diagnose(
-    learner: Learner,
-    dataset: Dataset,
-    experiment: Experiment,
-    epoch: int,
-    step: int,
-    x: Tensor,
+    what: str, learner: Learner, dataset: Dataset, experiment: Experiment, x: Tensor
 ) -> str:
     """Where the first number that is not finite came up, in a copy without other processes."""
-    copy = experiment.build(dataset).to(x.device, next(learner.network.parameters()).dtype)
+    parameter = next(learner.network.parameters())
+    copy = experiment.build(dataset).to(parameter)
     copy.load_state_dict(learner.network.state_dict())
-    layer = first_non_finite_layer(copy.train(), x.to(next(copy.parameters()).dtype))
+    layer = first_non_finite_layer(copy.train(), x.to(parameter))
+    config = experiment.optimizer
     return (
-        f"epoch {epoch + 1}, step {step + 1}: the loss is not finite; the membrane first became so "
-        f"in {layer}. Lower optimizer.learning-rate ({experiment.optimizer.learning_rate}) or set "
-        "optimizer.clip-norm; last.safetensors is from before this epoch"
+        f"{what}; the membrane first became so in {layer}. Lower optimizer.learning-rate "
+        f"({config.learning_rate}) or set optimizer.clip-norm ({config.clip_norm}); "
+        "last.safetensors is from before this epoch"
     )
 
 
