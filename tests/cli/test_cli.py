@@ -1,5 +1,6 @@
 """The command line, used as a person and as a program would."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -42,7 +43,7 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
     assert summary["fold"]["mismatches"] == 0
     assert summary["fold"]["max_output_difference"] == 0
     assert summary["fold"]["samples"] == 359
-    assert summary["test"]["mpbn"] == summary["test"]["folded"]
+    assert summary["test"]["trained"] == summary["test"]["folded"]
     assert summary["experiment"]["model"]["width"] == 0.25
     for name in ("learning_curves.png", "potentials.png", "thresholds.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
@@ -93,7 +94,19 @@ def test_recipes_and_show(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "train", "show", "fold", "verify", "evaluate", "recipes"]
+    "command",
+    [
+        "run",
+        "train",
+        "show",
+        "fold",
+        "verify",
+        "evaluate",
+        "recipes",
+        "sweep",
+        "table",
+        "recalibrate",
+    ],
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
@@ -116,7 +129,6 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["train", "digits", "--out", "{tmp}/file/x"], 1, "cannot write"),
         (["train", "digits", "--out", "{run}"], 1, "--resume goes on with it"),
         (["train", "digits", "--out", "{run}", "--resume"], 1, "cannot resume with another"),
-        (["run", "digits", "--model.norm", "none", "--out", "{tmp}/n", *SMALL], 1, "to fold"),
         (["fold", "{run}/config.json", "-o", "{tmp}/f"], 1, "not a safetensors file"),
         (["fold", "{run}/folded.safetensors", "-o", "{tmp}/f"], 1, "nothing to fold"),
         (["fold", "{run}/none", "-o", "{tmp}/f"], 1, "no such file"),
@@ -148,6 +160,70 @@ def test_mistakes_get_one_clear_line_and_leave_nothing(
         assert last.startswith("spikefold: ")
         assert message in last
     assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+def test_recalibrate(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = str(tmp_path / "new.safetensors")
+    words = ["recalibrate", str(finished / "best.safetensors"), "-o", new, "--data", "digits"]
+    record = run_json(words, capsys)
+    assert record["validation_before"]["samples"] == record["validation_after"]["samples"] == 143
+    assert sf.load(new).transforms == ()
+    assert main(words) == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = RECIPES["digits"]
+    optimizer = dataclasses.replace(recipe.experiment.optimizer, epochs=1, batch_size=256)
+    model = dataclasses.replace(recipe.experiment.model, width=0.25, steps=1)
+    experiment = dataclasses.replace(recipe.experiment, optimizer=optimizer, model=model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "digits", dataclasses.replace(recipe, experiment=experiment))
+        words = ["sweep", "digits", "--seeds", "0", "1", "--vary", "model.norm=mpbn,none"]
+        words += ["--out", str(tmp_path / "sweep")]
+        assert main([*words, "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert [(row["norm"], row["n"]) for row in rows] == [("mpbn", "2"), ("none", "2")]
+        assert rows[0]["spikes that differ after the fold"].startswith("0 of ")
+        summaries = sorted((tmp_path / "sweep").glob("**/summary.json"))
+        assert len(summaries) == 4
+        values = [
+            100 * json.loads(path.read_text())["test"]["trained"]["accuracy"]
+            for path in summaries
+            if "norm=none" in str(path)
+        ]
+        mean, deviation = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
+        assert rows[1]["test (%)"] == f"{mean:.2f} ± {deviation:.2f}"
+        # a second call runs only what is missing
+        summaries[0].unlink()
+        before = [path.stat().st_mtime_ns for path in summaries[1:]]
+        assert main(words) == 0
+        assert summaries[0].exists()
+        assert [path.stat().st_mtime_ns for path in summaries[1:]] == before
+    assert main(["table", str(tmp_path / "sweep")]) == 0
+    assert "| digits | digits | small | none | 1 | 1 | 2 |" in capsys.readouterr().out
+    assert main(["table", str(tmp_path / "sweep"), "--format", "csv"]) == 0
+    assert capsys.readouterr().out.count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["sweep"], 1, "at least one recipe"),
+        (["sweep", "digit"], 1, "did you mean"),
+        (["sweep", "digits", "--vary", "model.norm"], 1, "expected KEY=VALUE"),
+        (["sweep", "digits", "--vary", "model.nrom=mpbn"], 2, "--model.norm"),
+        (["table"], 1, "at least one directory"),
+        (["table", "{tmp}"], 1, "no finished run"),
+    ],
+)
+def test_mistakes_with_many_runs(
+    words: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.format(tmp=tmp_path) for word in words]) == status
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow

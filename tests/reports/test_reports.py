@@ -44,8 +44,9 @@ def test_the_table_says_what_the_record_says() -> None:
     }
     summary = {
         "samples": {"train": 1295, "validation": 143, "test": 359},
+        "notes": "few",
         "validation": accuracy,
-        "test": {"mpbn": accuracy, "folded": accuracy, "fused": accuracy},
+        "test": {"trained": accuracy, "folded": accuracy, "fused": accuracy},
         "fold": overview,
         "fuse": overview,
         "firing_rates": {"features.0.lif": 0.25},

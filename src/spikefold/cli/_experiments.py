@@ -9,9 +9,8 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from spikefold.cli._output import ShownProgress, print_json, print_rows
-from spikefold.data import load_dataset
 from spikefold.errors import ConfigError
-from spikefold.recipes import RECIPES, Recipe, find_recipe, run
+from spikefold.recipes import RECIPES, Recipe, find_recipe, load_data, run
 from spikefold.reports import plot_run, run_table
 from spikefold.training import LAST, Experiment, train
 
@@ -109,7 +108,13 @@ def run_command(words: list[str]) -> None:
     directory = _directory(recipe, options)
 
     def work() -> dict[str, Any]:
-        return run(options.experiment, directory, resume=options.resume, progress=ShownProgress())
+        return run(
+            recipe.name,
+            options.experiment,
+            directory,
+            resume=options.resume,
+            progress=ShownProgress(),
+        )
 
     summary = _interruptible(work, "run", recipe, directory)
     pictures = plot_run(directory)
@@ -124,8 +129,7 @@ def train_command(words: list[str]) -> None:
     """Only train a recipe."""
     recipe, options = _parse("train", words, RunOptions)
     directory = _directory(recipe, options)
-    data = options.experiment.data
-    dataset = load_dataset(data.name, data.validation, data.split_seed)
+    dataset = load_data(options.experiment)
 
     def work() -> dict[str, Any]:
         train(

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikefold.cli._output import ShownProgress, print_json, print_rows
-from spikefold.data import Samples, SplitName, load_dataset
+from spikefold.cli._output import ShownProgress, print_error, print_json, print_rows
+from spikefold.data import Dataset, SplitName, load_dataset
 from spikefold.errors import ConfigError
 from spikefold.folding import fold, fuse_conv_bn, verify
 from spikefold.models import Network
 from spikefold.saving import load, save
-from spikefold.training import evaluate, thresholds
+from spikefold.training import evaluate, recalibrate, thresholds
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class VerifyOptions:
     """network file after it"""
     data: str
     """name of the data set"""
+    root: Path | None = None
+    """folder in which it lies"""
     split: SplitName = "test"
     """which of its samples"""
     batch_size: int = 128
@@ -57,6 +59,8 @@ class EvaluateOptions:
     """network file, folded or not"""
     data: str
     """name of the data set"""
+    root: Path | None = None
+    """folder in which it lies"""
     split: SplitName = "test"
     """which of its samples"""
     batch_size: int = 128
@@ -65,23 +69,49 @@ class EvaluateOptions:
     """print one JSON object and nothing else on standard output"""
 
 
-def _samples(name: str, split: SplitName, network: Network, file: Path) -> Samples:
-    """The samples, if they fit the network."""
-    dataset = load_dataset(name)
+@dataclass(frozen=True)
+class RecalibrateOptions:
+    """Estimate the running statistics of a checkpoint anew over all training samples."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """network file, not folded"""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """where the network with new statistics goes"""
+    data: str
+    """name of the data set"""
+    root: Path | None = None
+    """folder in which it lies"""
+    batch_size: int = 128
+    """samples at a time; a smaller last batch is left out"""
+    overwrite: bool = False
+    """replace the output if it is there"""
+    json: bool = False
+    """print one JSON object and nothing else on standard output"""
+
+
+def _dataset(name: str, root: Path | None, network: Network, file: Path) -> Dataset:
+    """The data set, if it fits the network."""
+    dataset = load_dataset(name, root=root)
     channels = dataset.test.shape[-3]
     if channels != network.arguments.in_channels:
         raise ConfigError(
             f"{file} takes {network.arguments.in_channels} input channels, "
             f"but {name} has {channels}"
         )
-    return dataset.split(split)
+    if dataset.notes:
+        print_error(f"note: {dataset.notes}")
+    return dataset
+
+
+def _require_free(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path} is there already: --overwrite replaces it")
 
 
 def fold_command(words: list[str]) -> None:
     """Fold a checkpoint."""
     options = tyro.cli(FoldOptions, args=words, prog="spikefold fold")
-    if options.output.exists() and not options.overwrite:
-        raise ConfigError(f"{options.output} is there already: --overwrite replaces it")
+    _require_free(options.output, options.overwrite)
     folded = fold(load(options.checkpoint))
     if options.fuse:
         folded = fuse_conv_bn(folded)
@@ -106,7 +136,8 @@ def verify_command(words: list[str]) -> None:
     """Compare two networks."""
     options = tyro.cli(VerifyOptions, args=words, prog="spikefold verify")
     one, other = load(options.checkpoint), load(options.folded)
-    samples = _samples(options.data, options.split, one, options.checkpoint)
+    dataset = _dataset(options.data, options.root, one, options.checkpoint)
+    samples = dataset.split(options.split)
     batches = list(samples.batches(options.batch_size))
     with ShownProgress().task("verify", len(batches)) as advance:
         record = verify(one, other, batches, on_batch=advance)
@@ -131,10 +162,31 @@ def evaluate_command(words: list[str]) -> None:
     """Accuracy of a network file."""
     options = tyro.cli(EvaluateOptions, args=words, prog="spikefold evaluate")
     network = load(options.file)
-    samples = _samples(options.data, options.split, network, options.file)
+    dataset = _dataset(options.data, options.root, network, options.file)
+    samples = dataset.split(options.split)
     result: dict[str, Any] = evaluate(network, samples, options.batch_size)
     record = {"file": str(options.file), "data": options.data, "split": options.split, **result}
     if options.json:
         print_json(record)
     else:
         print_rows(str(options.file), [(key, str(value)) for key, value in record.items()])
+
+
+def recalibrate_command(words: list[str]) -> None:
+    """Estimate statistics anew."""
+    options = tyro.cli(RecalibrateOptions, args=words, prog="spikefold recalibrate")
+    _require_free(options.output, options.overwrite)
+    network = load(options.checkpoint)
+    dataset = _dataset(options.data, options.root, network, options.checkpoint)
+    with ShownProgress().task("recalibrate", len(dataset.train) // options.batch_size) as advance:
+        new = recalibrate(network, dataset.train, options.batch_size, advance)
+    save(new, options.output)
+    record = {
+        "output": str(options.output),
+        "validation_before": evaluate(network, dataset.validation),
+        "validation_after": evaluate(new, dataset.validation),
+    }
+    if options.json:
+        print_json(record)
+    else:
+        print_rows(str(options.output), [(key, str(value)) for key, value in record.items()])

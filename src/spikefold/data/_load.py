@@ -1,6 +1,7 @@
 """Data sets by name."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from spikefold.data._digits import digits
 from spikefold.data._samples import Dataset, Samples, stratified_split
@@ -10,13 +11,16 @@ from spikefold.errors import DataError
 LOADERS: dict[str, Callable[[], tuple[Samples, Samples]]] = {"digits": digits}
 
 
-def load_dataset(name: str, validation: float = 0.1, seed: int = 0) -> Dataset:
+def load_dataset(
+    name: str, validation: float = 0.1, seed: int = 0, root: Path | None = None
+) -> Dataset:
     """The data set of this name.
 
     Arguments:
         name: one of `LOADERS`.
         validation: fraction of the training samples held out, by class, for choosing.
         seed: decides which.
+        root: folder in which it lies.
 
     Raises:
         DataError: if the data set is unknown or absent.

@@ -98,6 +98,9 @@ class Dataset:
     """Training, validation and test samples of one data set.
 
     Validation is for choosing, test for reporting.
+
+    Attributes:
+        notes: what a reader of results must know about the samples, if anything.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Dataset:
     train: Samples
     validation: Samples
     test: Samples
+    notes: str = ""
 
     def split(self, name: SplitName) -> Samples:
         """One of the three."""

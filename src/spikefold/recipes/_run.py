@@ -24,9 +24,11 @@ from spikefold.training import (
 )
 
 BATCH = 128
+SUMMARY = "summary.json"
 
 
 def run(
+    name: str,
     experiment: Experiment,
     directory: Path,
     *,
@@ -35,40 +37,70 @@ def run(
 ) -> dict[str, Any]:
     """Train, fold, fuse, verify on the test set, evaluate and time; write the run's records.
 
-    Besides what `train` writes: `folded.safetensors`, `fused.safetensors`, `verification.json`,
-    `potentials.json`, `thresholds.json`, and `summary.json`, which is also returned.
+    Besides what `train` writes: `potentials.json`, `summary.json`, which is also returned, and
+    for a network with MPBN `folded.safetensors`, `fused.safetensors`, `verification.json` and
+    `thresholds.json`. A network without MPBN (for comparison) has nothing to fold.
 
     Arguments:
-        experiment: the configuration; its model must have an MPBN to fold.
+        name: of the recipe, for the record.
+        experiment: the configuration.
         directory: where the run's files go.
         resume: go on with an interrupted training.
         progress: told about the work.
     """
     progress = progress or Silent()
-    data = experiment.data
-    dataset = load_dataset(data.name, data.validation, data.split_seed)
+    dataset = load_data(experiment)
     network = train(experiment, dataset, directory, resume=resume, progress=progress)
+    _write(directory / "potentials.json", potentials(network, _batch(dataset.validation)))
+    test: dict[str, Any] = {"trained": evaluate(network, dataset.test)}
+    summary = {
+        "recipe": name,
+        "experiment": experiment.to_dict(),
+        "hardware": hardware(),
+        "samples": {s: len(dataset.split(s)) for s in ("train", "validation", "test")},
+        "notes": dataset.notes,
+        "seconds": _training_seconds(directory),
+        "validation": evaluate(network, dataset.validation),
+        "test": test,
+    }
+    if experiment.model.norm != "none":
+        summary |= _fold(test, experiment, dataset, network, directory, progress)
+    _write(directory / SUMMARY, summary)
+    return summary
+
+
+def load_data(experiment: Experiment) -> Dataset:
+    """The data set of an experiment, split."""
+    data = experiment.data
+    root = None if data.root is None else Path(data.root)
+    return load_dataset(data.name, data.validation, data.split_seed, root)
+
+
+def _fold(
+    test: dict[str, Any],
+    experiment: Experiment,
+    dataset: Dataset,
+    network: Network,
+    directory: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fold, fuse, verify and time; the part of the summary that says so."""
     folded = fold(network)
     fused = fuse_conv_bn(folded)
     save(folded, directory / "folded.safetensors")
     save(fused, directory / "fused.safetensors")
     records = {
-        "fold": compare(network, folded, dataset, "verify fold", progress),
-        "fuse": compare(folded, fused, dataset, "verify fusion", progress),
+        "fold": _compare(network, folded, dataset, "verify fold", progress),
+        "fuse": _compare(folded, fused, dataset, "verify fusion", progress),
     }
     _write(directory / "verification.json", {k: r.to_dict() for k, r in records.items()})
-    _write(directory / "potentials.json", potentials(network, _batch(dataset.validation)))
     _write(directory / "thresholds.json", thresholds(folded))
     with progress.task("time", 1) as advance:
         timing = _time(experiment, dataset, network, folded)
         advance()
-    summary = {
-        "experiment": experiment.to_dict(),
-        "hardware": hardware(),
-        "samples": {s: len(dataset.split(s)) for s in ("train", "validation", "test")},
-        "validation": evaluate(network, dataset.validation),
+    return {
         "test": {
-            "mpbn": evaluate(network, dataset.test),
+            **test,
             "folded": evaluate(folded, dataset.test),
             "fused": evaluate(fused, dataset.test),
         },
@@ -77,17 +109,15 @@ def run(
         "firing_rates": {name: layer.firing_rate for name, layer in records["fold"].layers.items()},
         "timing": timing,
     }
-    _write(directory / "summary.json", summary)
-    return summary
 
 
-def compare(
+def _compare(
     one: Network, other: Network, dataset: Dataset, name: str, progress: Progress
 ) -> Verification:
     """`verify` over the whole test set."""
-    batches = list(dataset.test.batches(BATCH))
-    with progress.task(name, len(batches)) as advance:
-        return verify(one, other, batches, on_batch=advance)
+    count = -(-len(dataset.test) // BATCH)
+    with progress.task(name, count) as advance:
+        return verify(one, other, dataset.test.batches(BATCH), on_batch=advance)
 
 
 def _time(
@@ -100,6 +130,11 @@ def _time(
     )
     networks = {"without MPBN": plain, "folded": folded, "MPBN": network}
     return time_in_turns(networks, _batch(dataset.test))
+
+
+def _training_seconds(directory: Path) -> float:
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return round(sum(json.loads(line)["seconds"] for line in lines), 1)
 
 
 def _batch(samples: Samples) -> Tensor:

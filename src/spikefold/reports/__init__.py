@@ -1,6 +1,21 @@
 """Plots and tables from the records of a run. Imports no torch: records are JSON."""
 
 from spikefold.reports._plots import plot_run
-from spikefold.reports._tables import Row, run_table
+from spikefold.reports._tables import (
+    Row,
+    accuracy_table,
+    read_summaries,
+    run_table,
+    to_csv,
+    to_markdown,
+)
 
-__all__ = ["Row", "plot_run", "run_table"]
+__all__ = [
+    "Row",
+    "accuracy_table",
+    "plot_run",
+    "read_summaries",
+    "run_table",
+    "to_csv",
+    "to_markdown",
+]

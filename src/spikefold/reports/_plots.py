@@ -18,7 +18,8 @@ def plot_run(directory: Path) -> list[Path]:
     """Draw the pictures of a run's records into its directory.
 
     Arguments:
-        directory: of a finished run: `metrics.jsonl`, `potentials.json`, `thresholds.json`.
+        directory: of a finished run: `metrics.jsonl`, `potentials.json`, and if it was folded
+            `thresholds.json`.
 
     Returns:
         the PNG files.
@@ -27,8 +28,10 @@ def plot_run(directory: Path) -> list[Path]:
     figures = {
         "learning_curves.png": learning_curves([json.loads(line) for line in lines]),
         "potentials.png": potential_figure(json.loads((directory / "potentials.json").read_text())),
-        "thresholds.png": threshold_figure(json.loads((directory / "thresholds.json").read_text())),
     }
+    thresholds = directory / "thresholds.json"
+    if thresholds.exists():
+        figures["thresholds.png"] = threshold_figure(json.loads(thresholds.read_text()))
     paths = []
     for name, figure in figures.items():
         path = directory / name

@@ -1,18 +1,39 @@
-"""What a person wants to know of a run, in rows."""
+"""What a person wants to know of a run, and of many runs, in rows."""
 
+import csv
+import io
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from spikefold.errors import DataError
+
 Row = tuple[str, str]
+HEADER = ("recipe", "data", "model", "norm", "T", "epochs", "n", "validation (%)", "test (%)",
+          "spikes that differ after the fold")  # fmt: skip
 
 
 def run_table(summary: dict[str, Any]) -> list[Row]:
     """Rows of label and value from a run's `summary.json`."""
-    test, fold, fuse = summary["test"], summary["fold"], summary["fuse"]
-    timing = summary["timing"]
+    test = summary["test"]
     rows = [
         ("samples: training / validation / test", _samples(summary["samples"])),
         ("validation accuracy, which chose the epoch", _percent(summary["validation"])),
-        ("test accuracy with MPBN", _percent(test["mpbn"])),
+        ("test accuracy as trained", _percent(test["trained"])),
+    ]
+    if summary.get("notes"):
+        rows.insert(1, ("note", summary["notes"]))
+    if "fold" in summary:
+        rows += _fold_rows(summary)
+    return rows
+
+
+def _fold_rows(summary: dict[str, Any]) -> list[Row]:
+    test, fold, fuse = summary["test"], summary["fold"], summary["fuse"]
+    timing, hardware = summary["timing"], summary["hardware"]
+    rows = [
         ("test accuracy folded", _percent(test["folded"])),
         ("test accuracy folded and conv-BN fused", _percent(test["fused"])),
         ("spike decisions compared, MPBN and folded", f"{fold['spikes']:,}"),
@@ -29,12 +50,11 @@ def run_table(summary: dict[str, Any]) -> list[Row]:
     ]
     rows += [
         (
-            f"CPU time per image, {name}",
+            f"CPU time per sample, {name}",
             f"{1e6 * record['cpu_seconds']:.0f} µs  ({record['cpu_ratio']:.2f} of without MPBN)",
         )
         for name, record in timing["networks"].items()
     ]
-    hardware = summary["hardware"]
     rows.append(
         (
             "measured on",
@@ -52,3 +72,71 @@ def _samples(samples: dict[str, int]) -> str:
 
 def _percent(record: dict[str, Any]) -> str:
     return f"{record['accuracy']:.2%}  ({record['correct']} of {record['samples']})"
+
+
+def read_summaries(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The summaries of runs: directories of runs, or directories that hold such.
+
+    Raises:
+        DataError: if a directory holds no finished run, or a summary is damaged.
+    """
+    summaries = []
+    for path in paths:
+        found = sorted(path.glob("**/summary.json"))
+        if not found:
+            raise DataError(f"{path}: no finished run (summary.json) in it")
+        for file in found:
+            try:
+                summaries.append(json.loads(file.read_text()))
+            except ValueError as error:
+                raise DataError(f"{file}: damaged: {error}") from error
+    return summaries
+
+
+def accuracy_table(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A header and one row a setting: mean ± sample deviation over seeds, with their number."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for summary in summaries:
+        experiment = {
+            k: v for k, v in summary["experiment"].items() if k not in ("seed", "hardware")
+        }
+        groups.setdefault(json.dumps([summary["recipe"], experiment]), []).append(summary)
+    return [HEADER, *(_group_row(group) for group in groups.values())]
+
+
+def _group_row(group: list[dict[str, Any]]) -> tuple[str, ...]:
+    first = group[0]
+    data, model = first["experiment"]["data"], first["experiment"]["model"]
+    folds = [summary["fold"] for summary in group if "fold" in summary]
+    return (
+        first["recipe"],
+        data["name"],
+        model["name"],
+        model["norm"],
+        str(model["steps"]),
+        str(first["experiment"]["optimizer"]["epochs"]),
+        str(len({summary["experiment"]["seed"] for summary in group})),
+        _mean([summary["validation"]["accuracy"] for summary in group]),
+        _mean([summary["test"]["trained"]["accuracy"] for summary in group]),
+        f"{sum(f['mismatches'] for f in folds)} of {sum(f['spikes'] for f in folds):,}"
+        if folds
+        else "-",
+    )
+
+
+def _mean(values: list[float]) -> str:
+    mean = f"{100 * statistics.mean(values):.2f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def to_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def to_csv(rows: Sequence[Sequence[str]]) -> str:
+    """Comma-separated values; the first row is the header."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

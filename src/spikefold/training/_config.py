@@ -23,12 +23,14 @@ class DataConfig:
 
     Arguments:
         name: of the data set.
+        root: folder in which it lies; default: where downloads are kept.
         validation: fraction of the training samples held out for choosing the epoch.
         split_seed: decides which.
         crop_padding: training images are shifted by up to so many pixels.
     """
 
     name: str = "digits"
+    root: str | None = None
     validation: float = 0.1
     split_seed: int = 0
     crop_padding: int = 1

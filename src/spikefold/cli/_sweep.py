@@ -1,0 +1,132 @@
+"""Commands on many runs: sweep, table."""
+
+import itertools
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from spikefold.cli._output import ShownProgress, print_error, print_json, print_rows
+from spikefold.errors import ConfigError
+from spikefold.recipes import SUMMARY, find_recipe, run
+from spikefold.reports import accuracy_table, plot_run, read_summaries, to_csv, to_markdown
+from spikefold.training import LAST, Experiment
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Run recipes x settings x seeds, one after another; finished runs are not run again."""
+
+    recipes: tyro.conf.Positional[tuple[str, ...]]
+    """names of recipes"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """one run each"""
+    vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE,...")] = ()
+    """settings to vary, for instance model.norm=mpbn,none; all combinations are run"""
+    out: Path = Path("runs/sweep")
+    """directory of the runs"""
+    json: bool = False
+    """print one JSON object and nothing else on standard output"""
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Mean and deviation of accuracy over the seeds of each setting."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """directories of runs, or that hold runs"""
+    format: Literal["markdown", "csv"] = "markdown"
+    """of what is printed"""
+    json: bool = False
+    """print one JSON object and nothing else on standard output"""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One run of a sweep."""
+
+    recipe: str
+    experiment: Experiment
+    directory: Path
+
+
+def plan(options: SweepOptions) -> list[_Planned]:
+    """All runs of a sweep.
+
+    Raises:
+        ConfigError: if a recipe, key or value is unknown.
+    """
+    if not options.recipes:
+        raise ConfigError("sweep: name at least one recipe (spikefold recipes lists them)")
+    varied: list[list[tuple[str, str]]] = []
+    for setting in options.vary:
+        key, equals, values = setting.partition("=")
+        if not (key and equals and values):
+            raise ConfigError(f"sweep: --vary {setting}: expected KEY=VALUE,VALUE,...")
+        varied.append([(key, value) for value in values.split(",")])
+    runs = []
+    for name in options.recipes:
+        recipe = find_recipe(name)
+        for settings in itertools.product(*varied):
+            words = [word for key, value in settings for word in (f"--{key}", value)]
+            experiment = tyro.cli(
+                Experiment, default=recipe.experiment, args=words, prog=f"sweep {name}: --vary"
+            )
+            label = ",".join(f"{key}={value}" for key, value in settings) or "default"
+            runs += [
+                _Planned(
+                    name,
+                    replace(experiment, seed=seed),
+                    options.out / name / label / f"seed-{seed}",
+                )
+                for seed in options.seeds
+            ]
+    return runs
+
+
+def sweep_command(words: list[str]) -> None:
+    """Run many."""
+    options = tyro.cli(SweepOptions, args=words, prog="spikefold sweep")
+    runs = plan(options)
+    for number, planned in enumerate(runs, start=1):
+        if (planned.directory / SUMMARY).exists():
+            _require_same(planned)
+            continue
+        print_error(f"run {number} of {len(runs)}: {planned.directory}")
+        resume = (planned.directory / LAST).exists()
+        run(
+            planned.recipe,
+            planned.experiment,
+            planned.directory,
+            resume=resume,
+            progress=ShownProgress(),
+        )
+        plot_run(planned.directory)
+    rows = accuracy_table(read_summaries([planned.directory for planned in runs]))
+    if options.json:
+        print_json([dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
+    else:
+        print_rows(str(options.out), rows)
+
+
+def _require_same(planned: _Planned) -> None:
+    """A finished run must be of the settings that are asked for."""
+    stored = json.loads((planned.directory / SUMMARY).read_text())["experiment"]
+    if stored != planned.experiment.to_dict():
+        raise ConfigError(
+            f"{planned.directory} holds a run with other settings: choose another --out"
+        )
+
+
+def table_command(words: list[str]) -> None:
+    """Put many runs into a table."""
+    options = tyro.cli(TableOptions, args=words, prog="spikefold table")
+    if not options.runs:
+        raise ConfigError("table: name at least one directory of runs")
+    rows = accuracy_table(read_summaries(options.runs))
+    if options.json:
+        print_json([dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
+    else:
+        print((to_csv if options.format == "csv" else to_markdown)(rows), end="")
