@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from spikefold.data import TensorSamples, load_dataset, random_crop, stratified_split
+from spikefold.data import TensorSamples, load_dataset, stratified_split
 from spikefold.errors import DataError
 
 
@@ -40,18 +40,8 @@ def test_batches_cover_every_sample_once() -> None:
         assert torch.equal(inputs[:, 0], labels.float())
 
 
-def test_random_crop_equals_a_crop_of_each_padded_image() -> None:
-    images = torch.rand(50, 2, 5, 4)
-    out = random_crop(images, 2, torch.Generator().manual_seed(0))
-    offsets = torch.randint(5, (2, 50), generator=torch.Generator().manual_seed(0))
-    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
-    for n, (row, column) in enumerate(offsets.T.tolist()):
-        assert torch.equal(out[n], padded[n, :, row : row + 5, column : column + 4])
-    assert torch.equal(random_crop(images, 0, torch.Generator()), images)
-
-
 def test_bad_data_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="unknown data set 'digit': one of digits"):
+    with pytest.raises(DataError, match="unknown data set 'digit': did you mean 'digits'"):
         load_dataset("digit")
     with pytest.raises(DataError, match="between 0 and 1"):
         load_dataset("digits", validation=1.5)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import spikefold as sf
 from spikefold.errors import FoldError
 from spikefold.folding import exact_thresholds, from_ordinal, to_ordinal
+from spikefold.models import MODELS
 
 WIDTH = 64  # ulp on either side of every threshold
 
@@ -203,17 +204,17 @@ def test_a_users_own_network_folds_and_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("norm", ["mpbn", "mpbn-element"])
-@pytest.mark.parametrize("name", ["small", "resnet20", "resnet19"])
+@pytest.mark.parametrize("name", MODELS)
 def test_folded_networks_hold_no_membrane_normalization(name: str, norm: sf.models.Norm) -> None:
-    model = sf.models.MODELS[name](norm=norm, width=0.0625, image_size=16)
-    trained(model, *torch.randn(2, 3, 4, 3, 16, 16))
+    model = MODELS[name](norm=norm, num_classes=10, width=0.0625, image_size=32)
+    trained(model, *torch.randn(2, 3, 4, 3, 32, 32))
     folded = sf.fold(model)
-    record = sf.verify(model, folded, [torch.randn(3, 4, 3, 16, 16)])
+    record = sf.verify(model, folded, [torch.randn(3, 4, 3, 32, 32)])
     assert record.mismatches == 0
     assert record.max_output_difference == 0
     assert record.layers.keys() == {f"{key}.lif" for key in folded.layers()}
     assert any(0 < layer.firing_rate < 1 for layer in record.layers.values())
-    plain = sf.models.MODELS[name](norm="none", width=0.0625, image_size=16)
+    plain = MODELS[name](norm="none", width=0.0625, image_size=32)
     assert not any(isinstance(module, sf.MPBN) for module in folded.modules())
     assert {k for k, _ in folded.named_parameters()} == {k for k, _ in plain.named_parameters()}
 

@@ -36,16 +36,16 @@ def test_fused_layer_computes_the_same(kind: str, affine: bool, bias: bool) -> N
     torch.testing.assert_close(fused(x), expected.float(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["small", "resnet20", "resnet19"])
+@pytest.mark.parametrize("name", sf.models.MODELS)
 def test_fused_networks_hold_no_batch_norm_and_report_what_moved(name: str) -> None:
-    model = sf.models.MODELS[name](width=0.125, image_size=16)
-    for x in torch.randn(3, 3, 4, 3, 16, 16):
+    model = sf.models.MODELS[name](num_classes=10, width=0.125, image_size=32)
+    for x in torch.randn(3, 3, 4, 3, 32, 32):
         model(x)
     folded = sf.fold(model)
     fused = sf.fuse_conv_bn(folded)
     assert any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
-    record = sf.verify(folded, fused, [(torch.randn(3, 8, 3, 16, 16), torch.arange(8))])
+    record = sf.verify(folded, fused, [(torch.randn(3, 8, 3, 32, 32), torch.arange(8))])
     assert record.mismatch_rate < 1e-3
     assert record.accuracy is not None
     assert fused.transforms == ("fold", "fuse_conv_bn")

@@ -10,10 +10,19 @@ from spikefold.models import MODELS, Arguments, build
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "layers"), [("resnet20", 11_256_010, 19), ("resnet19", 12_578_186, 17)]
+    ("name", "classes", "parameters", "layers"),
+    [
+        ("resnet20", 10, 11_256_010, 19),
+        ("resnet19", 10, 12_578_186, 17),
+        ("vgg16", 10, 14_736_714, 13),
+        ("resnet18", 1000, 11_697_320, 17),
+        ("resnet34", 1000, 21_812_904, 33),
+    ],
 )
-def test_sizes_are_those_of_the_official_code(name: str, parameters: int, layers: int) -> None:
-    network = MODELS[name](num_classes=10, norm="mpbn")
+def test_sizes_are_those_of_the_official_code(
+    name: str, classes: int, parameters: int, layers: int
+) -> None:
+    network = MODELS[name](num_classes=classes, norm="mpbn")
     assert sum(p.numel() for p in network.parameters()) == parameters
     assert len(network.layers()) == layers
     assert sum(isinstance(module, sf.MPBN) for module in network.modules()) == layers
@@ -22,8 +31,8 @@ def test_sizes_are_those_of_the_official_code(name: str, parameters: int, layers
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("norm", ["mpbn", "mpbn-element", "none"])
 def test_all_run_on_images_and_on_event_frames(name: str, norm: sf.models.Norm) -> None:
-    network = MODELS[name](7, norm, in_channels=2, width=0.0625, image_size=16)
-    frames = torch.rand(3, 2, 2, 16, 16)
+    network = MODELS[name](7, norm, in_channels=2, width=0.0625, image_size=32)
+    frames = torch.rand(3, 2, 2, 32, 32)
     logits = network(frames)
     assert logits.shape == (2, 7)
     logits.sum().backward()

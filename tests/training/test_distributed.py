@@ -19,7 +19,6 @@ from spikefold.nn import SynchronizedBatchNorm, synchronize_statistics
 from spikefold.training import Experiment, HardwareConfig, ModelConfig, OptimizerConfig
 
 BASE = Experiment(
-    data=training.DataConfig(crop_padding=0),  # each process draws its own shifts
     model=ModelConfig(width=0.25, steps=2),
     optimizer=OptimizerConfig(epochs=2, batch_size=128, learning_rate=0.05),
     hardware=HardwareConfig(precision="float64"),  # so that rounding flips no spike

@@ -12,11 +12,10 @@ from spikefold import training
 from spikefold.data import Dataset, TensorSamples, load_dataset
 from spikefold.errors import ConfigError, FoldError, SpikefoldError
 from spikefold.saving import read
-from spikefold.training import DataConfig, Experiment, HardwareConfig, ModelConfig, OptimizerConfig
+from spikefold.training import Experiment, HardwareConfig, ModelConfig, OptimizerConfig
 
 # without normalization over the batch parts of a batch do not depend on each other
 STEP = Experiment(
-    data=DataConfig(crop_padding=0),
     model=ModelConfig(width=0.25, steps=2),
     optimizer=OptimizerConfig(epochs=1, batch_size=32, momentum=0.0, weight_decay=0.0),
     hardware=HardwareConfig(precision="float64"),

@@ -139,7 +139,6 @@ def test_one_step_equals_sgd_by_hand(tmp_path: Path, digits: Dataset) -> None:
     few = dataclasses.replace(digits, train=digits.train.subset(torch.arange(64)))
     experiment = dataclasses.replace(
         QUICK,
-        data=dataclasses.replace(QUICK.data, crop_padding=0),
         optimizer=OptimizerConfig(epochs=1, batch_size=64, weight_decay=0.01),
     )
     network = experiment.build(few).train()

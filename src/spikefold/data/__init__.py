@@ -1,7 +1,14 @@
 """Data sets as tensors: images, labels, and their split into training, validation and test."""
 
-from spikefold.data._augment import random_crop
-from spikefold.data._load import LOADERS, load_dataset
+from spikefold.data._augment import (
+    Augmentation,
+    cutout,
+    random_crop,
+    random_flip,
+    random_roll,
+)
+from spikefold.data._frames import EVENT, to_frames
+from spikefold.data._load import DATASETS, DatasetInfo, load_dataset
 from spikefold.data._samples import (
     Dataset,
     Samples,
@@ -11,12 +18,19 @@ from spikefold.data._samples import (
 )
 
 __all__ = [
-    "LOADERS",
+    "DATASETS",
+    "EVENT",
+    "Augmentation",
     "Dataset",
+    "DatasetInfo",
     "Samples",
     "SplitName",
     "TensorSamples",
+    "cutout",
     "load_dataset",
     "random_crop",
+    "random_flip",
+    "random_roll",
     "stratified_split",
+    "to_frames",
 ]

@@ -1,9 +1,13 @@
-"""Random changes to training images, batched and seeded."""
+"""Random changes to training samples: batched, seeded, on the device where the batch is."""
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from spikefold.errors import ConfigError
 
 
 def random_crop(
@@ -18,8 +22,114 @@ def random_crop(
     """
     n, _, height, width = images.shape
     offsets = torch.randint(2 * padding + 1, (2, n), generator=generator).to(images.device)
-    rows = (offsets[0, :, None] + torch.arange(height, device=images.device))[:, :, None]
-    columns = (offsets[1, :, None] + torch.arange(width, device=images.device))[:, None, :]
-    padded = F.pad(images, (padding,) * 4).permute(0, 2, 3, 1)
-    sample = torch.arange(n, device=images.device)[:, None, None]
-    return padded[sample, rows, columns].permute(0, 3, 1, 2).contiguous()
+    padded = F.pad(images, (padding,) * 4)
+    return _window(padded, offsets[0], offsets[1], height, width)
+
+
+def random_roll(
+    images: Float[Tensor, "N C H W"], pixels: int, generator: torch.Generator
+) -> Float[Tensor, "N C H W"]:
+    """Roll each image by up to `pixels` each way; what leaves at one edge comes in at the other.
+
+    Arguments:
+        images: a batch.
+        pixels: largest shift.
+        generator: source of the shifts, on the CPU.
+
+    Source: Guo et al., ICCV 2023, official code for CIFAR10-DVS (5 pixels).
+    """
+    n, _, height, width = images.shape
+    offsets = torch.randint(-pixels, pixels + 1, (2, n), generator=generator).to(images.device)
+    return _window(images, -offsets[0], -offsets[1], height, width)
+
+
+def _window(images: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int) -> Tensor:
+    """A window of each image from its own corner on; beyond the edges it goes round."""
+    device = images.device
+    rows = (tops[:, None] + torch.arange(height, device=device)) % images.shape[2]
+    columns = (lefts[:, None] + torch.arange(width, device=device)) % images.shape[3]
+    sample = torch.arange(len(images), device=device)[:, None, None]
+    picked = images.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]
+    return picked.permute(0, 3, 1, 2).contiguous()
+
+
+def random_flip(
+    images: Float[Tensor, "N C H W"], generator: torch.Generator
+) -> Float[Tensor, "N C H W"]:
+    """Mirror each image left to right with probability 1/2.
+
+    Arguments:
+        images: a batch.
+        generator: source of the choice, on the CPU.
+    """
+    chosen = torch.randint(2, (len(images), 1, 1, 1), generator=generator).bool()
+    return torch.where(chosen.to(images.device), images.flip(-1), images)
+
+
+def cutout(
+    images: Float[Tensor, "N C H W"], size: int, generator: torch.Generator
+) -> Float[Tensor, "N C H W"]:
+    """Zero a square of size x size around a random pixel of each image, clipped at the edges.
+
+    Arguments:
+        images: a batch.
+        size: side of the square.
+        generator: source of the centres, on the CPU.
+
+    Source: DeVries and Taylor, "Improved Regularization of CNNs with Cutout", 2017.
+    """
+    n, _, height, width = images.shape
+
+    def hidden(extent: int) -> Tensor:
+        start = torch.randint(extent, (n, 1), generator=generator) - size // 2
+        place = torch.arange(extent)
+        return (place >= start) & (place < start + size)
+
+    hole = hidden(height)[:, None, :, None] & hidden(width)[:, None, None, :]
+    return images.masked_fill(hole.to(images.device), 0)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to a batch, in this order, each only if it is set.
+
+    Arguments:
+        crop_padding: shift by up to so many pixels, zeros come in.
+        flip: mirror half of the samples left to right.
+        cutout: side of a square that is zeroed.
+        roll: roll by up to so many pixels.
+
+    Raises:
+        ConfigError: if a number is negative.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+    cutout: int = 0
+    roll: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("crop_padding", "cutout", "roll"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"augmentation: {name} must not be negative")
+
+    def __call__(self, x: Float[Tensor, "..."], generator: torch.Generator) -> Tensor:
+        """The batch, changed.
+
+        Arguments:
+            x: images `[N, C, H, W]`, or frames `[T, N, C, H, W]`: the same change at all times.
+            generator: source of all choices, on the CPU.
+        """
+        if x.ndim == 5:  # time goes beside the channels
+            steps = x.shape[0]
+            changed = self(x.transpose(0, 1).flatten(1, 2), generator)
+            return changed.unflatten(1, (steps, -1)).transpose(0, 1)
+        if self.crop_padding:
+            x = random_crop(x, self.crop_padding, generator)
+        if self.flip:
+            x = random_flip(x, generator)
+        if self.cutout:
+            x = cutout(x, self.cutout, generator)
+        if self.roll:
+            x = random_roll(x, self.roll, generator)
+        return x

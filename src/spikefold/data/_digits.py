@@ -1,12 +1,21 @@
 """scikit-learn's handwritten digits: 1,797 real images of 8x8, shipped inside the package."""
 
+import importlib.util
+from pathlib import Path
+
 import torch
 
 from spikefold.data._samples import TensorSamples, stratified_split
 from spikefold.errors import DataError
 
 
-def digits() -> tuple[TensorSamples, TensorSamples]:
+def find_digits(root: Path | None) -> Path | None:
+    """scikit-learn's folder, if it is installed; `root` is not needed."""
+    found = importlib.util.find_spec("sklearn")
+    return Path(found.origin).parent if found and found.origin else None
+
+
+def digits(root: Path | None) -> tuple[TensorSamples, TensorSamples, str]:
     """Images `[N, 1, 8, 8]` in [0, 1] and labels, for training (1,438) and for test (359).
 
     The test set is a random fifth of each class, fixed by seed 0.
@@ -26,4 +35,4 @@ def digits() -> tuple[TensorSamples, TensorSamples]:
     images = torch.from_numpy(bunch.images).float().div(16).unsqueeze(1)
     samples = TensorSamples(images, torch.from_numpy(bunch.target).long())
     training, test = stratified_split(samples.labels, fraction=0.2, seed=0)
-    return samples.subset(training), samples.subset(test)
+    return samples.subset(training), samples.subset(test), ""

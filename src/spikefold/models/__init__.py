@@ -1,11 +1,12 @@
-"""Spiking networks: the paper's ResNets and a small one, all lists of `SpikingLayer` units."""
+"""Spiking networks: the paper's ResNets and VGG and a small one, all lists of `SpikingLayer` units."""
 
 from spikefold.errors import ConfigError
 from spikefold.models._network import Arguments, Network, Norm, Options
-from spikefold.models._resnet import BasicBlock, resnet19, resnet20
+from spikefold.models._resnet import BasicBlock, resnet18, resnet19, resnet20, resnet34
 from spikefold.models._small import small
+from spikefold.models._vgg import vgg16
 
-MODELS = {model.__name__: model for model in (small, resnet19, resnet20)}
+MODELS = {model.__name__: model for model in (small, resnet18, resnet19, resnet20, resnet34, vgg16)}
 
 
 def build(name: str, arguments: Arguments) -> Network:
@@ -31,7 +32,10 @@ __all__ = [
     "Norm",
     "Options",
     "build",
+    "resnet18",
     "resnet19",
     "resnet20",
+    "resnet34",
     "small",
+    "vgg16",
 ]

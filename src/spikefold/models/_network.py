@@ -191,10 +191,10 @@ class Builder:
             shape = (self.channels, self.size, self.size)
         return LIF.of(self.neuron, None if self.norm == "none" else MPBN(shape))
 
-    def pool(self, kernel: int = 2) -> OverTime:
-        """Average pooling that divides the size by `kernel`."""
-        self.size //= kernel
-        return OverTime(nn.AvgPool2d(kernel))
+    def pool(self, kernel: int = 2, stride: int = 2, padding: int = 0) -> OverTime:
+        """Average pooling, by default over 2x2 pixels."""
+        self.size = (self.size + 2 * padding - kernel) // stride + 1
+        return OverTime(nn.AvgPool2d(kernel, stride, padding))
 
 
 def assemble(

@@ -1,5 +1,6 @@
 """Residual networks of the paper, as its official code has them."""
 
+from collections.abc import Callable
 from typing import Unpack
 
 from torch import Tensor, nn
@@ -77,6 +78,17 @@ def _resnet19(builder: Builder, width: float) -> list[nn.Module]:
     return [builder.conv(channels[0]), *_stages(builder, channels, [3, 3, 2], pooled=False)]
 
 
+def _imagenet(blocks: list[int]) -> Callable[[Builder, float], list[nn.Module]]:
+    """7x7 stem of stride 2, 3x3 average pooling of stride 2, four stages of so many blocks."""
+
+    def features(builder: Builder, width: float) -> list[nn.Module]:
+        channels = [scaled(c, width) for c in (64, 128, 256, 512)]
+        stem = [builder.conv(channels[0], kernel=7, stride=2), builder.pool(3, 2, 1)]
+        return [*stem, *_stages(builder, channels, blocks, pooled=False)]
+
+    return features
+
+
 def resnet20(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
     """ResNet-20 of the paper: stem of three 3x3 convolutions, pooling, four stages of two blocks.
 
@@ -117,3 +129,38 @@ def resnet19(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Optio
     Source: Guo et al., ICCV 2023, official code, `resnet19_cifar`.
     """
     return assemble("resnet19", _resnet19, Arguments(num_classes, norm, **options))
+
+
+def resnet18(num_classes: int = 1000, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
+    """ResNet-18 for ImageNet: 7x7 stem, average pooling, stages of 2, 2, 2 and 2 blocks.
+
+    64, 128, 256, 512 channels; shortcuts are strided 1x1 convolutions with BN; 11,697,320
+    parameters with 1,000 classes, 17 spiking layers.
+
+    Arguments:
+        num_classes: K, the number of logits.
+        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
+        options: in_channels, image_size (224), width, steps, neuron; see `Arguments`.
+
+    Source: Guo et al., ICCV 2023, official code, `ResNet18`.
+    """
+    options = {"image_size": 224, **options}
+    arguments = Arguments(num_classes, norm, **options)
+    return assemble("resnet18", _imagenet([2, 2, 2, 2]), arguments)
+
+
+def resnet34(num_classes: int = 1000, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
+    """ResNet-34 for ImageNet: as `resnet18`, with stages of 3, 4, 6 and 3 blocks.
+
+    21,812,904 parameters with 1,000 classes, 33 spiking layers.
+
+    Arguments:
+        num_classes: K, the number of logits.
+        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
+        options: in_channels, image_size (224), width, steps, neuron; see `Arguments`.
+
+    Source: Guo et al., ICCV 2023, official code, `ResNet34`.
+    """
+    options = {"image_size": 224, **options}
+    arguments = Arguments(num_classes, norm, **options)
+    return assemble("resnet34", _imagenet([3, 4, 6, 3]), arguments)

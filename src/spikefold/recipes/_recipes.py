@@ -3,6 +3,7 @@
 import difflib
 from dataclasses import dataclass
 
+from spikefold.data import Augmentation
 from spikefold.errors import ConfigError
 from spikefold.training import DataConfig, Experiment, ModelConfig, OptimizerConfig
 
@@ -29,9 +30,27 @@ RECIPES = {
             "digits",
             "scikit-learn's 8x8 digits, four convolutions, T = 4: a demonstration of a minute",
             Experiment(
-                DataConfig("digits", validation=0.1, crop_padding=1),
+                DataConfig("digits", augmentation=Augmentation(crop_padding=1)),
                 ModelConfig("small", steps=4),
-                OptimizerConfig(epochs=30, batch_size=32, learning_rate=0.1),
+                OptimizerConfig(epochs=30, batch_size=32),
+            ),
+        ),
+        Recipe(
+            "nmnist",
+            "N-MNIST's event recordings as 6 frames, four narrow convolutions",
+            Experiment(
+                DataConfig("nmnist", augmentation=Augmentation(crop_padding=2)),
+                ModelConfig("small", width=0.5, steps=6),
+                OptimizerConfig(epochs=30, batch_size=32),
+            ),
+        ),
+        Recipe(
+            "fashion-mnist",
+            "Fashion-MNIST, four narrow convolutions, T = 2",
+            Experiment(
+                DataConfig("fashion-mnist", augmentation=Augmentation(crop_padding=1, flip=True)),
+                ModelConfig("small", width=0.5, steps=2),
+                OptimizerConfig(epochs=8, batch_size=128),
             ),
         ),
     )

@@ -1,14 +1,14 @@
 """The full configuration of a training run, typed; plain data on disk."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import cattrs
 import torch
 
-from spikefold.data import Dataset
+from spikefold.data import Augmentation, Dataset
 from spikefold.dynamics import SURROGATES, Neuron, Reset
 from spikefold.errors import ConfigError
 from spikefold.models import MODELS, Arguments, Network, Norm, build
@@ -26,14 +26,14 @@ class DataConfig:
         root: folder in which it lies; default: where downloads are kept.
         validation: fraction of the training samples held out for choosing the epoch.
         split_seed: decides which.
-        crop_padding: training images are shifted by up to so many pixels.
+        augmentation: random changes to training samples.
     """
 
     name: str = "digits"
     root: str | None = None
     validation: float = 0.1
     split_seed: int = 0
-    crop_padding: int = 1
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from spikefold.data import Dataset, random_crop
+from spikefold.data import Dataset
 from spikefold.errors import SpikefoldError
 from spikefold.folding import observing
 from spikefold.models import Network
@@ -96,11 +96,8 @@ def _batches(
         chosen = batch[:even][rank::processes]
         if len(chosen):
             x = samples.read(chosen).to(fabric.device)
-            yield _augmented(x, experiment, augmentation), samples.labels[chosen].to(fabric.device)
-
-
-def _augmented(x: Tensor, experiment: Experiment, generator: torch.Generator) -> Tensor:
-    return random_crop(x, experiment.data.crop_padding, generator)
+            x = experiment.data.augmentation(x, augmentation)
+            yield x, samples.labels[chosen].to(fabric.device)
 
 
 def _parts(x: Tensor, labels: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:

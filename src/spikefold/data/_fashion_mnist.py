@@ -1,0 +1,69 @@
+"""Fashion-MNIST from its four idx files."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spikefold.data._samples import TensorSamples
+from spikefold.data._sources import download, find
+from spikefold.errors import DataError
+
+URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+FILES = {
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+PLACES = ("fashion-mnist", "/usr/share/datasets/fashion-mnist")  # the latter is Debian's
+
+
+def find_fashion_mnist(root: Path | None) -> Path | None:
+    """The folder with the four files, if there is one."""
+    return find(list(FILES), root, *PLACES)
+
+
+def fashion_mnist(root: Path | None) -> tuple[TensorSamples, TensorSamples, str]:
+    """Fashion-MNIST: 60,000 training and 10,000 test images `[N, 1, 28, 28]`; no note.
+
+    Raises:
+        DataError: if a file is damaged, or cannot be downloaded.
+
+    Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST", 2017.
+    """
+    place = find_fashion_mnist(root)
+    paths = {
+        name: download(URL + name, md5, root) if place is None else place / name
+        for name, md5 in FILES.items()
+    }
+    training, test = (
+        TensorSamples(
+            read_idx(paths[f"{part}-images-idx3-ubyte.gz"]).unsqueeze(1),
+            read_idx(paths[f"{part}-labels-idx1-ubyte.gz"]).long(),
+            scale=1 / 255,
+        )
+        for part in ("train", "t10k")
+    )
+    return training, test, ""
+
+
+def read_idx(path: Path) -> torch.Tensor:
+    """The uint8 tensor of a gzipped idx file.
+
+    Raises:
+        DataError: if it is not one, or is cut off.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} is damaged ({error}): fetch it again") from error
+    if len(data) < 4 or data[:3] != b"\0\0\x08":
+        raise DataError(f"{path} is no idx file of bytes")
+    dimensions = data[3]
+    header = 4 + 4 * dimensions
+    shape = tuple(int(n) for n in np.frombuffer(data[4:header], dtype=">u4"))
+    if len(shape) != dimensions or len(data) - header != int(np.prod(shape, dtype=np.int64)):
+        raise DataError(f"{path} is cut off: {len(data) - header:,} bytes for shape {shape}")
+    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=header).reshape(shape).copy())

@@ -1,0 +1,61 @@
+"""Events into frames."""
+
+import numpy as np
+from jaxtyping import Integer, UInt8
+
+from spikefold.errors import DataError
+
+# one event: column, row, time in microseconds, polarity (0: darker, 1: brighter)
+EVENT = np.dtype([("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "u1")])
+
+
+def by_time(events: np.ndarray, steps: int) -> Integer[np.ndarray, "N"]:
+    """The step of each event where the recording's duration is cut into equal slices."""
+    if not len(events):
+        return np.zeros(0, dtype=np.int64)
+    start = events["t"].min()
+    duration = int(events["t"].max() - start) + 1
+    return (events["t"] - start) * steps // duration
+
+
+def by_count(events: np.ndarray, steps: int) -> Integer[np.ndarray, "N"]:
+    """The step of each event where every step gets the same number of events, in order of time."""
+    step = np.empty(len(events), dtype=np.int64)
+    step[np.argsort(events["t"], kind="stable")] = (
+        np.arange(len(events)) * steps // max(1, len(events))
+    )
+    return step
+
+
+SLICERS = {"time": by_time, "count": by_count}
+
+
+def to_frames(
+    events: np.ndarray, steps: int, sensor: tuple[int, int], size: tuple[int, int], by: str = "time"
+) -> UInt8[np.ndarray, "T 2 H W"]:
+    """How many events of each polarity fell on each pixel in each step, at most 255.
+
+    Arguments:
+        events: structured as `EVENT`, in any order.
+        steps: T.
+        sensor: width and height of the camera.
+        size: width and height of the frames; pixels of the camera are binned into them.
+        by: "time" (equal slices of the duration) or "count" (equal numbers of events).
+
+    Raises:
+        DataError: if an event lies outside the sensor, or `by` is unknown.
+    """
+    if by not in SLICERS:
+        raise DataError(f"frames by {by!r}: one of {', '.join(SLICERS)}")
+    if len(events) and (events["x"].max() >= sensor[0] or events["y"].max() >= sensor[1]):
+        raise DataError(
+            f"an event at ({events['x'].max()}, {events['y'].max()}) lies outside the "
+            f"{sensor[0]}x{sensor[1]} sensor"
+        )
+    step = SLICERS[by](events, steps)
+    column = events["x"].astype(np.int64) * size[0] // sensor[0]
+    row = events["y"].astype(np.int64) * size[1] // sensor[1]
+    polarity = (events["p"] > 0).astype(np.int64)
+    place = ((step * 2 + polarity) * size[1] + row) * size[0] + column
+    counts = np.bincount(place, minlength=steps * 2 * size[0] * size[1])
+    return np.minimum(counts, 255).astype(np.uint8).reshape(steps, 2, size[1], size[0])
