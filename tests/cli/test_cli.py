@@ -81,6 +81,17 @@ def test_verify_fails_where_spikes_differ(
     assert json.loads(capsys.readouterr().out)["mismatches"] > 0
 
 
+def test_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train.bin", "test.bin"):
+        (tmp_path / name).write_bytes(b"")
+    record = run_json(["datasets", "--root", str(tmp_path)], capsys)
+    assert record["cifar100"]["present"] == str(tmp_path)
+    assert record["cifar10"]["present"] is None
+    assert record["digits"]["present"]
+    assert main(["datasets"]) == 0
+    assert "CC BY-SA" in capsys.readouterr().out
+
+
 def test_recipes_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_json(["recipes"], capsys).keys() == RECIPES.keys()
     record = run_json(["show", "digits", "--seed", "7"], capsys)

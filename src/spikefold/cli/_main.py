@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from spikefold.cli import _experiments, _networks, _sweep
+from spikefold.cli import _datasets, _experiments, _networks, _sweep
 from spikefold.cli._output import print_error
 from spikefold.errors import SpikefoldError
 
@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "sweep": (_sweep.sweep_command, "run recipes x settings x seeds; resumes where it stopped"),
     "table": (_sweep.table_command, "mean and deviation of accuracy over many runs"),
     "recalibrate": (_networks.recalibrate_command, "estimate a checkpoint's statistics anew"),
+    "datasets": (_datasets.datasets_command, "list the data sets, and whether they are there"),
     "recipes": (_experiments.recipes_command, "list the recipes"),
     "show": (_experiments.show_command, "the full configuration of a recipe"),
 }

@@ -1,4 +1,4 @@
-"""Spiking networks: the paper's ResNets and VGG and a small one, all lists of `SpikingLayer` units."""
+"""Spiking networks: the paper's ResNets and VGG, and a small one; lists of `SpikingLayer`."""
 
 from spikefold.errors import ConfigError
 from spikefold.models._network import Arguments, Network, Norm, Options
