@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 from spikefold.data import Augmentation
 from spikefold.errors import ConfigError
-from spikefold.training import DataConfig, Experiment, ModelConfig, OptimizerConfig
+from spikefold.training import (
+    DataConfig,
+    Experiment,
+    HardwareConfig,
+    ModelConfig,
+    OptimizerConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,34 @@ class Recipe:
     summary: str
     experiment: Experiment
 
+
+PAPER = OptimizerConfig(epochs=400, batch_size=128)
+CIFAR = Augmentation(crop_padding=4, flip=True, cutout=16)
+
+
+def _paper(data: str, model: str, steps: int) -> Recipe:
+    """A row of the paper's table on CIFAR, without AutoAugment, which is not there yet."""
+    return Recipe(
+        f"{data}-{model}-t{steps}",
+        f"paper: {data}, {model}, T = {steps}, 400 epochs, without AutoAugment; not yet run",
+        Experiment(
+            DataConfig(data, augmentation=CIFAR),
+            ModelConfig(model, steps=steps),
+            PAPER,
+            HardwareConfig(accelerator="auto"),
+        ),
+    )
+
+
+# the paper's rows on static images: data set, network, numbers of steps
+ROWS = (
+    ("cifar10", "resnet19", (1, 2)),
+    ("cifar10", "resnet20", (2, 4)),
+    ("cifar10", "vgg16", (2, 4)),
+    ("cifar100", "resnet19", (1, 2)),
+    ("cifar100", "resnet20", (2, 4)),
+    ("cifar100", "vgg16", (4,)),
+)
 
 RECIPES = {
     recipe.name: recipe
@@ -53,6 +87,16 @@ RECIPES = {
                 OptimizerConfig(epochs=8, batch_size=128),
             ),
         ),
+        Recipe(
+            "cifar10-small",
+            "CIFAR-10, resnet20 of an eighth of the width, T = 2, few epochs: for a CPU",
+            Experiment(
+                DataConfig("cifar10", augmentation=Augmentation(crop_padding=4, flip=True)),
+                ModelConfig("resnet20", width=0.125, steps=2),
+                OptimizerConfig(epochs=5, batch_size=128),
+            ),
+        ),
+        *(_paper(data, model, t) for data, model, steps in ROWS for t in steps),
     )
 }
 
