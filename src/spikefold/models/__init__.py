@@ -3,10 +3,13 @@
 from spikefold.errors import ConfigError
 from spikefold.models._network import Arguments, Network, Norm, Options
 from spikefold.models._resnet import BasicBlock, resnet18, resnet19, resnet20, resnet34
-from spikefold.models._small import small
+from spikefold.models._small import compact, small
 from spikefold.models._vgg import vgg16
 
-MODELS = {model.__name__: model for model in (small, resnet18, resnet19, resnet20, resnet34, vgg16)}
+MODELS = {
+    model.__name__: model
+    for model in (small, compact, resnet18, resnet19, resnet20, resnet34, vgg16)
+}
 
 
 def build(name: str, arguments: Arguments) -> Network:
@@ -32,6 +35,7 @@ __all__ = [
     "Norm",
     "Options",
     "build",
+    "compact",
     "resnet18",
     "resnet19",
     "resnet20",

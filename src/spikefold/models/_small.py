@@ -42,3 +42,21 @@ def small(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]
         torch.Size([2, 10])
     """
     return assemble("small", _small, Arguments(num_classes, norm, **options))
+
+
+def _compact(builder: Builder, width: float) -> list[nn.Module]:
+    units: list[nn.Module] = []
+    for channels in (32, 64, 128, 128):
+        units += [builder.conv(scaled(channels, width)), builder.pool()]
+    return units
+
+
+def compact(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
+    """Four 3x3 convolutions with 32, 64, 128, 128 channels, each pooled: for images of about 32x32.
+
+    Arguments:
+        num_classes: K, the number of logits.
+        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
+        options: in_channels, image_size, width, steps, neuron; see `Arguments`.
+    """
+    return assemble("compact", _compact, Arguments(num_classes, norm, **options))

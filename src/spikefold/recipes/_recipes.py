@@ -71,19 +71,19 @@ RECIPES = {
         ),
         Recipe(
             "nmnist",
-            "N-MNIST's event recordings as 6 frames, four narrow convolutions",
+            "N-MNIST's event recordings as 6 frames, four pooled convolutions",
             Experiment(
                 DataConfig("nmnist", augmentation=Augmentation(crop_padding=2)),
-                ModelConfig("small", width=0.5, steps=6),
+                ModelConfig("compact", steps=6),
                 OptimizerConfig(epochs=30, batch_size=32),
             ),
         ),
         Recipe(
             "fashion-mnist",
-            "Fashion-MNIST, four narrow convolutions, T = 2",
+            "Fashion-MNIST, four pooled convolutions, T = 2",
             Experiment(
                 DataConfig("fashion-mnist", augmentation=Augmentation(crop_padding=1, flip=True)),
-                ModelConfig("small", width=0.5, steps=2),
+                ModelConfig("compact", steps=2),
                 OptimizerConfig(epochs=8, batch_size=128),
             ),
         ),
