@@ -9,6 +9,7 @@ from spikefold.data._augment import (
 )
 from spikefold.data._frames import EVENT, to_frames
 from spikefold.data._load import DATASETS, DatasetInfo, load_dataset
+from spikefold.data._recordings import Recording, read_recording
 from spikefold.data._samples import (
     Dataset,
     Samples,
@@ -23,6 +24,7 @@ __all__ = [
     "Augmentation",
     "Dataset",
     "DatasetInfo",
+    "Recording",
     "Samples",
     "SplitName",
     "TensorSamples",
@@ -31,6 +33,7 @@ __all__ = [
     "random_crop",
     "random_flip",
     "random_roll",
+    "read_recording",
     "stratified_split",
     "to_frames",
 ]

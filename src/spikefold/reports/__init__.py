@@ -1,6 +1,7 @@
 """Plots and tables from the records of a run. Imports no torch: records are JSON."""
 
 from spikefold.reports._plots import plot_run
+from spikefold.reports._predict import plot_input
 from spikefold.reports._tables import (
     Row,
     accuracy_table,
@@ -13,6 +14,7 @@ from spikefold.reports._tables import (
 __all__ = [
     "Row",
     "accuracy_table",
+    "plot_input",
     "plot_run",
     "read_summaries",
     "run_table",
