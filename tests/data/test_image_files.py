@@ -2,7 +2,13 @@
 
 import gzip
 import hashlib
+import io
 import lzma
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +16,7 @@ import pytest
 import torch
 
 from spikefold.data import load_dataset
+from spikefold.data._cifar import TRAIN10
 from spikefold.data._fashion_mnist import FILES
 from spikefold.errors import DataError
 
@@ -93,9 +100,10 @@ def test_real_cifar10_is_the_official_training_set(tmp_path: Path) -> None:
     first = np.frombuffer(data, np.uint8, count=3073)
     assert first[0] == 6  # a frog
     splits = [dataset.train, dataset.validation, dataset.test]
-    target = torch.from_numpy(first[1:].copy()).reshape(3, 32, 32).float() / 255
     frogs = [s.read((s.labels == 6).nonzero().flatten()) for s in splits]
-    assert sum(int((f == target).flatten(1).all(1).sum()) for f in frogs) == 1
+    pixels = np.concatenate([np.rint(255 * f.double().numpy()).reshape(len(f), -1) for f in frogs])
+    assert np.abs(pixels / 255 - np.concatenate([f.flatten(1).numpy() for f in frogs])).max() < 1e-7
+    assert (pixels == first[1:]).all(1).sum() == 1
 
 
 def fashion(folder: Path) -> None:
@@ -161,9 +169,57 @@ def test_packed_cifar_that_is_cut_off_is_named(tmp_path: Path) -> None:
         load_dataset("cifar10", root=tmp_path)
 
 
+@pytest.mark.usefixtures("as_user")
 def test_what_cannot_be_downloaded_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr("spikefold.data._cifar.URL10", "http://127.0.0.1:9/cifar-10.tar.gz")
     with pytest.raises(DataError, match=r"cannot be downloaded .*put cifar-10.tar.gz into"):
         load_dataset("cifar10", root=tmp_path)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address at which a server of this machine offers its files."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    offered = tmp_path / "offered"
+    offered.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(offered))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield offered, f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+def test_downloads_are_checked_unpacked_and_kept(
+    server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered, address = server
+    archive = offered / "cifar-10-binary.tar.gz"
+    batches = {name: cifar_batch(n) for n, name in enumerate([*TRAIN10, "test_batch.bin"])}
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, batch in batches.items():
+            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            entry.size = batch.nbytes
+            tar.addfile(entry, io.BytesIO(batch.tobytes()))
+    monkeypatch.setattr("spikefold.data._cifar.URL10", f"{address}/{archive.name}")
+    root = tmp_path / "root"
+    with pytest.raises(DataError, match=r"checksum is wrong: try again, or put cifar-10-binary"):
+        load_dataset("cifar10", root=root)
+    monkeypatch.setattr(
+        "spikefold.data._cifar.MD5_10", hashlib.md5(archive.read_bytes()).hexdigest()
+    )
+    dataset = load_dataset("cifar10", root=root)
+    assert dataset.test.labels.tolist() == batches["test_batch.bin"][:, 0].tolist()
+    archive.unlink()  # the second time nothing is fetched
+    again = load_dataset("cifar10", root=root)
+    assert torch.equal(again.train.labels, dataset.train.labels)
+
+
+def test_a_file_the_server_does_not_have_is_named(
+    server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spikefold.data._cifar.URL10", f"{server[1]}/gone.tar.gz")
+    with pytest.raises(DataError, match=r"cannot be downloaded \(HTTPError\): put gone.tar.gz"):
+        load_dataset("cifar10", root=tmp_path / "root")

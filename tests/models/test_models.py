@@ -49,6 +49,15 @@ def test_a_resnet20_block_begins_as_its_shortcut() -> None:
     assert all((block.second.norm.weight == 0).all() for block in blocks)
 
 
+def test_logits_are_the_mean_over_time() -> None:
+    network = sf.models.small(in_channels=2, norm="none", width=0.5).eval()
+    frames = 8 * torch.rand(3, 4, 2, 8, 8)  # strong enough to reach the readout
+    fired = network.features(frames)
+    by_hand = [network.classifier(fired[t].mean((-2, -1))) for t in range(3)]
+    torch.testing.assert_close(network(frames), (by_hand[0] + by_hand[1] + by_hand[2]) / 3)
+    assert by_hand[0].std() > 0
+
+
 def test_the_network_knows_its_steps_unless_told() -> None:
     network = sf.models.small(in_channels=1, steps=2)
     x = torch.rand(2, 1, 8, 8)
