@@ -253,3 +253,14 @@ def test_ctrl_c_ends_cleanly_and_the_run_goes_on(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["best"].endswith("best.safetensors")
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_reader_that_leaves_gets_no_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spikefold.cli", "show", "digits"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1

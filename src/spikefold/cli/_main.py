@@ -1,6 +1,7 @@
 """From words to commands."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -67,12 +68,16 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     try:
         COMMANDS[name][0](rest)
+        sys.stdout.flush()
     except SpikefoldError as error:
         print_error(str(error))
         return 1
     except KeyboardInterrupt as interrupt:
         print_error(str(interrupt) or "interrupted")
         return 130
+    except BrokenPipeError:  # who read the output has left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except SystemExit as parsed:  # how the parser reports --help and wrong usage
         return int(parsed.code or 0)
     return 0
