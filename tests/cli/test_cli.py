@@ -260,7 +260,8 @@ def test_a_reader_that_leaves_gets_no_traceback() -> None:
         [sys.executable, "-m", "spikefold.cli", "show", "digits"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 1

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from spikefold.data._autoaugment import auto_augment
 from spikefold.errors import ConfigError
 
 
@@ -96,6 +97,7 @@ class Augmentation:
     Arguments:
         crop_padding: shift by up to so many pixels, zeros come in.
         flip: mirror half of the samples left to right.
+        auto_augment: AutoAugment's policy for CIFAR-10, on colour images.
         cutout: side of a square that is zeroed.
         roll: roll by up to so many pixels.
 
@@ -105,6 +107,7 @@ class Augmentation:
 
     crop_padding: int = 0
     flip: bool = False
+    auto_augment: bool = False
     cutout: int = 0
     roll: int = 0
 
@@ -119,7 +122,14 @@ class Augmentation:
         Arguments:
             x: images `[N, C, H, W]`, or frames `[T, N, C, H, W]`: the same change at all times.
             generator: source of all choices, on the CPU.
+
+        Raises:
+            ConfigError: if AutoAugment is asked for on what has not 3 channels.
         """
+        if self.auto_augment and x.shape[-3] != 3:
+            raise ConfigError(
+                f"augmentation: auto_augment is for images of 3 channels, got {list(x.shape)}"
+            )
         if x.ndim == 5:  # time goes beside the channels
             steps = x.shape[0]
             changed = self(x.transpose(0, 1).flatten(1, 2), generator)
@@ -128,6 +138,8 @@ class Augmentation:
             x = random_crop(x, self.crop_padding, generator)
         if self.flip:
             x = random_flip(x, generator)
+        if self.auto_augment:
+            x = auto_augment(x, generator)
         if self.cutout:
             x = cutout(x, self.cutout, generator)
         if self.roll:

@@ -1,0 +1,104 @@
+"""AutoAugment's operations, each against Pillow's; the policy as a whole."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+
+from spikefold.data import Augmentation
+from spikefold.data._autoaugment import OPERATIONS, POLICY, auto_augment, magnitude_of
+
+GRAY = (128, 128, 128)
+AFFINE = Image.Transform.AFFINE
+CUBIC = Image.Resampling.BICUBIC
+
+
+def affine(
+    matrix: Callable[[float], tuple[float, ...]], resample: Image.Resampling
+) -> Callable[[Image.Image, float], Image.Image]:
+    return lambda i, m: i.transform(i.size, AFFINE, matrix(m), resample, fillcolor=GRAY)
+
+
+PILLOW: dict[str, Callable[[Image.Image, float], Image.Image]] = {
+    "shear_x": affine(lambda m: (1, m, 0, 0, 1, 0), CUBIC),
+    "shear_y": affine(lambda m: (1, 0, 0, m, 1, 0), CUBIC),
+    "translate_x": lambda i, m: i.transform(
+        i.size, AFFINE, (1, 0, m * i.size[0], 0, 1, 0), fillcolor=GRAY
+    ),
+    "translate_y": lambda i, m: i.transform(
+        i.size, AFFINE, (1, 0, 0, 0, 1, m * i.size[1]), fillcolor=GRAY
+    ),
+    "rotate": lambda i, m: i.rotate(m, fillcolor=GRAY),
+    "color": lambda i, m: ImageEnhance.Color(i).enhance(1 + m),
+    "posterize": lambda i, m: ImageOps.posterize(i, int(m)),
+    "solarize": lambda i, m: ImageOps.solarize(i, m),
+    "contrast": lambda i, m: ImageEnhance.Contrast(i).enhance(1 + m),
+    "sharpness": lambda i, m: ImageEnhance.Sharpness(i).enhance(1 + m),
+    "brightness": lambda i, m: ImageEnhance.Brightness(i).enhance(1 + m),
+    "autocontrast": lambda i, m: ImageOps.autocontrast(i),
+    "equalize": lambda i, m: ImageOps.equalize(i),
+    "invert": lambda i, m: ImageOps.invert(i),
+}
+
+
+def pictures(size: int = 32) -> np.ndarray:
+    """Noise, dim noise, a slope, a single level, two levels."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (6, size, size, 3))
+    dim = rng.integers(40, 90, (6, size, size, 3))
+    slope = np.broadcast_to(np.linspace(0, 255, size).astype(int)[:, None, None], (size, size, 3))
+    flat = np.full((size, size, 3), 77)
+    two = np.where(rng.random((size, size, 3)) < 0.02, 200, 13)
+    return np.concatenate([noise, dim, [slope, flat, two]]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [32, 17])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_operation_gives_pillows_pixels(name: str, size: int) -> None:
+    images = pictures(size)
+    operation, *_, signed = OPERATIONS[name]
+    for index in range(10):
+        for sign in (1, -1) if signed else (1,):
+            magnitude = sign * magnitude_of(name, index)
+            expected = np.stack(
+                [np.asarray(PILLOW[name](Image.fromarray(i), magnitude)) for i in images]
+            )
+            levels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+            got = operation(levels, torch.full((len(images),), magnitude, dtype=torch.float64))
+            difference = np.abs(got.permute(0, 2, 3, 1).numpy() - expected)
+            # a sum in another order may fall on the other side of a whole number
+            assert difference.max() <= 1
+            assert (difference > 0).mean() < 2e-3, (index, sign)
+
+
+def test_the_policy_names_only_operations_and_uses_each_stage() -> None:
+    assert len(POLICY) == 25
+    assert {name for pair in POLICY for name, _, _ in pair} == set(OPERATIONS) - {"shear_x"}
+
+
+def test_magnitudes() -> None:
+    assert magnitude_of("rotate", 2) == pytest.approx(30 * 2 / 9)
+    assert magnitude_of("posterize", 7) == 5
+    assert magnitude_of("solarize", 0) == 256
+
+
+def test_the_same_seed_gives_the_same_images_and_another_others() -> None:
+    images = torch.from_numpy(pictures()).permute(0, 3, 1, 2).repeat(4, 1, 1, 1) / 255
+    one, again, other = (
+        auto_augment(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert one.min() >= 0
+    assert one.max() <= 1
+    changed = (one != images).flatten(1).any(1).float().mean()
+    assert 0.4 < changed < 0.95
+
+
+def test_it_comes_between_the_flip_and_the_hole() -> None:
+    images = torch.from_numpy(pictures()).permute(0, 3, 1, 2) / 255
+    generator = torch.Generator().manual_seed(0)
+    both = Augmentation(auto_augment=True, cutout=32)(images, generator)
+    assert (both == 0).any(3).any(2).all()  # the hole stays black: nothing is done after it
