@@ -8,9 +8,9 @@ import torch
 
 import spikefold as sf
 from spikefold import training
-from spikefold.data import DATASETS, Dataset, TensorSamples
-from spikefold.errors import ConfigError
-from spikefold.recipes import RECIPES, find_recipe
+from spikefold.data import DATASETS, Augmentation, Dataset, Framing, TensorSamples
+from spikefold.errors import ConfigError, DataError
+from spikefold.recipes import RECIPES, find_recipe, load_data
 
 SHAPES = {
     "digits": (1, 8, 8),
@@ -18,6 +18,9 @@ SHAPES = {
     "cifar10": (3, 32, 32),
     "cifar100": (3, 32, 32),
     "nmnist": (6, 2, 34, 34),
+    "digits-events": (6, 2, 34, 34),
+    "cifar10-dvs": (10, 2, 48, 48),
+    "imagenet": (3, 224, 224),
 }
 
 
@@ -48,7 +51,39 @@ def test_the_paper_rows_have_the_papers_settings() -> None:
     assert (config.learning_rate, config.momentum, config.weight_decay) == (0.1, 0.9, 1e-4)
     assert (config.epochs, config.batch_size) == (400, 128)
     augmentation = experiment.data.augmentation
-    assert (augmentation.crop_padding, augmentation.flip, augmentation.cutout) == (4, True, 16)
+    assert augmentation == Augmentation(crop_padding=4, flip=True, auto_augment=True, cutout=16)
+    events = find_recipe("cifar10-dvs-resnet19-t10").experiment
+    assert events.data.augmentation == Augmentation(roll=5, flip=True)
+    assert DATASETS["cifar10-dvs"].framing == Framing(steps=10, size=48, by="time")
+
+
+def test_every_row_of_the_papers_tables_has_its_recipe() -> None:
+    rows = {name for name, recipe in RECIPES.items() if recipe.summary.startswith("paper")}
+    assert rows == {
+        *(f"{data}-resnet19-t{t}" for data in ("cifar10", "cifar100") for t in (1, 2)),
+        *(f"{data}-resnet20-t{t}" for data in ("cifar10", "cifar100") for t in (2, 4)),
+        "cifar10-vgg16-t2", "cifar10-vgg16-t4", "cifar100-vgg16-t4",
+        "cifar10-dvs-resnet19-t10", "cifar10-dvs-resnet20-t10",
+        "imagenet-resnet18-t4", "imagenet-resnet34-t4",
+    }  # fmt: skip
+
+
+def test_frames_are_made_for_the_steps_and_size_asked_for() -> None:
+    experiment = find_recipe("digits-events").experiment
+    experiment = dataclasses.replace(
+        experiment,
+        data=dataclasses.replace(experiment.data, size=17, frames_by="count", train_fraction=0.25),
+        model=dataclasses.replace(experiment.model, steps=3),
+    )
+    dataset = load_data(experiment)
+    assert dataset.train.shape == dataset.test.shape == (3, 2, 17, 17)
+    assert len(dataset.train) == pytest.approx(1295 / 4, abs=5)
+    totals = dataset.test.read(torch.arange(5)).sum((2, 3, 4))
+    assert (totals.amax(0) - totals.amin(0)).max() <= 2  # nearly: a pixel counts to 255
+    assert "simulated" in dataset.notes
+    images = dataclasses.replace(experiment.data, name="digits")
+    with pytest.raises(DataError, match="digits has one form only"):
+        load_data(dataclasses.replace(experiment, data=images))
 
 
 def test_unknown_recipes_name_the_nearest() -> None:

@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from spikefold.cli._output import ShownProgress, print_error, print_json, print_rows
-from spikefold.data import Dataset, SplitName, load_dataset
+from spikefold.data import Dataset, Framing, SplitName, find_dataset, is_framed, load_dataset
 from spikefold.errors import ConfigError
 from spikefold.folding import fold, fuse_conv_bn, verify
 from spikefold.models import Network
 from spikefold.saving import load, save
 from spikefold.training import evaluate, recalibrate, thresholds
+
+By = Literal["time", "count"] | None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class VerifyOptions:
     """name of the data set"""
     root: Path | None = None
     """folder in which it lies"""
+    frames_by: By = None
+    """event frames of equal time or count of events; default: the data set's own"""
     split: SplitName = "test"
     """which of its samples"""
     batch_size: int = 128
@@ -61,6 +65,8 @@ class EvaluateOptions:
     """name of the data set"""
     root: Path | None = None
     """folder in which it lies"""
+    frames_by: By = None
+    """event frames of equal time or count of events; default: the data set's own"""
     split: SplitName = "test"
     """which of its samples"""
     batch_size: int = 128
@@ -81,6 +87,8 @@ class RecalibrateOptions:
     """name of the data set"""
     root: Path | None = None
     """folder in which it lies"""
+    frames_by: By = None
+    """event frames of equal time or count of events; default: the data set's own"""
     batch_size: int = 128
     """samples at a time; a smaller last batch is left out"""
     overwrite: bool = False
@@ -89,9 +97,11 @@ class RecalibrateOptions:
     """print one JSON object and nothing else on standard output"""
 
 
-def _dataset(name: str, root: Path | None, network: Network, file: Path) -> Dataset:
-    """The data set, if it fits the network."""
-    dataset = load_dataset(name, root=root)
+def _dataset(name: str, root: Path | None, network: Network, file: Path, by: By) -> Dataset:
+    """The data set in the network's form, if it fits the network."""
+    size = None if find_dataset(name).framing is None else network.arguments.image_size
+    steps = network.arguments.steps if is_framed(name) else None
+    dataset = load_dataset(name, root=root, framing=Framing(steps, size, by))
     channels = dataset.test.shape[-3]
     if channels != network.arguments.in_channels:
         raise ConfigError(
@@ -136,7 +146,7 @@ def verify_command(words: list[str]) -> None:
     """Compare two networks."""
     options = tyro.cli(VerifyOptions, args=words, prog="spikefold verify")
     one, other = load(options.checkpoint), load(options.folded)
-    dataset = _dataset(options.data, options.root, one, options.checkpoint)
+    dataset = _dataset(options.data, options.root, one, options.checkpoint, options.frames_by)
     samples = dataset.split(options.split)
     batches = list(samples.batches(options.batch_size))
     with ShownProgress().task("verify", len(batches)) as advance:
@@ -162,7 +172,7 @@ def evaluate_command(words: list[str]) -> None:
     """Accuracy of a network file."""
     options = tyro.cli(EvaluateOptions, args=words, prog="spikefold evaluate")
     network = load(options.file)
-    dataset = _dataset(options.data, options.root, network, options.file)
+    dataset = _dataset(options.data, options.root, network, options.file, options.frames_by)
     samples = dataset.split(options.split)
     result: dict[str, Any] = evaluate(network, samples, options.batch_size)
     record = {"file": str(options.file), "data": options.data, "split": options.split, **result}
@@ -177,7 +187,7 @@ def recalibrate_command(words: list[str]) -> None:
     options = tyro.cli(RecalibrateOptions, args=words, prog="spikefold recalibrate")
     _require_free(options.output, options.overwrite)
     network = load(options.checkpoint)
-    dataset = _dataset(options.data, options.root, network, options.checkpoint)
+    dataset = _dataset(options.data, options.root, network, options.checkpoint, options.frames_by)
     with ShownProgress().task("recalibrate", len(dataset.train) // options.batch_size) as advance:
         new = recalibrate(network, dataset.train, options.batch_size, advance)
     save(new, options.output)

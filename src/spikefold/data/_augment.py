@@ -27,6 +27,35 @@ def random_crop(
     return _window(padded, offsets[0], offsets[1], height, width)
 
 
+def random_resized_crop(
+    images: Float[Tensor, "N C H W"], generator: torch.Generator
+) -> Float[Tensor, "N C H W"]:
+    """Scale a random rectangle of each image to the whole; bilinear.
+
+    Its area is 8 % to 100 % of the image's, its aspect 3/4 to 4/3, both uniform (the aspect in
+    its logarithm); where it would not fit it is cut to the image.
+
+    Arguments:
+        images: a batch.
+        generator: source of the rectangles, on the CPU.
+
+    Source: Szegedy et al., "Going Deeper with Convolutions", 2015.
+    """
+    n = len(images)
+    area, aspect, x, y = torch.rand(4, n, generator=generator)
+    ratio = (torch.log(torch.tensor(4 / 3)) * (2 * aspect - 1)).exp()
+    side = (0.08 + 0.92 * area).sqrt()
+    width, height = (side * ratio.sqrt()).clamp(max=1), (side / ratio.sqrt()).clamp(max=1)
+    zero = torch.zeros(n)
+    rows = [
+        torch.stack([width, zero, (2 * x - 1) * (1 - width)], 1),
+        torch.stack([zero, height, (2 * y - 1) * (1 - height)], 1),
+    ]
+    maps = torch.stack(rows, 1).to(images.device)
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
 def random_roll(
     images: Float[Tensor, "N C H W"], pixels: int, generator: torch.Generator
 ) -> Float[Tensor, "N C H W"]:
@@ -95,6 +124,7 @@ class Augmentation:
     """Random changes to a batch, in this order, each only if it is set.
 
     Arguments:
+        resized_crop: scale a random rectangle to the whole, as for ImageNet.
         crop_padding: shift by up to so many pixels, zeros come in.
         flip: mirror half of the samples left to right.
         auto_augment: AutoAugment's policy for CIFAR-10, on colour images.
@@ -105,6 +135,7 @@ class Augmentation:
         ConfigError: if a number is negative.
     """
 
+    resized_crop: bool = False
     crop_padding: int = 0
     flip: bool = False
     auto_augment: bool = False
@@ -134,6 +165,8 @@ class Augmentation:
             steps = x.shape[0]
             changed = self(x.transpose(0, 1).flatten(1, 2), generator)
             return changed.unflatten(1, (steps, -1)).transpose(0, 1)
+        if self.resized_crop:
+            x = random_resized_crop(x, generator)
         if self.crop_padding:
             x = random_crop(x, self.crop_padding, generator)
         if self.flip:

@@ -1,5 +1,8 @@
 """Events into frames."""
 
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
 import numpy as np
 from jaxtyping import Integer, UInt8
 
@@ -7,6 +10,50 @@ from spikefold.errors import DataError
 
 # one event: column, row, time in microseconds, polarity (0: darker, 1: brighter)
 EVENT = np.dtype([("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "u1")])
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How recordings become frames, or image files tensors of one size.
+
+    Arguments:
+        steps: T.
+        size: height and width.
+        by: "time" (slices of equal duration) or "count" (equal numbers of events).
+
+    What is None is left to the data set.
+
+    Raises:
+        DataError: if a number is not positive.
+    """
+
+    steps: int | None = None
+    size: int | None = None
+    by: Literal["time", "count"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DataError(f"frames: {name} must be at least 1, got {value}")
+
+    @property
+    def key(self) -> str:
+        """Part of a cache file's name."""
+        return f"{self.steps}x{self.size}-{self.by}"
+
+    def over(self, default: "Framing") -> "Framing":
+        """This framing, with the default's values where it has none."""
+        return replace(default, **{k: v for k, v in vars(self).items() if v is not None})
+
+
+def structured(events: Any) -> np.ndarray:
+    """Any structured array of t, x, y and polarity as `EVENT`."""
+    out = np.empty(len(events), dtype=EVENT)
+    for name in ("x", "y", "t"):
+        out[name] = events[name]
+    out["p"] = events["on" if "on" in events.dtype.names else "p"]
+    return out
 
 
 def by_time(events: np.ndarray, steps: int) -> Integer[np.ndarray, "N"]:
@@ -59,3 +106,12 @@ def to_frames(
     place = ((step * 2 + polarity) * size[1] + row) * size[0] + column
     counts = np.bincount(place, minlength=steps * 2 * size[0] * size[1])
     return np.minimum(counts, 255).astype(np.uint8).reshape(steps, 2, size[1], size[0])
+
+
+def frames_of(
+    events: np.ndarray, sensor: tuple[int, int], framing: Framing
+) -> UInt8[np.ndarray, "T 2 H W"]:
+    """Square frames as a framing without gaps says; see `to_frames`."""
+    if framing.steps is None or framing.size is None or framing.by is None:
+        raise DataError(f"frames: steps, size and by are all needed, got {framing}")
+    return to_frames(events, framing.steps, sensor, (framing.size, framing.size), framing.by)

@@ -5,10 +5,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from spikefold.data._cameras import (
+    cifar10_dvs,
+    dvs_gesture,
+    find_cifar10_dvs,
+    find_dvs_gesture,
+    find_n_caltech101,
+    n_caltech101,
+)
 from spikefold.data._cifar import cifar10, cifar100, find_cifar10, find_cifar100
 from spikefold.data._digits import digits, find_digits
 from spikefold.data._fashion_mnist import fashion_mnist, find_fashion_mnist
+from spikefold.data._frames import Framing
+from spikefold.data._image_folder import find_folder, find_imagenet, image_folder, imagenet
+from spikefold.data._nmnist import FRAMING as NMNIST_FRAMING
 from spikefold.data._nmnist import find_nmnist, nmnist
+from spikefold.data._saccades import digits_events
 from spikefold.data._samples import Dataset, Samples, stratified_split
 from spikefold.errors import DataError
 
@@ -23,8 +35,11 @@ class DatasetInfo:
         size: of its files.
         licence: of its contents.
         origin: where it comes from.
-        load: training samples, test samples and a note, from a folder.
+        load: training samples, test samples and a note, from a folder (and a framing, if there
+            is one).
         find: where it is, if it is there.
+        framing: how its recordings or files become tensors unless one asks for another form;
+            None where the data have one form only.
     """
 
     name: str
@@ -32,9 +47,12 @@ class DatasetInfo:
     size: str
     licence: str
     origin: str
-    load: Callable[[Path | None], tuple[Samples, Samples, str]]
+    load: Callable[..., tuple[Samples, Samples, str]]
     find: Callable[[Path | None], Path | None]
+    framing: Framing | None = None
 
+
+CAMERA_FRAMING = Framing(steps=10, size=48, by="time")
 
 DATASETS = {
     info.name: info
@@ -83,13 +101,78 @@ DATASETS = {
             "https://www.garrickorchard.com/datasets/n-mnist",
             nmnist,
             find_nmnist,
+            NMNIST_FRAMING,
+        ),
+        DatasetInfo(
+            "digits-events",
+            "simulated: the 1,797 digits before a simulated event camera, 34x34, 10 classes",
+            "made from scikit-learn's digits",
+            "CC BY 4.0",
+            "https://archive.ics.uci.edu/dataset/80",
+            digits_events,
+            find_digits,
+            NMNIST_FRAMING,
+        ),
+        DatasetInfo(
+            "cifar10-dvs",
+            "10,000 event recordings 128x128 of CIFAR-10 images, 10 classes",
+            "8 GB",
+            "CC BY 4.0",
+            "https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671",
+            cifar10_dvs,
+            find_cifar10_dvs,
+            CAMERA_FRAMING,
+        ),
+        DatasetInfo(
+            "dvs-gesture",
+            "1,341 event recordings 128x128 of gestures, 11 classes",
+            "3 GB",
+            "CC BY 4.0",
+            "https://research.ibm.com/interactive/dvsgesture",
+            dvs_gesture,
+            find_dvs_gesture,
+            CAMERA_FRAMING,
+        ),
+        DatasetInfo(
+            "n-caltech101",
+            "8,709 event recordings up to 240x180 of Caltech101 images, 101 classes",
+            "4 GB",
+            "CC BY 4.0",
+            "https://www.garrickorchard.com/datasets/n-caltech101",
+            n_caltech101,
+            find_n_caltech101,
+            CAMERA_FRAMING,
+        ),
+        DatasetInfo(
+            "imagenet",
+            "1,331,167 colour images of many sizes, 1,000 classes (train/ and val/)",
+            "150 GB",
+            "research only",
+            "https://image-net.org",
+            imagenet,
+            find_imagenet,
+            Framing(size=224),
+        ),
+        DatasetInfo(
+            "folder",
+            "image files of your own, a folder a class, in the folder given as root",
+            "yours",
+            "yours",
+            "a local folder",
+            image_folder,
+            find_folder,
+            Framing(size=32),
         ),
     )
 }
 
 
 def load_dataset(
-    name: str, validation: float = 0.1, seed: int = 0, root: Path | None = None
+    name: str,
+    validation: float = 0.1,
+    seed: int = 0,
+    root: Path | None = None,
+    framing: Framing | None = None,
 ) -> Dataset:
     """The data set of this name.
 
@@ -98,15 +181,39 @@ def load_dataset(
         validation: fraction of the training samples held out, by class, for choosing.
         seed: decides which.
         root: folder in which it lies; default: $SPIKEFOLD_DATA, or the cache of downloads.
+        framing: of recordings and image files; default: the data set's own.
 
     Raises:
-        DataError: if the data set is unknown, absent or damaged.
+        DataError: if the data set is unknown, absent or damaged, or has one form only and
+            another is asked for.
     """
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(DATASETS)}"
-        raise DataError(f"unknown data set '{name}': {hint}")
-    training, test, notes = DATASETS[name].load(root)
+    info = find_dataset(name)
+    asked = framing or Framing()
+    if info.framing is None:
+        if asked != Framing():
+            raise DataError(f"{name} has one form only: it cannot be read with {asked}")
+        training, test, notes = info.load(root)
+    else:
+        training, test, notes = info.load(root, asked.over(info.framing))
     kept, held_out = stratified_split(training.labels, validation, seed)
     classes = int(training.labels.max()) + 1
     return Dataset(name, classes, training.subset(kept), training.subset(held_out), test, notes)
+
+
+def is_framed(name: str) -> bool:
+    """Whether the samples are event recordings, which become frames."""
+    framing = find_dataset(name).framing
+    return framing is not None and framing.steps is not None
+
+
+def find_dataset(name: str) -> DatasetInfo:
+    """The entry of this name.
+
+    Raises:
+        DataError: if there is none; names the nearest.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    near = difflib.get_close_matches(name, DATASETS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(DATASETS)}"
+    raise DataError(f"unknown data set '{name}': {hint}")

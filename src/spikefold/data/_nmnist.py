@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spikefold.data._frames import EVENT, to_frames
+from spikefold.data._frames import EVENT, Framing, frames_of
 from spikefold.data._samples import TensorSamples
 from spikefold.data._sources import cached, folder
 from spikefold.errors import DataError
 
 SENSOR = (34, 34)
-STEPS = 6  # two for each of the three saccades
+FRAMING = Framing(steps=6, size=34, by="time")  # two steps for each of the three saccades
 PARTS = ("Train", "Test")
 
 
@@ -28,8 +28,8 @@ def find_nmnist(root: Path | None) -> Path | None:
     return None
 
 
-def nmnist(root: Path | None) -> tuple[TensorSamples, TensorSamples, str]:
-    """N-MNIST as frames `[N, 6, 2, 34, 34]` of event counts, by time; the note tells its size.
+def nmnist(root: Path | None, framing: Framing) -> tuple[TensorSamples, TensorSamples, str]:
+    """N-MNIST as frames `[N, T, 2, H, W]` of event counts; the note tells its size.
 
     Raises:
         DataError: if it is not there, or damaged.
@@ -48,7 +48,7 @@ def nmnist(root: Path | None) -> tuple[TensorSamples, TensorSamples, str]:
         arrays: dict[str, list[np.ndarray]] = {f"{part}-{k}": [] for part in PARTS for k in "xy"}
         for part, label, name, data in _recordings(place):
             events = read_nmnist(data, name)
-            arrays[f"{part}-x"].append(to_frames(events, STEPS, SENSOR, SENSOR))
+            arrays[f"{part}-x"].append(frames_of(events, SENSOR, framing))
             arrays[f"{part}-y"].append(np.array(label))
         for part in PARTS:
             if not arrays[f"{part}-x"]:
@@ -56,7 +56,7 @@ def nmnist(root: Path | None) -> tuple[TensorSamples, TensorSamples, str]:
         return {key: np.stack(values) for key, values in arrays.items()}
 
     files = [place] if place.is_file() else sorted(place.glob("*/*/*.bin"))
-    arrays = cached(f"nmnist-{STEPS}", files, compute)
+    arrays = cached(f"nmnist-{framing.key}", files, compute)
     training, test = (
         TensorSamples(
             torch.from_numpy(arrays[f"{part}-x"]), torch.from_numpy(arrays[f"{part}-y"]).long()

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from spikefold.data._frames import EVENT
+from spikefold.data._frames import structured
 from spikefold.data._nmnist import SENSOR, read_nmnist
 from spikefold.errors import DataError
 
@@ -73,7 +72,7 @@ def _read_prophesee(path: Path, encoding: str, name: str, head: bytes) -> Record
     _require_body(path, name)
     try:
         with _with_suffix(path, ".dat" if encoding == "dat" else ".raw") as named:
-            events = _structured(Wizard(encoding=encoding).read(str(named)))
+            events = structured(Wizard(encoding=encoding).read(str(named)))
     except (RuntimeError, ValueError, OSError, TypeError) as error:
         raise DataError(f"{path}: this {name} file is damaged or cut off ({error})") from error
     sizes = [re.search(rb"% " + key + rb" (\d+)", head) for key in (b"Width", b"Height")]
@@ -113,22 +112,13 @@ def _read_aedat4(path: Path) -> Recording:
     try:
         decoder = aedat.Decoder(str(path))
         streams = [s for s in decoder.id_to_stream().values() if s["type"] == "events"]
-        packets = [_structured(packet["events"]) for packet in decoder if "events" in packet]
+        packets = [structured(packet["events"]) for packet in decoder if "events" in packet]
     except Exception as error:  # the reader's own errors have no common type
         raise DataError(f"{path}: this AEDAT 4 file is damaged or cut off ({error})") from error
     if not streams or not packets:
         raise DataError(f"{path}: no events in this AEDAT 4 file")
     events = np.concatenate(packets)
     return Recording(events, (int(streams[0]["width"]), int(streams[0]["height"])), "AEDAT 4")
-
-
-def _structured(events: Any) -> np.ndarray:
-    """Any structured array of t, x, y and polarity as `EVENT`."""
-    out = np.empty(len(events), dtype=EVENT)
-    for name in ("x", "y", "t"):
-        out[name] = events[name]
-    out["p"] = events["on" if "on" in events.dtype.names else "p"]
-    return out
 
 
 def _smallest(events: np.ndarray) -> tuple[int, int]:

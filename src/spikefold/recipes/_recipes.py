@@ -1,7 +1,7 @@
 """The experiments by name."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spikefold.data import Augmentation
 from spikefold.errors import ConfigError
@@ -30,31 +30,36 @@ class Recipe:
 
 
 PAPER = OptimizerConfig(epochs=400, batch_size=128)
-CIFAR = Augmentation(crop_padding=4, flip=True, cutout=16)
+CIFAR = Augmentation(crop_padding=4, flip=True, auto_augment=True, cutout=16)
+DVS = Augmentation(flip=True, roll=5)
+IMAGENET = Augmentation(resized_crop=True, flip=True)
 
 
-def _paper(data: str, model: str, steps: int) -> Recipe:
-    """A row of the paper's table on CIFAR, without AutoAugment, which is not there yet."""
+def _paper(
+    data: str, model: str, steps: int, augmentation: Augmentation, optimizer: OptimizerConfig
+) -> Recipe:
+    """A row of the paper's tables."""
     return Recipe(
         f"{data}-{model}-t{steps}",
-        f"paper: {data}, {model}, T = {steps}, 400 epochs, without AutoAugment; not yet run",
+        f"paper: {data}, {model}, T = {steps}, {optimizer.epochs} epochs; for a GPU; not yet run",
         Experiment(
-            DataConfig(data, augmentation=CIFAR),
+            DataConfig(data, augmentation=augmentation),
             ModelConfig(model, steps=steps),
-            PAPER,
+            optimizer,
             HardwareConfig(accelerator="auto"),
         ),
     )
 
 
-# the paper's rows on static images: data set, network, numbers of steps
+# the paper's rows: data set, networks, numbers of steps, augmentation, optimizer
 ROWS = (
-    ("cifar10", "resnet19", (1, 2)),
-    ("cifar10", "resnet20", (2, 4)),
-    ("cifar10", "vgg16", (2, 4)),
-    ("cifar100", "resnet19", (1, 2)),
-    ("cifar100", "resnet20", (2, 4)),
-    ("cifar100", "vgg16", (4,)),
+    ("cifar10", ("resnet19",), (1, 2), CIFAR, PAPER),
+    ("cifar10", ("resnet20", "vgg16"), (2, 4), CIFAR, PAPER),
+    ("cifar100", ("resnet19",), (1, 2), CIFAR, PAPER),
+    ("cifar100", ("resnet20",), (2, 4), CIFAR, PAPER),
+    ("cifar100", ("vgg16",), (4,), CIFAR, PAPER),
+    ("cifar10-dvs", ("resnet19", "resnet20"), (10,), DVS, PAPER),
+    ("imagenet", ("resnet18", "resnet34"), (4,), IMAGENET, replace(PAPER, epochs=320)),
 )
 
 RECIPES = {
@@ -67,6 +72,15 @@ RECIPES = {
                 DataConfig("digits", augmentation=Augmentation(crop_padding=1)),
                 ModelConfig("small", steps=4),
                 OptimizerConfig(epochs=30, batch_size=32),
+            ),
+        ),
+        Recipe(
+            "digits-events",
+            "the digits before a simulated event camera, 6 frames, four pooled convolutions",
+            Experiment(
+                DataConfig("digits-events", augmentation=Augmentation(crop_padding=2)),
+                ModelConfig("compact", steps=6),
+                OptimizerConfig(epochs=15, batch_size=32),
             ),
         ),
         Recipe(
@@ -96,7 +110,12 @@ RECIPES = {
                 OptimizerConfig(epochs=5, batch_size=128),
             ),
         ),
-        *(_paper(data, model, t) for data, model, steps in ROWS for t in steps),
+        *(
+            _paper(data, model, t, augmentation, optimizer)
+            for data, models, steps, augmentation, optimizer in ROWS
+            for model in models
+            for t in steps
+        ),
     )
 }
 

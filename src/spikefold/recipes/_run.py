@@ -1,13 +1,21 @@
 """The whole job: train, fold, fuse, verify, evaluate, time, and write it all down."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from spikefold.data import Dataset, Samples, load_dataset
+from spikefold.data import (
+    Dataset,
+    Framing,
+    Samples,
+    is_framed,
+    load_dataset,
+    stratified_split,
+)
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.models import Network
 from spikefold.saving import replacing, save
@@ -70,10 +78,16 @@ def run(
 
 
 def load_data(experiment: Experiment) -> Dataset:
-    """The data set of an experiment, split."""
+    """The data set of an experiment, split; event recordings as frames for its steps."""
     data = experiment.data
     root = None if data.root is None else Path(data.root)
-    return load_dataset(data.name, data.validation, data.split_seed, root)
+    steps = experiment.model.steps if is_framed(data.name) else None
+    framing = Framing(steps, data.size, data.frames_by)
+    dataset = load_dataset(data.name, data.validation, data.split_seed, root, framing)
+    if data.train_fraction == 1:
+        return dataset
+    _, kept = stratified_split(dataset.train.labels, data.train_fraction, data.split_seed)
+    return replace(dataset, train=dataset.train.subset(kept))
 
 
 def _fold(

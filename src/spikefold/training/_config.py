@@ -26,6 +26,9 @@ class DataConfig:
         root: folder in which it lies; default: where downloads are kept.
         validation: fraction of the training samples held out for choosing the epoch.
         split_seed: decides which.
+        train_fraction: share of the remaining training samples that is used, by class.
+        size: height and width of event frames or of images from files; default: the data set's.
+        frames_by: event frames of equal "time" or "count" of events; default: the data set's.
         augmentation: random changes to training samples.
     """
 
@@ -33,7 +36,14 @@ class DataConfig:
     root: str | None = None
     validation: float = 0.1
     split_seed: int = 0
+    train_fraction: float = 1.0
+    size: int | None = None
+    frames_by: Literal["time", "count"] | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.train_fraction <= 1:
+            raise ConfigError("data: train_fraction must lie in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class ModelConfig:
         name: of the model.
         norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
         width: factor on all channel numbers.
-        steps: time steps an image is shown.
+        steps: time steps an image is shown, or number of an event recording's frames.
         decay: what is left of the membrane potential after a step.
         threshold: firing threshold.
         reset: "hard" or "soft".
