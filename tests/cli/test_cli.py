@@ -93,7 +93,7 @@ def test_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_recipes_and_show(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_json(["recipes"], capsys).keys() == RECIPES.keys()
+    assert [r["recipe"] for r in run_json(["recipes"], capsys)] == list(RECIPES)
     record = run_json(["show", "digits", "--seed", "7"], capsys)
     assert record["experiment"]["seed"] == 7
     assert main(["show", "digits"]) == 0

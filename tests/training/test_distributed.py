@@ -79,6 +79,32 @@ def test_synchronized_statistics_equal_one_process_with_the_whole_batch(tmp_path
     assert (losses(apart) - losses(one)).abs().max() > 1e-4  # so the comparison can fail
 
 
+@pytest.mark.slow
+def test_torchrun_trains_as_processes_of_its_own_do(tmp_path: Path) -> None:
+    words = ["train", "digits", "--hardware.devices", "2", "--optimizer.epochs", "1",
+             "--model.width", "0.25", "--model.steps", "2", "--out"]  # fmt: skip
+    program = ["-m", "spikefold.cli"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *program]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(command: list[str], out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *command, *words, str(out), *more],
+            env=environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+
+    own = start(program, tmp_path / "own")
+    assert own.returncode == 0, own.stderr
+    launched = start(torchrun, tmp_path / "launched")
+    assert launched.returncode == 0, launched.stderr
+    assert launched.stdout.count("best checkpoint") == 1
+    assert torch.equal(losses(tmp_path / "launched"), losses(tmp_path / "own"))
+    again = start(torchrun, tmp_path / "launched")
+    assert again.returncode != 0
+    assert "launched holds a run" in again.stderr
+    assert "Traceback" not in again.stderr.split("launched holds a run")[0]
+
+
 def test_synchronized_modules_of_one_process_equal_the_plain_ones(tmp_path: Path) -> None:
     """A group of one process: values, gradients and running statistics as without a group."""
     store = f"file://{tmp_path / 'store'}"

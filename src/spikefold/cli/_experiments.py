@@ -1,5 +1,6 @@
 """Commands on recipes: run, train, show, recipes."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,9 +72,16 @@ def _parse(
     return recipe, parsed
 
 
+def _is_first() -> bool:
+    """Whether this process speaks for all that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _directory(recipe: Recipe, options: RunOptions) -> Path:
-    """The run's directory, free for this run."""
+    """The run's directory, free for this run; the first process sees to that."""
     directory = options.out or Path("runs") / recipe.name
+    if not _is_first():
+        return directory
     if options.resume and options.overwrite:
         raise ConfigError("--resume goes on with a run, --overwrite replaces it: give one of them")
     if (directory / LAST).exists():
@@ -105,6 +113,11 @@ def _interruptible(
 def run_command(words: list[str]) -> None:
     """Train, fold, fuse, verify, evaluate and report a recipe."""
     recipe, options = _parse("run", words, RunOptions)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ConfigError(
+            "run: torchrun's processes can only train: torchrun ... spikefold train, then fold, "
+            "verify and evaluate its best checkpoint"
+        )
     directory = _directory(recipe, options)
 
     def work() -> dict[str, Any]:
@@ -142,6 +155,8 @@ def train_command(words: list[str]) -> None:
         return {"directory": str(directory), "best": str(directory / "best.safetensors")}
 
     record = _interruptible(work, "train", recipe, directory)
+    if not _is_first():
+        return
     if options.json:
         print_json(record)
     else:
@@ -153,9 +168,10 @@ def show_command(words: list[str]) -> None:
     recipe, options = _parse("show", words, ShowOptions)
     record = options.experiment.to_dict()
     if options.json:
-        print_json({"recipe": recipe.name, "summary": recipe.summary, "experiment": record})
+        print_json({**_about(recipe), "experiment": record})
     else:
         print_rows(f"{recipe.name}: {recipe.summary}", _flatten(record))
+        print(f"measured: {recipe.measured}\ncommand: spikefold run {recipe.name}")
 
 
 def _flatten(record: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -172,6 +188,17 @@ def recipes_command(words: list[str]) -> None:
     """List the recipes."""
     options = tyro.cli(RecipesOptions, args=words, prog="spikefold recipes")
     if options.json:
-        print_json({recipe.name: recipe.summary for recipe in RECIPES.values()})
+        print_json([_about(recipe) for recipe in RECIPES.values()])
     else:
-        print_rows("recipes", [(recipe.name, recipe.summary) for recipe in RECIPES.values()])
+        rows = [("name", "what", "measured")]
+        rows += [(recipe.name, recipe.summary, recipe.measured) for recipe in RECIPES.values()]
+        print_rows("recipes", rows)
+
+
+def _about(recipe: Recipe) -> dict[str, str]:
+    return {
+        "recipe": recipe.name,
+        "summary": recipe.summary,
+        "measured": recipe.measured,
+        "command": f"spikefold run {recipe.name}",
+    }

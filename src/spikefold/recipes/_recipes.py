@@ -14,19 +14,24 @@ from spikefold.training import (
 )
 
 
+NOT_YET = "not yet run"
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment with a name.
+    """An experiment with a name; `spikefold run NAME` does all of it.
 
     Attributes:
         name: what the command line calls it.
-        summary: one line: data, network, and what was measured (or that it was not yet run).
+        summary: one line: data, network, for what.
         experiment: the full configuration.
+        measured: accuracy (mean and spread over seeds), hardware, time; or "not yet run".
     """
 
     name: str
     summary: str
     experiment: Experiment
+    measured: str = NOT_YET
 
 
 PAPER = OptimizerConfig(epochs=400, batch_size=128)
@@ -41,7 +46,7 @@ def _paper(
     """A row of the paper's tables."""
     return Recipe(
         f"{data}-{model}-t{steps}",
-        f"paper: {data}, {model}, T = {steps}, {optimizer.epochs} epochs; for a GPU; not yet run",
+        f"paper: {data}, {model}, T = {steps}, {optimizer.epochs} epochs; for a GPU",
         Experiment(
             DataConfig(data, augmentation=augmentation),
             ModelConfig(model, steps=steps),
