@@ -208,3 +208,23 @@ def test_tensorboard_logs_every_epoch(one_batch: Dataset, tmp_path: Path) -> Non
 def test_bad_options_are_refused(changes: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
         OptimizerConfig(**changes)
+
+
+def test_standardized_inputs_have_mean_0_and_deviation_1(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    experiment = Experiment(
+        model=ModelConfig(width=0.25, steps=2, standardize=True),
+        optimizer=OptimizerConfig(epochs=1),
+    )
+    seen = experiment.build(digits).input(digits.train.read(torch.arange(len(digits.train)))[None])
+    assert abs(float(seen.mean())) < 1e-5
+    assert float(seen.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    network = training.train(experiment, digits, tmp_path)
+    folded = sf.fold(network)
+    sf.save(folded, tmp_path / "folded.safetensors")
+    again = sf.load(tmp_path / "folded.safetensors")
+    x = digits.test.read(torch.arange(16))
+    assert torch.equal(again(x), network(x))
+    flat = TensorSamples(torch.ones(4, 1, 8, 8), torch.arange(4))
+    with pytest.raises(ConfigError, match="the same in all samples"):
+        experiment.build(dataclasses.replace(digits, train=flat))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ class Options(TypedDict, total=False):
     width: float
     steps: int | None
     neuron: Neuron
+    standardize: bool
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Arguments:
         width: factor on all channel numbers.
         steps: time steps an image is shown where `forward` is not told.
         neuron: constants of all neurons; default: the paper's.
+        standardize: if true, channels are brought to a mean and deviation kept in the network.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -48,6 +51,7 @@ class Arguments:
     width: float = 1.0
     steps: int | None = None
     neuron: Neuron = field(default_factory=Neuron)
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "in_channels", "image_size", "width", "steps"):
@@ -76,8 +80,31 @@ class Arguments:
             raise ConfigError(f"model arguments: {error}") from error
 
 
+class Standardize(nn.Module):
+    """(x - mean) / deviation, a channel at a time, of `[N, C, H, W]`.
+
+    Attributes:
+        mean: of each channel, `[C]`; 0 until it is set.
+        deviation: of each channel, `[C]`; 1 until it is set.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        """The standardized images or frames."""
+        return (x - self.mean[:, None, None]) / self.deviation[:, None, None]
+
+
 class Network(nn.Module):
     """A spiking network: units over time, global average pooling, linear readout, mean over time.
+
+    Where its arguments say so, the input is standardized first.
 
     Arguments:
         name: under which `spikefold.models.build` finds the model.
@@ -95,6 +122,9 @@ class Network(nn.Module):
         super().__init__()
         self.name = name
         self.arguments = arguments
+        self.input = OverTime(
+            *([Standardize(arguments.in_channels)] if arguments.standardize else [])
+        )
         self.features = features
         self.classifier = classifier
         self.transforms: tuple[str, ...] = ()
@@ -112,7 +142,7 @@ class Network(nn.Module):
         Raises:
             ShapeError: if a dimension is missing, channels or steps do not fit.
         """
-        features = self.features(self.as_frames(x, steps))
+        features = self.features(self.input(self.as_frames(x, steps)))
         return self.classifier(features.mean((-2, -1))).mean(0)
 
     def as_frames(self, x: Float[Tensor, "..."], steps: int | None) -> Float[Tensor, "T N C H W"]:

@@ -13,7 +13,6 @@ from spikefold.training import (
     OptimizerConfig,
 )
 
-
 NOT_YET = "not yet run"
 
 
@@ -49,7 +48,7 @@ def _paper(
         f"paper: {data}, {model}, T = {steps}, {optimizer.epochs} epochs; for a GPU",
         Experiment(
             DataConfig(data, augmentation=augmentation),
-            ModelConfig(model, steps=steps),
+            ModelConfig(model, steps=steps, standardize=not data.endswith("dvs")),
             optimizer,
             HardwareConfig(accelerator="auto"),
         ),

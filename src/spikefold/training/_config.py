@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import cattrs
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from spikefold.data import Augmentation, Dataset
+from spikefold.data import Augmentation, Dataset, Samples
 from spikefold.dynamics import SURROGATES, Neuron, Reset
 from spikefold.errors import ConfigError
-from spikefold.models import MODELS, Arguments, Network, Norm, build
+from spikefold.models import MODELS, Arguments, Network, Norm, Standardize, build
 from spikefold.saving import replacing
 
 SurrogateName = Literal["tanh", "rectangle", "triangle", "sigmoid", "atan"]
@@ -60,6 +62,8 @@ class ModelConfig:
         reset: "hard" or "soft".
         surrogate: stands for the derivative of the step function.
         detach_reset: if true, no gradient flows through the reset.
+        standardize: bring each input channel to mean 0 and deviation 1, as estimated from (up to
+            10,000) training samples; kept in the network.
     """
 
     name: str = "small"
@@ -71,6 +75,7 @@ class ModelConfig:
     reset: Reset = "hard"
     surrogate: SurrogateName = "tanh"
     detach_reset: bool = False
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in MODELS:
@@ -226,8 +231,36 @@ class Experiment:
             width=model.width,
             steps=model.steps,
             neuron=neuron,
+            standardize=model.standardize,
         )
-        return build(model.name, arguments)
+        network = build(model.name, arguments)
+        for module in network.input.modules():
+            if isinstance(module, Standardize):
+                module.mean, module.deviation = moments(dataset.train)
+        return network
+
+
+def moments(samples: Samples) -> tuple[Float[Tensor, "C"], Float[Tensor, "C"]]:
+    """Mean and deviation of each input channel over the samples, or a random 10,000 of them.
+
+    Arguments:
+        samples: images or frames.
+
+    Raises:
+        ConfigError: if a channel is the same everywhere.
+    """
+    count, sums, squares = 0, torch.zeros(()), torch.zeros(())
+    chosen = samples.order(torch.Generator().manual_seed(0))[:10_000]
+    for places in chosen.split(500):
+        values = samples.read(places).double().movedim(-3, 0).flatten(1)
+        count += values.shape[1]
+        sums = sums + values.sum(1)
+        squares = squares + values.square().sum(1)
+    mean = sums / count
+    deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+    if not (deviation > 0).all():
+        raise ConfigError("model: standardize: an input channel is the same in all samples")
+    return mean.float(), deviation.float()
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
