@@ -241,7 +241,11 @@ def test_mistakes_with_many_runs(
 def test_ctrl_c_ends_cleanly_and_the_run_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "spikefold.cli.__main__", "train", "digits", "--json"]
     command += ["--out", str(tmp_path / "run"), *SMALL, "--optimizer.epochs", "4"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a job in the background of a shell would ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     while process.poll() is None and not (tmp_path / "run" / "metrics.jsonl").exists():
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)

@@ -77,6 +77,7 @@ RECIPES = {
                 ModelConfig("small", steps=4),
                 OptimizerConfig(epochs=30, batch_size=32),
             ),
+            measured="100 % of 359 test images, 1 seed (others: 98.9 % to 100 %); 1 min on 2 cores",
         ),
         Recipe(
             "digits-events",
@@ -95,6 +96,7 @@ RECIPES = {
                 ModelConfig("compact", steps=6),
                 OptimizerConfig(epochs=30, batch_size=32),
             ),
+            measured="95.0 % of 100 test recordings after 810, 1 seed; 4 min on 2 cores",
         ),
         Recipe(
             "fashion-mnist",
@@ -104,10 +106,11 @@ RECIPES = {
                 ModelConfig("compact", steps=2),
                 OptimizerConfig(epochs=8, batch_size=128),
             ),
+            measured="90.8 % of 10,000 test images, 1 seed; 24 min on 2 cores",
         ),
         Recipe(
             "cifar10-small",
-            "a quarter of CIFAR-10, resnet20 of an eighth of the width, T = 2, 6 epochs: for a CPU",
+            "a quarter of CIFAR-10, resnet20 of an eighth of the width, T = 2, 4 epochs: for a CPU",
             Experiment(
                 DataConfig(
                     "cifar10",
@@ -115,7 +118,7 @@ RECIPES = {
                     augmentation=Augmentation(crop_padding=4, flip=True),
                 ),
                 ModelConfig("resnet20", width=0.125, steps=2),
-                OptimizerConfig(epochs=6, batch_size=128),
+                OptimizerConfig(epochs=4, batch_size=32),
             ),
         ),
         *(
