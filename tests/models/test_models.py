@@ -42,11 +42,20 @@ def test_all_run_on_images_and_on_event_frames(name: str, norm: sf.models.Norm) 
     assert torch.equal(network(image, steps=3), network(image.expand(3, *image.shape)))
 
 
-def test_a_resnet20_block_begins_as_its_shortcut() -> None:
-    network = sf.models.resnet20(width=0.0625)
-    blocks = [m for m in network.modules() if isinstance(m, sf.models.BasicBlock)]
-    assert len(blocks) == 8
-    assert all((block.second.norm.weight == 0).all() for block in blocks)
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("norm", ["mpbn", "none"])
+def test_a_new_network_learns_in_every_layer(name: str, norm: sf.models.Norm) -> None:
+    """The official spiking networks begin with all batch norm gains at 1.
+
+    With the gains of the residual branches at 0, as its networks before conversion have them,
+    currents are 0 or 1, which MPBN puts outside of the surrogate's window: no gradient at all.
+    """
+    torch.manual_seed(0)
+    network = MODELS[name](10, norm, width=0.125, steps=2)
+    network(torch.rand(16, 3, 64, 64)).logsumexp(1).sum().backward()
+    for layer in network.layers().values():
+        assert layer.connection.weight.grad.abs().max() > 0
+        assert (layer.norm.weight == 1).all()
 
 
 def test_logits_are_the_mean_over_time() -> None:

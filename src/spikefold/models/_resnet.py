@@ -108,11 +108,7 @@ def resnet20(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Optio
         >>> network(torch.randn(2, 3, 32, 32), steps=2).shape
         torch.Size([2, 10])
     """
-    network = assemble("resnet20", _resnet20, Arguments(num_classes, norm, **options))
-    for module in network.modules():
-        if isinstance(module, BasicBlock):  # a block begins as its shortcut
-            nn.init.zeros_(module.second.norm.weight)  # type: ignore[arg-type]
-    return network
+    return assemble("resnet20", _resnet20, Arguments(num_classes, norm, **options))
 
 
 def resnet19(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
