@@ -110,7 +110,8 @@ def _frames(key: str, recordings: Any, sensor: tuple[int, int], framing: Framing
     names = sorted(set(recordings.targets))
 
     def compute() -> dict[str, np.ndarray]:
-        frames = [_read(recordings, n, sensor, framing) for n in tqdm(order, key, unit="recording")]
+        shown = tqdm(order, key, unit="recording", disable=None)
+        frames = [_read(recordings, n, sensor, framing) for n in shown]
         labels = np.array([names.index(recordings.targets[n]) for n in order])
         return {"frames": np.stack(frames), "labels": labels}
 

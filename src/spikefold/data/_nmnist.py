@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from spikefold.data._frames import EVENT, Framing, frames_of
 from spikefold.data._samples import TensorSamples
@@ -46,7 +47,8 @@ def nmnist(root: Path | None, framing: Framing) -> tuple[TensorSamples, TensorSa
 
     def compute() -> dict[str, np.ndarray]:
         arrays: dict[str, list[np.ndarray]] = {f"{part}-{k}": [] for part in PARTS for k in "xy"}
-        for part, label, name, data in _recordings(place):
+        recordings = tqdm(_recordings(place), "nmnist", unit="recording", disable=None)
+        for part, label, name, data in recordings:
             events = read_nmnist(data, name)
             arrays[f"{part}-x"].append(frames_of(events, SENSOR, framing))
             arrays[f"{part}-y"].append(np.array(label))
