@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from spikefold.data import Augmentation
+from spikefold.data import Augmentation, cutout, random_flip
 from spikefold.data._autoaugment import OPERATIONS, POLICY, auto_augment, magnitude_of
+from spikefold.errors import ConfigError
 
 GRAY = (128, 128, 128)
 AFFINE = Image.Transform.AFFINE
@@ -97,8 +98,28 @@ def test_the_same_seed_gives_the_same_images_and_another_others() -> None:
     assert 0.4 < changed < 0.95
 
 
+def test_both_operations_of_a_pair_come_in_order_with_their_probabilities(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pair = (("invert", 1.0, 0), ("posterize", 0.25, 9))  # posterize keeps 4 bits
+    monkeypatch.setattr("spikefold.data._autoaugment.POLICY", (pair,))
+    levels = torch.randint(256, (2000, 3, 4, 4), generator=torch.Generator().manual_seed(0))
+    result = (auto_augment(levels / 255, torch.Generator().manual_seed(0)) * 255).round().long()
+    inverted = 255 - levels
+    both = inverted // 16 * 16
+    is_both = (result == both).flatten(1).all(1)
+    assert ((result == inverted).flatten(1).all(1) | is_both).all()
+    assert is_both.float().mean() == pytest.approx(0.25, abs=0.04)  # 4 deviations
+
+
 def test_it_comes_between_the_flip_and_the_hole() -> None:
     images = torch.from_numpy(pictures()).permute(0, 3, 1, 2) / 255
-    generator = torch.Generator().manual_seed(0)
-    both = Augmentation(auto_augment=True, cutout=32)(images, generator)
-    assert (both == 0).any(3).any(2).all()  # the hole stays black: nothing is done after it
+    whole = Augmentation(flip=True, auto_augment=True, cutout=8)
+    one, other = (torch.Generator().manual_seed(0) for _ in range(2))
+    by_hand = cutout(auto_augment(random_flip(images, one), one), 8, one)
+    assert torch.equal(whole(images, other), by_hand)
+
+
+def test_gray_images_are_refused() -> None:
+    with pytest.raises(ConfigError, match="images of 3 channels"):
+        Augmentation(auto_augment=True)(torch.rand(2, 1, 8, 8), torch.Generator())
