@@ -87,6 +87,7 @@ RECIPES = {
                 ModelConfig("compact", steps=6),
                 OptimizerConfig(epochs=15, batch_size=32),
             ),
+            measured="99.2 % of 359 test images (simulated events), 1 seed; 4 min on 2 cores",
         ),
         Recipe(
             "nmnist",
@@ -120,6 +121,7 @@ RECIPES = {
                 ModelConfig("resnet20", width=0.125, steps=2),
                 OptimizerConfig(epochs=4, batch_size=32, learning_rate=0.05),
             ),
+            measured="31.8 +- 1.0 % of 4,500 validation images, 3 seeds; 2 min on 2 cores",
         ),
         *(
             _paper(data, model, t, augmentation, optimizer)
