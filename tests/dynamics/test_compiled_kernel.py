@@ -88,7 +88,11 @@ def call(
     return [spikes, v, grad_x, grad_gain, grad_shift]
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 1, 2), (3, 5, 7, 9), (4, 8, 17, 49), (2, 300, 300, 5)])
+# the last two: more than one block of columns, more than one chunk of a sum
+SHAPES = [(1, 2, 1, 2), (3, 5, 7, 9), (4, 8, 17, 49), (2, 20, 300, 5), (2, 30, 3, 50)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("hard", [True, False])
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("instructions", [0, 1, 2])
