@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning_fabric import Fabric
+from torch import distributed
 
 from spikefold.data import Dataset
 from spikefold.errors import ConfigError, DataError
@@ -147,6 +148,9 @@ def _train(
                 _write_metrics(directory, state.history, experiment.hardware.tensorboard)
                 advance(f"loss {training['loss']:.3f}  validation {validation['accuracy']:.2%}")
             fabric.barrier()
+    if fabric.world_size > 1:  # else a process that ends first can abort the other's threads
+        fabric.barrier()
+        distributed.destroy_process_group()
 
 
 def _keep(record: dict[str, Any], state: TrainingState, network: Network, directory: Path) -> None:
