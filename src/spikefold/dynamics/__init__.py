@@ -1,5 +1,18 @@
-"""The equations of the neuron and of its normalization, once, as pure functions in plain torch."""
+"""The equations of the neuron and of its normalization, once, as pure functions in plain torch;
+beside them fused kernels that compute the same, held to them.
+"""
 
+from spikefold.dynamics._backend import Backend, backend, layer
+from spikefold.dynamics._layer import (
+    Condition,
+    Currents,
+    Fired,
+    Normalization,
+    Statistics,
+    Thresholds,
+    compute,
+    reference_layer,
+)
 from spikefold.dynamics._neuron import (
     Neuron,
     Reset,
@@ -37,26 +50,37 @@ from spikefold.dynamics._surrogate import (
 __all__ = [
     "SURROGATES",
     "Atan",
+    "Backend",
+    "Condition",
+    "Currents",
+    "Fired",
     "Neuron",
+    "Normalization",
     "Rectangle",
     "Reset",
     "Sigmoid",
+    "Statistics",
     "Surrogate",
     "Tanh",
+    "Thresholds",
     "Triangle",
+    "backend",
     "charge",
+    "compute",
     "discharge",
     "fire",
     "folded_lif",
     "integrate",
     "integrate_step",
     "is_above",
+    "layer",
     "lif",
     "membrane_dtype",
     "mpbn_lif",
     "mpbn_lif_train",
     "normalize",
     "per_neuron",
+    "reference_layer",
     "sample_count",
     "statistics",
     "surrogate_from_dict",

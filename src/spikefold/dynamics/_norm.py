@@ -57,6 +57,26 @@ def sample_count(
     return int(total)
 
 
+def require_samples(
+    count: int, potential: tuple[int, ...] | torch.Size, shape: tuple[int, ...]
+) -> None:
+    """Refuse to take a statistic of fewer than two values.
+
+    Arguments:
+        count: values one statistic is taken of.
+        potential: shape of the potentials, for the message.
+        shape: the shape of the normalization's parameters.
+
+    Raises:
+        ShapeError: with both shapes.
+    """
+    if count < 2:
+        raise ShapeError(
+            f"batch statistics of shape {list(shape)} need more than one value each, but the "
+            f"potential is {list(potential)}: use a larger batch"
+        )
+
+
 def statistics(
     u: Float[Tensor, "N C *spatial"],
     shape: tuple[int, ...],
@@ -81,11 +101,7 @@ def statistics(
     Source: Guo et al., ICCV 2023, section 4.1.
     """
     count = sample_count(u, shape, group)
-    if count < 2:
-        raise ShapeError(
-            f"MPBN{shape}: training needs more than one value per statistic, but the potential is "
-            f"{list(u.shape)}: use a larger batch"
-        )
+    require_samples(count, u.shape, shape)
     reduced = (0, *range(1 + len(shape), u.ndim))
     if group is None:
         variance, mean = torch.var_mean(u, dim=reduced, correction=0)
@@ -138,5 +154,5 @@ def update_running(
         The new running statistic; `running` is left as it is.
     """
     for step, value in enumerate(observed.to(running.dtype), start=seen + 1):
-        running = running + (1 / step if momentum is None else momentum) * (value - running)
+        running = running.lerp(value, 1 / step if momentum is None else momentum)
     return running

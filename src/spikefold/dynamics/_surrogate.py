@@ -134,6 +134,12 @@ SURROGATES: dict[str, type[Surrogate]] = {
 }
 
 
+def slope(surrogate: Surrogate) -> float:
+    """The one parameter that each surrogate of `SURROGATES` has."""
+    (parameter,) = vars(surrogate).values()
+    return parameter
+
+
 def surrogate_to_dict(surrogate: Surrogate) -> dict[str, Any]:
     """Plain data that `surrogate_from_dict` turns back into the same surrogate."""
     return {"name": surrogate.name, **asdict(surrogate)}

@@ -1,0 +1,97 @@
+"""The five suites, each a list of contests."""
+
+from typing import Any, Literal
+
+from benchmarks.contest import Axis, Contest
+
+Suite = Literal["neuron", "step", "inference", "memory", "scaling"]
+
+SHAPES = ([4, 8, 16, 7, 7], [4, 32, 64, 16, 16], [4, 32, 64, 32, 32], [4, 32, 128, 32, 32])
+WIDTHS = (0.25, 0.5)
+AXES: dict[Axis, list[float]] = {"steps": [1, 2, 4, 8, 16], "batch": [1, 2, 8, 32, 128]}
+CHANNELS = [8, 16, 32, 64, 128]
+NETWORK_WIDTHS = [0.0625, 0.125, 0.25, 0.5]
+GROWING_LAYERS = [
+    "spikefold MPBN", "spikefold LIF", "SpikingJelly MPBN", "SpikingJelly LIF", "snnTorch Leaky",
+    "Norse LIFBox", "nn.BatchNorm2d",
+]  # fmt: skip
+GROWING_NETWORKS = ["spikefold", "SpikingJelly", "convolutions"]
+
+
+def plan(suite: Suite, threads: list[int], device: str, quick: bool) -> list[Contest]:
+    """The contests of a suite.
+
+    Arguments:
+        suite: which.
+        threads: numbers of threads; what grows and what memory it takes is seen at the first.
+        device: "cpu" or "cuda".
+        quick: the smallest sizes and few rounds, to see that it works.
+    """
+    contests = {
+        "neuron": _neuron, "step": _step, "inference": _inference, "memory": _memory,
+        "scaling": _scaling,
+    }[suite](threads, device)  # fmt: skip
+    return [c.quick() for c in contests[:1]] if quick else contests
+
+
+def _neuron(threads: list[int], device: str) -> list[Contest]:
+    return [
+        Contest("neuron", {"shape": shape}, count, device, measure=_first(count, threads))
+        for count in threads
+        for shape in SHAPES
+    ]
+
+
+def _step(threads: list[int], device: str) -> list[Contest]:
+    return [
+        Contest("step", _network(width), count, device, 40, measure=_first(count, threads))
+        for count in threads
+        for width in WIDTHS
+    ]
+
+
+def _inference(threads: list[int], device: str) -> list[Contest]:
+    return [
+        Contest("inference", _network(WIDTHS[0], batch), count, device, 20)
+        for count in threads
+        for batch in (1, 32)
+    ]
+
+
+def _memory(threads: list[int], device: str) -> list[Contest]:
+    names = ["spikefold", "spikefold, reference", "SpikingJelly"]
+    return [
+        Contest("step", _network(width), threads[0], device, names=names, measure="kept")
+        for width in WIDTHS
+    ]
+
+
+def _scaling(threads: list[int], device: str) -> list[Contest]:
+    layer = {"steps": 4, "batch": 16, "width": 32}
+    network = {"steps": 4, "batch": 16, "width": 0.125}
+    layers = [
+        Contest("neuron", _shape(**{**layer, axis: value}), threads[0], device, 2.5,
+                GROWING_LAYERS, axis=axis)
+        for axis, values in {**AXES, "width": CHANNELS}.items()
+        for value in values
+    ]  # fmt: skip
+    networks = [
+        Contest("step", {**network, axis: value}, threads[0], device, 6,
+                GROWING_NETWORKS, axis=axis)
+        for axis, values in {**AXES, "width": NETWORK_WIDTHS}.items()
+        for value in values
+    ]  # fmt: skip
+    return layers + networks
+
+
+def _network(width: float, batch: int = 32) -> dict[str, Any]:
+    return {"width": width, "batch": batch, "steps": 4}
+
+
+def _shape(steps: int, batch: int, width: int) -> dict[str, Any]:
+    return {"shape": [steps, batch, width, 16, 16]}
+
+
+def _first(count: int, threads: list[int]) -> Literal["time", "time+peak"]:
+    """Peaks do not depend on threads: they are measured once."""
+    return "time+peak" if count == threads[0] else "time"

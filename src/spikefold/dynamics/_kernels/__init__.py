@@ -1,0 +1,9 @@
+"""The neuron as fused kernels: between two connections, memory is read once and written once.
+
+`dynamics._layer.reference_layer` is the definition. `_operators` makes torch operators of them;
+`_memory` says how tensors lie in memory, `_cpu` and `_triton` compute.
+"""
+
+from spikefold.dynamics._kernels._fused import fused_layer, missing, obstacle
+
+__all__ = ["fused_layer", "missing", "obstacle"]

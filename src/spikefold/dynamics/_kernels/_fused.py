@@ -1,0 +1,143 @@
+"""`fused_layer`: what `reference_layer` does, by the kernels; and when it can."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikefold.dynamics._kernels import _operators
+from spikefold.dynamics._kernels._operators import KERNELS, Arguments
+from spikefold.dynamics._layer import Condition, Currents, Fired, Normalization, Statistics
+from spikefold.dynamics._neuron import Neuron
+from spikefold.dynamics._norm import require_samples, sample_count
+from spikefold.dynamics._surrogate import SURROGATES, slope
+from spikefold.errors import ShapeError
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def missing(device: str) -> str | None:
+    """Why there are no kernels for this kind of device though there could be, or None."""
+    return KERNELS[device].missing() if device in KERNELS else None
+
+
+def obstacle(
+    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None
+) -> str | None:
+    """Why the kernels cannot run this layer, or None if they can.
+
+    Arguments:
+        currents, condition, neuron, v: as for `reference_layer`.
+    """
+    x, norms = currents.input, [currents.norm, condition]
+    if x.device.type not in KERNELS:
+        return f"there are none for {x.device.type}"
+    if x.dtype not in _DTYPES:
+        return f"inputs are {x.dtype}, not float32, bfloat16 or float16"
+    if currents.shortcut is not None and currents.shortcut.dtype != x.dtype:
+        return f"the shortcut is {currents.shortcut.dtype}, the input {x.dtype}"
+    if v is not None and v.dtype != torch.float32:
+        return f"the potential is {v.dtype}, not float32"
+    if SURROGATES.get(neuron.surrogate.name) is not type(neuron.surrogate):
+        return f"the surrogate {type(neuron.surrogate).__name__} is not one of theirs"
+    for norm in norms:
+        if isinstance(norm, Normalization) and norm.group is not None:
+            return "statistics are taken over several processes"
+        if norm is not None and norm[0].dtype != torch.float32:
+            return f"parameters are {norm[0].dtype}, not float32"
+    if currents.norm is not None and _elementwise(condition):
+        return "element-wise parameters do not go together with a norm after the connection"
+    return missing(x.device.type)
+
+
+def _elementwise(condition: Condition) -> bool:
+    return condition is not None and condition[0].ndim > 1
+
+
+class Layer(torch.autograd.Function):
+    """The operator without the dispatcher, for eager mode."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        run = KERNELS[arguments[0].device.type].forward
+        outputs = _operators.forward(run, *arguments)
+        _operators.save(ctx, arguments, outputs)
+        return outputs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        def run(*arguments: Any) -> tuple[Tensor, ...]:
+            kernel = KERNELS[arguments[4].device.type].backward
+            return _operators.backward(kernel, *arguments)
+
+        return _operators.differentiate(run, ctx, *grads)
+
+
+def _check(currents: Currents, condition: Condition, v: Tensor | None) -> None:
+    """Refuse what the reference refuses."""
+    currents.check()
+    shape = currents.shape[1:]
+    if v is not None and tuple(v.shape) != shape:
+        raise ShapeError(f"state of shape {list(v.shape)} for an input step {list(shape)}")
+    parameters = () if condition is None else tuple(condition[0].shape)
+    if parameters != shape[1 : 1 + len(parameters)]:
+        raise ShapeError(f"parameters of shape {list(parameters)} for an input step {list(shape)}")
+    if isinstance(condition, Normalization) and condition.mean is None:
+        count = shape[0] * math.prod(shape[1 + len(parameters) :])
+        require_samples(count, shape, parameters)
+    if currents.norm is not None and currents.norm.mean is None:
+        merged = currents.input.flatten(0, 1)
+        require_samples(sample_count(merged, shape[1:2]), merged.shape, shape[1:2])
+
+
+def fused_layer(
+    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None = None
+) -> Fired:
+    """`reference_layer`, by the kernels; only where there is no `obstacle`.
+
+    Spikes equal the reference's, in training but where a potential lies within float32's error of
+    summation of the threshold, in inference without exception. Not twice differentiable.
+
+    Arguments:
+        currents, condition, neuron, v: as for `reference_layer`.
+    """
+    _check(currents, condition, v)
+    norm: tuple[Any, ...] = (None,) * 5
+    if currents.norm is not None:
+        gain, shift, eps, mean, variance, _ = currents.norm
+        norm = (gain, shift, mean, variance, eps)
+    thresholds: Tensor | None = None
+    firing: tuple[Any, ...] = (None,) * 5
+    if isinstance(condition, Normalization):
+        gain, shift, eps, mean, variance, _ = condition
+        firing = (gain, shift, mean, variance, eps)
+    elif condition is not None:
+        theta, polarity = condition
+        thresholds = theta if polarity is None else polarity * theta
+        firing = (polarity, None, None, None, None)
+    arguments = Arguments(
+        currents.input,
+        currents.steps,
+        currents.shortcut,
+        v,
+        *norm,
+        *firing,
+        thresholds,
+        neuron.decay,
+        neuron.threshold,
+        neuron.reset,
+        neuron.surrogate.name,
+        slope(neuron.surrogate),
+        neuron.detach_reset,
+    )
+    traced = torch.compiler.is_compiling() or type(currents.input) is not Tensor
+    run = torch.ops.spikefold.layer.default if traced else Layer.apply
+    spikes, last, *observed = run(*arguments)
+    return Fired(
+        spikes,
+        last,
+        Statistics(*observed[:2]) if arguments.observes_current else None,
+        Statistics(*observed[2:]) if arguments.observes_potential else None,
+    )

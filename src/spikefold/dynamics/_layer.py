@@ -1,0 +1,175 @@
+"""What follows the connection of a layer, as data, and its meaning in plain torch.
+
+`norm(input) + shortcut` makes the currents; a firing condition decides. The kernels of
+`dynamics._kernels` compute the same without writing anything in between to memory.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
+
+from spikefold.dynamics._neuron import (
+    Neuron,
+    folded_lif,
+    lif,
+    membrane_dtype,
+    mpbn_lif,
+    mpbn_lif_train,
+)
+from spikefold.dynamics._norm import normalize, statistics
+from spikefold.errors import ShapeError
+
+
+class Normalization(NamedTuple):
+    """(a - mean) · gain / sqrt(variance + eps) + shift, per channel `[C]` or element `[C, *spatial]`.
+
+    Attributes:
+        gain, shift: gamma and beta.
+        eps: added to the variance.
+        mean, variance: fixed statistics; None takes those of the batch.
+        group: processes whose batches count together; None: this one's alone.
+    """
+
+    gain: Tensor
+    shift: Tensor
+    eps: float
+    mean: Tensor | None = None
+    variance: Tensor | None = None
+    group: distributed.ProcessGroup | None = None
+
+
+class Thresholds(NamedTuple):
+    """Folded thresholds, one number per channel `[C]` or element `[C, *spatial]`.
+
+    Attributes:
+        theta: a neuron fires above it,
+        polarity: or below it where this is -1; None if all are +1.
+    """
+
+    theta: Tensor
+    polarity: Tensor | None = None
+
+
+Condition = Normalization | Thresholds | None  # None: u > threshold
+
+
+class Currents(NamedTuple):
+    """What reaches the neurons, `norm(input) + shortcut`, not computed yet.
+
+    Attributes:
+        input: `[T, N, C, *spatial]`, or `[1, N, C, *spatial]` if it is the same at all steps.
+        steps: T.
+        norm: a batch normalization over time, batch and space; None: none.
+        shortcut: `[T, N, C, *spatial]`, or None.
+    """
+
+    input: Tensor
+    steps: int
+    norm: Normalization | None = None
+    shortcut: Tensor | None = None
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Currents":
+        """Currents that are there already."""
+        return cls(x, x.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(T, N, C, *spatial)`."""
+        return (self.steps, *self.input.shape[1:])
+
+    def check(self) -> None:
+        """Refuse what is no sequence, or does not fit together.
+
+        Raises:
+            ShapeError: with the shapes.
+        """
+        shape = list(self.shape)
+        if self.input.ndim < 3:
+            raise ShapeError(
+                f"a neuron needs [T, N, C, ...] or [T, N, F], got {shape}: "
+                "is the time or the batch dimension missing?"
+            )
+        if self.steps < 1:
+            raise ShapeError(f"no time step in an input of shape {shape}: T must be at least 1")
+        if self.shortcut is not None and list(self.shortcut.shape) != shape:
+            raise ShapeError(f"shortcut of shape {list(self.shortcut.shape)} for currents {shape}")
+        if self.norm is not None and self.norm.gain.shape != self.input.shape[2:3]:
+            raise ShapeError(
+                f"normalization of {list(self.norm.gain.shape)} channels for currents {shape}"
+            )
+
+
+class Statistics(NamedTuple):
+    """Batch statistics that were taken: mean and biased variance."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+class Fired(NamedTuple):
+    """What a layer of neurons did.
+
+    Attributes:
+        spikes: zeros and ones `[T, N, C, *spatial]`, of the input's dtype.
+        v: the last membrane potential `[N, C, *spatial]`.
+        current: statistics `[C]` of the currents' norm, if it took the batch's.
+        potential: statistics `[T, *shape]` of the condition's norm, if it took the batch's.
+    """
+
+    spikes: Tensor
+    v: Tensor
+    current: Statistics | None = None
+    potential: Statistics | None = None
+
+
+def compute(
+    currents: Currents,
+) -> tuple[Float[Tensor, "T N C *spatial"], Statistics | None]:
+    """The currents as a tensor, in the membrane's dtype if anything is done to the input.
+
+    Returns:
+        `[T, N, C, *spatial]`, and the batch statistics if the norm took them.
+    """
+    currents.check()
+    x, observed = currents.input, None
+    if currents.norm is not None:
+        gain, shift, eps, mean, variance, group = currents.norm
+        flat = x.to(membrane_dtype(x)).flatten(0, 1)
+        if mean is None or variance is None:
+            mean, variance = statistics(flat, tuple(gain.shape), group)
+            observed = Statistics(mean.detach(), variance.detach())
+        x = normalize(flat, mean, variance, gain, shift, eps).unflatten(0, x.shape[:2])
+    if currents.shortcut is not None:
+        x = x.to(membrane_dtype(x)) + currents.shortcut
+    return x.expand(currents.shape), observed
+
+
+def reference_layer(
+    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None = None
+) -> Fired:
+    """What a layer of neurons does, in plain torch: the definition.
+
+    Arguments:
+        currents: what reaches the neurons.
+        condition: when they fire.
+        neuron: the constants.
+        v: membrane potential before the first step; None is zero.
+    """
+    x, current = compute(currents)
+    potential = None
+    if condition is None:
+        spikes, v = lif(x, neuron, v)
+    elif isinstance(condition, Thresholds):
+        spikes, v = folded_lif(x, condition.theta, condition.polarity, neuron, v)
+    elif condition.mean is None or condition.variance is None:
+        gain, shift, eps, _, _, group = condition
+        spikes, v, *observed = mpbn_lif_train(x, gain, shift, eps, neuron, v, group)
+        potential = Statistics(*observed)
+    else:
+        gain, shift, eps, mean, variance, _ = condition
+        spikes, v = mpbn_lif(x, mean, variance, gain, shift, eps, neuron, v)
+    return Fired(spikes.to(currents.input.dtype), v, current, potential)
+

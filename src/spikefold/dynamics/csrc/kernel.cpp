@@ -1,0 +1,238 @@
+// The neurons of a layer over one tile, forward and backward; compiled once for each instruction set.
+//
+// dynamics/_neuron.py is the definition. Every operation of the forward pass rounds once, as there: build
+// with -ffp-contract=off. Backward recomputes the potentials from the input. A tile lies in scratch as
+// floats, one after another (columns: LANES a row), padded to whole blocks of LANES.
+
+#include "layer.h"
+
+#ifndef SPIKEFOLD_NAMESPACE
+#define SPIKEFOLD_NAMESPACE baseline
+#endif
+
+namespace spikefold {
+namespace SPIKEFOLD_NAMESPACE {
+namespace {
+
+#include "vector.h"
+#include "surrogate.h"
+
+constexpr int64_t SEGMENT = 1024;     // elements handled at a time: they stay in the first cache
+constexpr int64_t DIRECT = 128;       // pieces at least so long are used where they lie
+
+template <typename T>
+T* pointer(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// ------------------------------------------------------------------ walking over a tile
+
+// Blocks of LANES; the last one may be cut off: `f(i, keep)`, where keep(k, x) is x without what is beyond.
+struct KeepAll {
+    Vector operator()(int, Vector x) const { return x; }
+};
+struct KeepFirst {
+    int64_t count;
+    Vector operator()(int k, Vector x) const {
+        float kept[WIDTH];
+        store(kept, x);
+        for (int64_t l = 0; l < WIDTH; ++l)
+            if (k * WIDTH + l >= count) kept[l] = 0.f;
+        return load(kept);
+    }
+};
+template <typename F>
+inline void blocks(int64_t count, F f) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) f(i, KeepAll{});
+    if (i < count) f(i, KeepFirst{count - i});
+}
+
+struct Shape {
+    const Tile& tile;
+    int64_t piece, count;  // elements of a piece and of the tile in scratch
+    bool direct;           // float pieces are whole blocks, used where they lie
+
+    explicit Shape(const Tile& t)
+        : tile(t), piece(t.columns ? LANES : t.width), count(t.rows * piece),
+          direct(!t.columns && piece >= DIRECT && piece % LANES == 0) {}
+
+    // `f(i, n)`: elements i to i + n of the tile.
+    template <typename F>
+    void segments(F f) const {
+        if (direct) {
+            for (int64_t row = 0; row < tile.rows; ++row)
+                for (int64_t j = 0; j < piece; j += SEGMENT) f(row * piece + j, smaller(SEGMENT, piece - j));
+        } else {
+            for (int64_t i = 0; i < count; i += SEGMENT) f(i, smaller(SEGMENT, count - i));
+        }
+    }
+
+    int64_t place(int64_t i) const { return i / piece * tile.stride + i % piece; }
+
+    // `f(i, n, place)`: the part of every piece that lies in elements first to first + count.
+    template <typename F>
+    void pieces(int64_t first, int64_t count, F f) const {
+        for (int64_t i = 0; i < count;) {
+            int64_t column = (first + i) % piece, n = smaller(piece - column, count - i);
+            f(i, smaller(n, tile.width - column), (first + i) / piece * tile.stride + column);
+            i += n;
+        }
+    }
+};
+
+// Elements of a tensor in memory as floats, a segment at a time.
+template <typename X>
+struct Reader {
+    const Shape& shape;
+    const X* base;
+    float buffer[SEGMENT + LANES];
+
+    Reader(const Shape& s, Address address, int64_t step) : shape(s), base(pointer<const X>(address)) {
+        if (base) base += step + s.tile.offset;
+        else for (float& x : buffer) x = 0.f;
+    }
+
+    const float* operator()(int64_t first, int64_t n) {
+        if (!base) return buffer;
+        if constexpr (sizeof(X) == 4)
+            if (shape.direct) return base + shape.place(first);
+        if (shape.tile.columns && shape.tile.width == LANES) {
+            const X* row = base + first / LANES * shape.tile.stride;
+            for (int64_t i = 0; i < n; i += LANES, row += shape.tile.stride)
+                for (int l = 0; l < LANES; ++l) buffer[i + l] = widen(row[l]);
+            return buffer;
+        }
+        for (int64_t i = shape.tile.columns ? 0 : n; i < n + LANES; ++i) buffer[i] = 0.f;
+        shape.pieces(first, n, [&](int64_t i, int64_t width, int64_t place) {
+            for (int64_t j = 0; j < width; ++j) buffer[i + j] = widen(base[place + j]);
+        });
+        return buffer;
+    }
+};
+
+// Where floats go that belong into memory: `target`, then `flush`.
+template <typename X>
+struct Writer {
+    const Shape& shape;
+    X* base;
+    float buffer[SEGMENT + LANES];
+
+    Writer(const Shape& s, Address address, int64_t step) : shape(s), base(pointer<X>(address)) {
+        if (base) base += step + s.tile.offset;
+    }
+
+    float* target(int64_t first) {
+        if constexpr (sizeof(X) == 4)
+            if (base && shape.direct) return base + shape.place(first);
+        return buffer;
+    }
+
+    void flush(const float* from, int64_t first, int64_t n) {
+        if (!base) return;
+        if constexpr (sizeof(X) == 4)
+            if (from == base + shape.place(first)) return;
+        shape.pieces(first, n, [&](int64_t i, int64_t width, int64_t place) {
+            for (int64_t j = 0; j < width; ++j) narrow(from[i + j], base[place + j]);
+        });
+    }
+};
+
+// ------------------------------------------------------------------ statistics and parameters
+
+// Sums in double of float sums over segments, a lane each.
+struct Sums {
+    double lane[LANES] = {};
+    void add(const Lanes& partial) {
+        for (int k = 0; k < PARTS; ++k)
+            for (int l = 0; l < WIDTH; ++l) lane[k * WIDTH + l] += double(partial.part[k][l]);
+    }
+    // columns: a sum for each lane; else they are one sum
+    void join(bool columns) {
+        if (columns) return;
+        double total = 0;
+        for (double x : lane) total += x;
+        for (double& x : lane) x = total;
+    }
+};
+
+// The parameters of a norm for the groups of a tile; not columns: one group, the same in all lanes.
+struct Affine {
+    Lanes mean, scale, shift;
+    double deviation[LANES];  // sqrt(variance + eps), or 1
+
+    Affine(const Norm& norm, const Tile& tile, int64_t step, int64_t groups) {
+        float m[LANES], g[LANES], b[LANES];
+        const float *means = pointer<float>(norm.mean), *variances = pointer<float>(norm.variance);
+        const float *gains = pointer<float>(norm.gain), *shifts = pointer<float>(norm.shift);
+        for (int64_t l = 0; l < LANES; ++l) {
+            int64_t group = tile.group + (tile.columns ? smaller(l, tile.width - 1) : 0);
+            int64_t at = norm.batch ? step * groups + group : group;
+            float spread = variances ? __builtin_sqrtf(variances[at] + norm.eps) : 1.f;
+            m[l] = means ? means[at] : 0.f;
+            g[l] = (gains ? gains[group] : 1.f) / spread;
+            b[l] = shifts ? shifts[group] : 0.f;
+            deviation[l] = variances ? __builtin_sqrt(double(variances[at]) + double(norm.eps)) : 1.0;
+        }
+        mean = Lanes(m), scale = Lanes(g), shift = Lanes(b);
+    }
+
+    Vector centered(int k, Vector a) const { return a - mean.part[k]; }
+    Vector operator()(int k, Vector a) const { return centered(k, a) * scale.part[k] + shift.part[k]; }
+};
+
+// Writes something of each group of a tile.
+template <typename F>
+void for_groups(const Tile& tile, F f) {
+    for (int64_t l = 0; l < (tile.columns ? tile.width : 1); ++l) f(l, tile.group + l);
+}
+
+// Mean and biased variance from the sum; `squares(mean)` gives the sums of squares around it.
+template <typename F>
+void write_statistics(const Norm& norm, const Shape& shape, int64_t step, int64_t groups, int64_t samples, Sums sum,
+                      F squares) {
+    bool columns = shape.tile.columns;
+    float mean[LANES];
+    sum.join(columns);
+    for (int l = 0; l < LANES; ++l) mean[l] = float(sum.lane[l] / double(samples));
+    Sums square = squares(Lanes(mean));
+    square.join(columns);
+    for_groups(shape.tile, [&](int64_t l, int64_t group) {
+        double error = sum.lane[l] / double(samples) - double(mean[l]);  // of the rounded mean
+        double variance = square.lane[l] / double(samples) - error * error;
+        pointer<float>(norm.mean)[step * groups + group] = mean[l];
+        pointer<float>(norm.variance)[step * groups + group] = float(variance < 0 ? 0 : variance);
+    });
+}
+
+inline Lanes thresholds(const Layer& layer, const Tile& tile) {
+    if (!layer.thresholds) return Lanes(layer.threshold);
+    float threshold[LANES];
+    for (int64_t l = 0; l < LANES; ++l)
+        threshold[l] = pointer<float>(layer.thresholds)[tile.group + (tile.columns ? smaller(l, tile.width - 1) : 0)];
+    return Lanes(threshold);
+}
+
+inline int64_t samples_of(const Shape& shape) { return shape.tile.columns ? shape.tile.rows : shape.count; }
+
+#include "forward.h"
+#include "backward.h"
+
+template <typename X>
+Kernels kernels_of() {
+    return {forward<X>, backward<X>};
+}
+
+}  // namespace
+
+Kernels kernels(int dtype) {
+    switch (dtype) {
+        case BFLOAT16: return kernels_of<BFloat16>();
+        case FLOAT16: return kernels_of<Half>();
+        default: return kernels_of<float>();
+    }
+}
+
+}  // namespace SPIKEFOLD_NAMESPACE
+}  // namespace spikefold

@@ -1,0 +1,54 @@
+// Derivatives of the surrogates at z = h - threshold; dynamics/_surrogate.py is the definition.
+// Included by kernel.cpp inside the namespace of an instruction set.
+
+// exp(-a) for a >= 0, to 2 ulp: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]; 0 beyond 87.
+inline Vector exp_minus(Vector a) {
+    Vector x = select(a > 87.f, fill(-87.f), -a);
+    Vector shifted = x * 1.44269504f + 12582912.f;  // the integer lands in the low bits
+    Vector n = shifted - 12582912.f;
+    Vector r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    Vector p = fill(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.f;
+    Vector power = (Vector)(((Mask)shifted << 23) + 0x3f800000);
+    return select(a > 87.f, fill(0.f), p * power);
+}
+
+// sech²(y / 2) / 4 = e / (1 + e)², e = exp(-|y|): the sigmoid's derivative.
+inline Vector logistic_slope(Vector y) {
+    Vector e = exp_minus(magnitude(y));
+    return e / ((1.f + e) * (1.f + e));
+}
+
+// `slope` is the surrogate's parameter, `factor` what `surrogate_factor` makes of it.
+template <int Kind>
+inline Vector derivative(Vector z, float slope, float factor) {
+    Vector size = magnitude(z);
+    if constexpr (Kind == TANH) {
+        return select(size <= 0.5f, logistic_slope(2.f * slope * z) * factor, fill(0.f));
+    } else if constexpr (Kind == RECTANGLE) {
+        return select(size < slope * 0.5f, fill(factor), fill(0.f));
+    } else if constexpr (Kind == TRIANGLE) {
+        Vector height = slope - size;
+        return select(height < 0.f, fill(0.f), height) * factor;
+    } else if constexpr (Kind == SIGMOID) {
+        return logistic_slope(slope * z) * factor;
+    } else {
+        Vector y = factor * z;
+        return (slope * 0.5f) / (1.f + y * y);
+    }
+}
+
+inline float surrogate_factor(int kind, float slope) {
+    switch (kind) {
+        case TANH: return float(4.0 * slope / (2.0 * __builtin_tanh(0.5 * slope)));
+        case RECTANGLE: return 1.f / slope;
+        case TRIANGLE: return 1.f / (slope * slope);
+        case SIGMOID: return slope;
+        default: return float(1.5707963267948966 * slope);
+    }
+}
