@@ -19,6 +19,7 @@ from spikefold.dynamics import (
     Surrogate,
     Tanh,
     Triangle,
+    backend,
 )
 from spikefold.errors import (
     ConfigError,
@@ -55,6 +56,7 @@ __all__ = [
     "Tanh",
     "Triangle",
     "Verification",
+    "backend",
     "dynamics",
     "fold",
     "fuse_conv_bn",

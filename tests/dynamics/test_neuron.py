@@ -171,14 +171,19 @@ def test_spikes_keep_dtype_and_memory_format_and_the_membrane_is_wide(dtype: tor
 
 
 def test_running_statistics_are_updated_step_by_step() -> None:
-    running = torch.tensor([1.0, -2.0])
-    observed = torch.tensor([[2.0, 0.0], [4.0, 1.0]])
-    assert dynamics.update_running(running, observed, 0.5, 0).tolist() == [2.75, 0.0]
+    def update(momentum: float | None, seen: int) -> list[list[float]]:
+        mean, variance = torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.0])
+        observed = torch.tensor([[2.0, 0.0], [4.0, 1.0]])
+        dynamics.update_running((mean, variance), (observed, observed), momentum, seen, 3)
+        return [mean.tolist(), variance.tolist()]
+
+    # mean: 1 -> 1.5 -> 2.75, -2 -> -1 -> 0; variances become 3/2 of the biased ones:
+    # 4 -> 3.5 -> 4.75, 0 -> 0 -> 0.75
+    assert update(0.5, 0) == [[2.75, 0.0], [4.75, 0.75]]
     # cumulative: after one earlier observation, the mean of all three
-    assert dynamics.update_running(running, observed, None, 1).tolist() == pytest.approx(
-        [7 / 3, -1 / 3]
-    )
-    assert running.tolist() == [1.0, -2.0]
+    mean, variance = update(None, 1)
+    assert mean == pytest.approx([7 / 3, -1 / 3])
+    assert variance == pytest.approx([13 / 3, 0.5])
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def test_autocast_keeps_membrane_and_statistics_in_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         spikes = layer(x)
         _, state = layer.lif.step(torch.randn(3, 4, 6, 6, dtype=torch.bfloat16))
-    assert seen[:2] == [torch.bfloat16, torch.bfloat16]
+    assert seen[:2] == [torch.float32, torch.float32]  # currents; the layer returns
+    assert spikes.dtype == torch.bfloat16  # what its connection does
     assert state.dtype == torch.float32
     assert layer.lif.norm.running_mean.dtype == torch.float32
     spikes.float().sum().backward()

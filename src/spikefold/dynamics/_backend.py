@@ -78,5 +78,7 @@ def layer(
         raise ConfigError(f"the fused kernels cannot run here: {obstacle}")
     missing = _kernels.missing(currents.input.device.type)
     if missing is not None:
-        _say_once(f"{missing}: spikefold's neurons run in plain torch, with the same results, slower")
+        _say_once(
+            f"{missing}: spikefold's neurons run in plain torch, with the same results, slower"
+        )
     return reference_layer(currents, condition, neuron, v)

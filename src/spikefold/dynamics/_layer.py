@@ -6,7 +6,6 @@
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
@@ -22,21 +21,27 @@ from spikefold.dynamics._norm import normalize, statistics
 from spikefold.errors import ShapeError
 
 
+class Statistics(NamedTuple):
+    """Mean and (where it was taken of a batch, biased) variance."""
+
+    mean: Tensor
+    variance: Tensor
+
+
 class Normalization(NamedTuple):
-    """(a - mean) · gain / sqrt(variance + eps) + shift, per channel `[C]` or element `[C, *spatial]`.
+    """(a - mean) · gain / sqrt(variance + eps) + shift, per channel or per element.
 
     Attributes:
-        gain, shift: gamma and beta.
+        gain, shift: gamma and beta, `[C]` or `[C, *spatial]`.
         eps: added to the variance.
-        mean, variance: fixed statistics; None takes those of the batch.
+        fixed: statistics; None takes those of the batch.
         group: processes whose batches count together; None: this one's alone.
     """
 
     gain: Tensor
     shift: Tensor
     eps: float
-    mean: Tensor | None = None
-    variance: Tensor | None = None
+    fixed: Statistics | None = None
     group: distributed.ProcessGroup | None = None
 
 
@@ -102,13 +107,6 @@ class Currents(NamedTuple):
             )
 
 
-class Statistics(NamedTuple):
-    """Batch statistics that were taken: mean and biased variance."""
-
-    mean: Tensor
-    variance: Tensor
-
-
 class Fired(NamedTuple):
     """What a layer of neurons did.
 
@@ -136,12 +134,12 @@ def compute(
     currents.check()
     x, observed = currents.input, None
     if currents.norm is not None:
-        gain, shift, eps, mean, variance, group = currents.norm
+        gain, shift, eps, fixed, group = currents.norm
         flat = x.to(membrane_dtype(x)).flatten(0, 1)
-        if mean is None or variance is None:
-            mean, variance = statistics(flat, tuple(gain.shape), group)
-            observed = Statistics(mean.detach(), variance.detach())
-        x = normalize(flat, mean, variance, gain, shift, eps).unflatten(0, x.shape[:2])
+        if fixed is None:
+            fixed = Statistics(*statistics(flat, tuple(gain.shape), group))
+            observed = Statistics(*(value.detach() for value in fixed))
+        x = normalize(flat, *fixed, gain, shift, eps).unflatten(0, x.shape[:2])
     if currents.shortcut is not None:
         x = x.to(membrane_dtype(x)) + currents.shortcut
     return x.expand(currents.shape), observed
@@ -164,12 +162,12 @@ def reference_layer(
         spikes, v = lif(x, neuron, v)
     elif isinstance(condition, Thresholds):
         spikes, v = folded_lif(x, condition.theta, condition.polarity, neuron, v)
-    elif condition.mean is None or condition.variance is None:
-        gain, shift, eps, _, _, group = condition
+    elif condition.fixed is None:
+        gain, shift, eps, _, group = condition
         spikes, v, *observed = mpbn_lif_train(x, gain, shift, eps, neuron, v, group)
         potential = Statistics(*observed)
     else:
-        gain, shift, eps, mean, variance, _ = condition
+        mean, variance = condition.fixed
+        gain, shift, eps, *_ = condition
         spikes, v = mpbn_lif(x, mean, variance, gain, shift, eps, neuron, v)
     return Fired(spikes.to(currents.input.dtype), v, current, potential)
-

@@ -38,28 +38,28 @@ class _Sum(torch.autograd.Function):
 
 
 def sample_count(
-    u: Float[Tensor, "N C *spatial"],
+    potential: tuple[int, ...],
     shape: tuple[int, ...],
     group: distributed.ProcessGroup | None = None,
+    device: torch.device | None = None,
 ) -> int:
     """How many values one mean is taken of: N·H·W channel-wise, N element-wise.
 
     Arguments:
-        u: potentials of one time step.
+        potential: shape `(N, C, *spatial)` of one time step's potentials.
         shape: the shape of the normalization's parameters.
         group: processes whose batches count together; None counts this one's only.
+        device: on which the processes exchange their counts.
     """
-    count = u.shape[0] * math.prod(u.shape[1 + len(shape) :])
+    count = potential[0] * math.prod(potential[1 + len(shape) :])
     if group is None:
         return count
-    total = torch.tensor(count, device=u.device)
+    total = torch.tensor(count, device=device)
     distributed.all_reduce(total, group=group)
     return int(total)
 
 
-def require_samples(
-    count: int, potential: tuple[int, ...] | torch.Size, shape: tuple[int, ...]
-) -> None:
+def require_samples(count: int, potential: tuple[int, ...], shape: tuple[int, ...]) -> None:
     """Refuse to take a statistic of fewer than two values.
 
     Arguments:
@@ -100,8 +100,8 @@ def statistics(
 
     Source: Guo et al., ICCV 2023, section 4.1.
     """
-    count = sample_count(u, shape, group)
-    require_samples(count, u.shape, shape)
+    count = sample_count(tuple(u.shape), shape, group, u.device)
+    require_samples(count, tuple(u.shape), shape)
     reduced = (0, *range(1 + len(shape), u.ndim))
     if group is None:
         variance, mean = torch.var_mean(u, dim=reduced, correction=0)
@@ -137,22 +137,30 @@ def normalize(
 
 @torch.no_grad()
 def update_running(
-    running: Float[Tensor, "*shape"],
-    observed: Float[Tensor, "T *shape"],
+    running: tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]],
+    observed: tuple[Float[Tensor, "T *shape"], Float[Tensor, "T *shape"]],
     momentum: float | None,
     seen: int,
-) -> Float[Tensor, "*shape"]:
-    """Running statistic after T more observations: r <- r + m (o[t] - r), one step after another.
+    samples: int,
+) -> None:
+    """Update running mean and variance, in place, by T more observations, one after another.
+
+        r <- r + m (o[t] - r);  all T:  r <- (1 - m)^T r + sum over t of m (1 - m)^(T - 1 - t) o[t]
 
     Arguments:
-        running: the statistic so far.
-        observed: this batch's statistic at each time step.
+        running: mean and (unbiased) variance so far.
+        observed: mean and biased variance of each time step.
         momentum: m, or None for the cumulative mean, m = 1 / number of observations.
         seen: observations made before these.
-
-    Returns:
-        The new running statistic; `running` is left as it is.
+        samples: values each statistic was taken of; the variance is made unbiased.
     """
-    for step, value in enumerate(observed.to(running.dtype), start=seen + 1):
-        running = running.lerp(value, 1 / step if momentum is None else momentum)
-    return running
+    steps = observed[0].shape[0]
+    if momentum is None:
+        keep, weights = seen / (seen + steps), [1 / (seen + steps)] * steps
+    else:
+        keep = (1 - momentum) ** steps
+        weights = [momentum * (1 - momentum) ** (steps - 1 - t) for t in range(steps)]
+    weight = running[0].new_tensor(weights)
+    for r, o, unbiased in zip(running, observed, (1.0, samples / (samples - 1)), strict=True):
+        new = o.flatten(1).to(r.dtype)
+        r.flatten().addmv_(new.t(), weight, beta=keep, alpha=unbiased)

@@ -2,14 +2,28 @@
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from spikefold import dynamics
+from spikefold.dynamics import Currents
 from spikefold.errors import ShapeError
+from spikefold.nn._batch_norm import normalization, observe
 from spikefold.nn._neuron import SpikingNeuron
 
 
 def is_constant_in_time(x: Float[Tensor, "T ..."]) -> bool:
     """Whether all time steps are the same memory, as `image.expand(T, ...)` makes them."""
     return x.shape[0] > 1 and x.stride(0) == 0
+
+
+def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "..."]:
+    """The module's output at every time step, or at one `[1, N, ...]` if they are all the same."""
+    if x.ndim < 3:
+        raise ShapeError(f"expected [T, N, ...], got {list(x.shape)}: is a dimension missing?")
+    if is_constant_in_time(x):
+        x = x[:1]
+    y: Tensor = module(x.flatten(0, 1))
+    return y.unflatten(0, x.shape[:2])
 
 
 def over_time(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "T N ..."]:
@@ -28,13 +42,8 @@ def over_time(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "
     Raises:
         ShapeError: if x has no time or no batch dimension.
     """
-    if x.ndim < 3:
-        raise ShapeError(f"expected [T, N, ...], got {list(x.shape)}: is a dimension missing?")
-    if is_constant_in_time(x):
-        y: Tensor = module(x[0])
-        return y.expand(x.shape[0], *y.shape)
-    y = module(x.flatten(0, 1))
-    return y.unflatten(0, x.shape[:2])
+    y = _distinct_steps(module, x)
+    return y.expand(x.shape[0], *y.shape[1:])
 
 
 class OverTime(nn.Sequential):
@@ -51,8 +60,22 @@ class OverTime(nn.Sequential):
         return x
 
 
+def _is_watched(module: nn.Module) -> bool:
+    """Whether a hook expects the module to be called with tensors."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
 class SpikingLayer(nn.Module):
     """The unit of a network: `lif(norm(connection(x)) + shortcut)`.
+
+    A batch norm of torch, the shortcut and the neurons are computed together, with the currents in
+    float32 also under mixed precision. Batch norm and neurons that carry hooks are called as
+    modules, as usual, and so is any other norm.
 
     Arguments:
         connection: convolution or linear; sees time merged into the batch.
@@ -86,7 +109,17 @@ class SpikingLayer(nn.Module):
             x: spikes or images `[T, N, C, *spatial]` or `[T, N, F]`.
             shortcut: added to the currents before firing, of their shape.
         """
-        currents = over_time(self.norm, over_time(self.connection, x))
-        if shortcut is not None:
-            currents = currents + shortcut
-        return self.lif(currents)
+        y = _distinct_steps(self.connection, x)
+        norm = None if _is_watched(self.norm) else normalization(self.norm)
+        if norm is None:
+            y = _distinct_steps(self.norm, y)
+        currents = Currents(y, x.shape[0], norm, shortcut)
+        if _is_watched(self.lif) or type(self.lif).forward is not SpikingNeuron.forward:
+            computed, observed = dynamics.compute(currents)
+            spikes = self.lif(computed).to(y.dtype)
+        else:
+            spikes, _, observed, _ = self.lif.fire(currents)
+        if observed is not None:
+            assert isinstance(self.norm, _BatchNorm)
+            observe(self.norm, observed, tuple(y.flatten(0, 1).shape))
+        return spikes

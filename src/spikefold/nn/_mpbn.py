@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed, nn
 
 from spikefold import dynamics
+from spikefold.dynamics import Normalization, Statistics
 from spikefold.errors import ConfigError, ShapeError
 
 
@@ -82,13 +83,18 @@ class MPBN(nn.Module):
         """beta: the learned shift, or zeros."""
         return self.bias if self.affine else torch.zeros_like(self.running_mean)
 
-    def check(self, shape: torch.Size) -> None:
+    def normalization(self) -> Normalization:
+        """What it does now: by the batch's statistics in training, else by the running ones."""
+        fixed = None if self.training else Statistics(self.running_mean, self.running_var)
+        return Normalization(self.gain, self.shift, self.eps, fixed, self.group)
+
+    def check(self, shape: tuple[int, ...] | torch.Size) -> None:
         """Refuse potentials `[N, *shape]` or `[N, C, *spatial]` that do not fit.
 
         Raises:
             ShapeError: with the expected and the given shape.
         """
-        if shape[1 : 1 + len(self.shape)] != self.shape:
+        if tuple(shape[1 : 1 + len(self.shape)]) != self.shape:
             raise ShapeError(
                 f"MPBN{self.shape} expects potentials [N, {', '.join(map(str, self.shape))}"
                 f"{', ...' if len(self.shape) == 1 else ''}], got {list(shape)}"
@@ -108,7 +114,7 @@ class MPBN(nn.Module):
         if not self.training:
             return self.normalize(u)
         mean, variance = dynamics.statistics(u, self.shape, self.group)
-        self.observe(mean.detach()[None], variance.detach()[None], u)
+        self.observe(mean.detach()[None], variance.detach()[None], tuple(u.shape))
         return dynamics.normalize(u, mean, variance, self.gain, self.shift, self.eps)
 
     def normalize(self, u: Float[Tensor, "N C *spatial"]) -> Float[Tensor, "N C *spatial"]:
@@ -121,21 +127,19 @@ class MPBN(nn.Module):
         self,
         means: Float[Tensor, "T *shape"],
         variances: Float[Tensor, "T *shape"],
-        u: Float[Tensor, "N C *spatial"],
+        potential: tuple[int, ...],
     ) -> None:
         """Update the running statistics by those of T steps (the variance unbiased, as in torch).
 
         Arguments:
             means: mean at each step.
             variances: biased variance at each step.
-            u: one step's potentials or input, for the number of samples.
+            potential: shape `(N, C, *spatial)` of one step, for the number of samples.
         """
-        samples = dynamics.sample_count(u, self.shape, self.group)
+        samples = dynamics.sample_count(potential, self.shape, self.group, means.device)
         seen = int(self.num_batches_tracked) if self.momentum is None else 0
-        unbiased = variances * (samples / (samples - 1))
-        update = dynamics.update_running
-        self.running_mean.copy_(update(self.running_mean, means, self.momentum, seen))
-        self.running_var.copy_(update(self.running_var, unbiased, self.momentum, seen))
+        running = (self.running_mean, self.running_var)
+        dynamics.update_running(running, (means, variances), self.momentum, seen, samples)
         self.num_batches_tracked += len(means)
 
     def extra_repr(self) -> str:

@@ -7,7 +7,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikefold import dynamics
-from spikefold.dynamics import Neuron, Reset, Surrogate, Tanh
+from spikefold.dynamics import (
+    Condition,
+    Currents,
+    Fired,
+    Neuron,
+    Reset,
+    Surrogate,
+    Tanh,
+    Thresholds,
+)
 from spikefold.errors import ConfigError
 from spikefold.nn._mpbn import MPBN
 
@@ -35,8 +44,7 @@ class SpikingNeuron(nn.Module):
         Raises:
             ShapeError: if a dimension is missing or of the wrong size.
         """
-        spikes, _ = self.integrate(x, None)
-        return spikes
+        return self.fire(Currents.of(x)).spikes
 
     def step(
         self, x: Float[Tensor, "N C *spatial"], state: Float[Tensor, "N C *spatial"] | None = None
@@ -50,11 +58,20 @@ class SpikingNeuron(nn.Module):
         Returns:
             spikes, and the state (membrane potential) to hand to the next step.
         """
-        spikes, state = self.integrate(x.unsqueeze(0), state)
-        return spikes[0], state
+        fired = self.fire(Currents.of(x.unsqueeze(0)), state)
+        return fired.spikes[0], fired.v
 
-    def integrate(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Spikes and last membrane potential of a sequence that starts from `state`."""
+    def fire(self, currents: Currents, state: Tensor | None = None) -> Fired:
+        """What a sequence of currents does that starts from `state`.
+
+        Arguments:
+            currents: computed or not; the kernels compute them on the way.
+            state: membrane potential before the first step; None starts at rest.
+        """
+        return dynamics.layer(currents, self.condition(), self.neuron, state)
+
+    def condition(self) -> Condition:
+        """When these neurons fire."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:
@@ -113,21 +130,19 @@ class LIF(SpikingNeuron):
         """The layer with these constants."""
         return cls(norm, **vars(neuron))
 
-    def integrate(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Spikes and last membrane potential of a sequence that starts from `state`."""
-        norm = self.norm
-        if norm is None:
-            return dynamics.lif(x, self.neuron, state)
-        norm.check(x.shape[1:])
-        gamma, beta, eps = norm.gain, norm.shift, norm.eps
-        if not norm.training:
-            mean, variance = norm.running_mean, norm.running_var
-            return dynamics.mpbn_lif(x, mean, variance, gamma, beta, eps, self.neuron, state)
-        spikes, state, means, variances = dynamics.mpbn_lif_train(
-            x, gamma, beta, eps, self.neuron, state, norm.group
-        )
-        norm.observe(means, variances, x[0])
-        return spikes, state
+    def condition(self) -> Condition:
+        """The potential, normalized if there is an MPBN, is above the threshold."""
+        return None if self.norm is None else self.norm.normalization()
+
+    def fire(self, currents: Currents, state: Tensor | None = None) -> Fired:
+        """What a sequence of currents does; in training MPBN observes its statistics."""
+        if self.norm is None:
+            return super().fire(currents, state)
+        self.norm.check(currents.shape[1:])
+        fired = super().fire(currents, state)
+        if fired.potential is not None:
+            self.norm.observe(*fired.potential, currents.shape[1:])
+        return fired
 
 
 class FoldedLIF(SpikingNeuron):
@@ -152,9 +167,9 @@ class FoldedLIF(SpikingNeuron):
         self.register_buffer("theta", theta)
         self.register_buffer("polarity", polarity)
 
-    def integrate(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Spikes and last membrane potential of a sequence that starts from `state`."""
-        return dynamics.folded_lif(x, self.theta, self.polarity, self.neuron, state)
+    def condition(self) -> Condition:
+        """The potential is past theta."""
+        return Thresholds(self.theta, self.polarity)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

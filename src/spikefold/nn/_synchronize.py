@@ -8,7 +8,9 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold import dynamics
+from spikefold.dynamics import Statistics
 from spikefold.errors import ConfigError
+from spikefold.nn._batch_norm import observe
 from spikefold.nn._mpbn import MPBN
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -44,23 +46,12 @@ class SynchronizedBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         x = input.to(dynamics.membrane_dtype(input))
-        shape = (self.num_features,)
-        mean, variance = dynamics.statistics(x, shape, self.group)
-        self._observe(mean.detach(), variance.detach(), x)
+        mean, variance = dynamics.statistics(x, (self.num_features,), self.group)
+        observed = Statistics(mean.detach(), variance.detach())
+        observe(self, observed, tuple(x.shape), self.group)
         one, zero = torch.ones_like(mean), torch.zeros_like(mean)
-        gamma, beta = (self.weight, self.bias) if self.affine else (one, zero)
-        return dynamics.normalize(x, mean, variance, gamma, beta, self.eps).to(input.dtype)
-
-    def _observe(self, mean: Tensor, variance: Tensor, x: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None:
-            return
-        assert self.num_batches_tracked is not None
-        samples = dynamics.sample_count(x, (self.num_features,), self.group)
-        seen = int(self.num_batches_tracked)
-        unbiased = variance * (samples / (samples - 1))
-        for running, observed in ((self.running_mean, mean), (self.running_var, unbiased)):
-            running.copy_(dynamics.update_running(running, observed[None], self.momentum, seen))
-        self.num_batches_tracked += 1
+        gain, shift = (self.weight, self.bias) if self.affine else (one, zero)
+        return dynamics.normalize(x, mean, variance, gain, shift, self.eps).to(input.dtype)
 
 
 def synchronize_statistics(model: ModelT, group: distributed.ProcessGroup | None = None) -> ModelT:

@@ -1,5 +1,6 @@
 """The kernels on a CPU: compiled C++ (`csrc`), which may be absent."""
 
+import importlib
 from types import ModuleType
 
 import torch
@@ -10,7 +11,7 @@ from spikefold.dynamics._surrogate import slope
 
 native: ModuleType | None
 try:
-    from spikefold.dynamics._kernels import _native as native  # type: ignore[attr-defined]
+    native = importlib.import_module("spikefold.dynamics._kernels._native")
 except ImportError:
     native = None
 

@@ -1,6 +1,5 @@
 """`fused_layer`: what `reference_layer` does, by the kernels; and when it can."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,7 +7,13 @@ from torch import Tensor
 
 from spikefold.dynamics._kernels import _operators
 from spikefold.dynamics._kernels._operators import KERNELS, Arguments
-from spikefold.dynamics._layer import Condition, Currents, Fired, Normalization, Statistics
+from spikefold.dynamics._layer import (
+    Condition,
+    Currents,
+    Fired,
+    Normalization,
+    Statistics,
+)
 from spikefold.dynamics._neuron import Neuron
 from spikefold.dynamics._norm import require_samples, sample_count
 from spikefold.dynamics._surrogate import SURROGATES, slope
@@ -69,7 +74,7 @@ class Layer(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         def run(*arguments: Any) -> tuple[Tensor, ...]:
-            kernel = KERNELS[arguments[4].device.type].backward
+            kernel = KERNELS[arguments[2].device.type].backward
             return _operators.backward(kernel, *arguments)
 
         return _operators.differentiate(run, ctx, *grads)
@@ -84,12 +89,27 @@ def _check(currents: Currents, condition: Condition, v: Tensor | None) -> None:
     parameters = () if condition is None else tuple(condition[0].shape)
     if parameters != shape[1 : 1 + len(parameters)]:
         raise ShapeError(f"parameters of shape {list(parameters)} for an input step {list(shape)}")
-    if isinstance(condition, Normalization) and condition.mean is None:
-        count = shape[0] * math.prod(shape[1 + len(parameters) :])
-        require_samples(count, shape, parameters)
-    if currents.norm is not None and currents.norm.mean is None:
-        merged = currents.input.flatten(0, 1)
-        require_samples(sample_count(merged, shape[1:2]), merged.shape, shape[1:2])
+    if isinstance(condition, Normalization) and condition.fixed is None:
+        require_samples(sample_count(shape, parameters), shape, parameters)
+    if currents.norm is not None and currents.norm.fixed is None:
+        merged = (currents.input.shape[0] * shape[0], *shape[1:])
+        require_samples(sample_count(merged, shape[1:2]), merged, shape[1:2])
+
+
+def _run(arguments: Arguments) -> tuple[Tensor, ...]:
+    if torch.compiler.is_compiling() or type(arguments.input) is not Tensor:
+        return torch.ops.spikefold.layer.default(*arguments)
+    if torch.is_grad_enabled():
+        return Layer.apply(*arguments)
+    return _operators.forward(KERNELS[arguments.input.device.type].forward, *arguments)
+
+
+def _norm(norm: Normalization) -> tuple[Any, ...]:
+    """gain, shift, mean, variance, eps of `Arguments`."""
+    return norm.gain, norm.shift, *(norm.fixed or (None, None)), norm.eps
+
+
+_NO_NORM = (None,) * 5
 
 
 def fused_layer(
@@ -104,40 +124,24 @@ def fused_layer(
         currents, condition, neuron, v: as for `reference_layer`.
     """
     _check(currents, condition, v)
-    norm: tuple[Any, ...] = (None,) * 5
-    if currents.norm is not None:
-        gain, shift, eps, mean, variance, _ = currents.norm
-        norm = (gain, shift, mean, variance, eps)
+    after = _NO_NORM if currents.norm is None else _norm(currents.norm)
+    norm: tuple[Any, ...] = _NO_NORM
     thresholds: Tensor | None = None
-    firing: tuple[Any, ...] = (None,) * 5
     if isinstance(condition, Normalization):
-        gain, shift, eps, mean, variance, _ = condition
-        firing = (gain, shift, mean, variance, eps)
+        norm = _norm(condition)
     elif condition is not None:
         theta, polarity = condition
         thresholds = theta if polarity is None else polarity * theta
-        firing = (polarity, None, None, None, None)
-    arguments = Arguments(
-        currents.input,
-        currents.steps,
-        currents.shortcut,
-        v,
-        *norm,
-        *firing,
-        thresholds,
-        neuron.decay,
-        neuron.threshold,
-        neuron.reset,
-        neuron.surrogate.name,
-        slope(neuron.surrogate),
-        neuron.detach_reset,
+        norm = (polarity, None, None, None, None)
+    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.surrogate.name)
+    tensors = (currents.input, currents.steps, currents.shortcut, v, *after, *norm, thresholds)
+    arguments = Arguments._make(
+        (*tensors, *constants, slope(neuron.surrogate), neuron.detach_reset)
     )
-    traced = torch.compiler.is_compiling() or type(currents.input) is not Tensor
-    run = torch.ops.spikefold.layer.default if traced else Layer.apply
-    spikes, last, *observed = run(*arguments)
+    spikes, last, current, potential = _run(arguments)
     return Fired(
         spikes,
         last,
-        Statistics(*observed[:2]) if arguments.observes_current else None,
-        Statistics(*observed[2:]) if arguments.observes_potential else None,
+        Statistics(*current.unbind()) if arguments.observes_current else None,
+        Statistics(*potential.unbind()) if arguments.observes_potential else None,
     )

@@ -26,11 +26,15 @@ def _lies(x: Tensor, last: bool) -> bool:
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether channels are innermost, and not just because there is nothing else."""
-    return x.ndim > 3 and not _lies(x, False) and _lies(x, True)
+    return x.ndim > 3 and not x.is_contiguous() and not _lies(x, False) and _lies(x, True)
 
 
-def empty(shape: tuple[int, ...], last: bool, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def empty(
+    shape: tuple[int, ...], last: bool, like: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
     """A dense tensor of this shape `[T, N, C, *spatial]` and format, on the device of `like`."""
+    if not last:
+        return torch.empty(shape, dtype=dtype or like.dtype, device=like.device)
     strides = (math.prod(shape[1:]), *_strides(shape[1:], last))
     return torch.empty_strided(shape, strides, dtype=dtype or like.dtype, device=like.device)
 
@@ -43,6 +47,8 @@ def arranged(x: Tensor, last: bool, steps_dense: bool = False) -> Tensor:
         last: channels last, or contiguous.
         steps_dense: whether the steps must follow each other without gaps.
     """
+    if not last and x.is_contiguous():
+        return x
     gapless = not steps_dense or x.shape[0] <= 1 or x.stride(0) == math.prod(x.shape[1:])
     if gapless and _lies(x, last):
         return x
@@ -51,16 +57,18 @@ def arranged(x: Tensor, last: bool, steps_dense: bool = False) -> Tensor:
 
 def flat(parameter: Tensor, last: bool) -> Tensor:
     """Parameters `[C]` or `[C, *spatial]` in the order of a step's elements in memory."""
-    if last and parameter.ndim > 1:
-        parameter = parameter.movedim(0, -1)
-    return parameter.contiguous()
+    return in_memory(parameter, last, 0).contiguous()
+
+
+def in_memory(parameters: Tensor, last: bool, front: int) -> Tensor:
+    """A view with the parameters in the order of memory; `front` dimensions come before them."""
+    return parameters.movedim(front, -1) if last and parameters.ndim > front + 1 else parameters
 
 
 def empty_parameters(
-    shape: tuple[int, ...], last: bool, like: Tensor, steps: int | None = None
+    front: tuple[int, ...], shape: tuple[int, ...], last: bool, like: Tensor
 ) -> Tensor:
-    """float32 of this shape (`[T, *shape]` with steps), in the order of elements in memory."""
-    front = () if steps is None else (steps,)
+    """float32 `[*front, *shape]`, the parameters in the order of a step's elements in memory."""
     if last and len(shape) > 1:
         made = like.new_empty((*front, *shape[1:], shape[0]), dtype=torch.float32)
         return made.movedim(-1, len(front))

@@ -72,8 +72,9 @@ class Arguments(NamedTuple):
         return self.eps is not None and self.mean is None
 
 
-# The arguments that get a gradient, in the order in which backward returns them.
+# The arguments that may get a gradient.
 DIFFERENTIABLE = ("input", "shortcut", "v", "current_gain", "current_shift", "gain", "shift")
+_DIFFERENTIABLE_AT = [Arguments._fields.index(name) for name in DIFFERENTIABLE]
 
 _SCHEMA = (
     "Tensor input, int steps, Tensor? shortcut, Tensor? v, "
@@ -86,38 +87,44 @@ _SCHEMA = (
 
 
 def _allocate(a: Arguments) -> tuple[Tensor, ...]:
-    """Spikes, last potential, statistics of currents and of potentials (empty if not taken)."""
+    """Spikes, last potential, means and variances of currents and of potentials.
+
+    The last two are `[2, C]` and `[2, T, *shape]`, empty where no statistics are taken.
+    """
     last = _memory.is_channels_last(a.input)
     spikes = _memory.empty(a.shape, last, a.input)
     v = _memory.empty((1, *a.shape[1:]), last, a.input, torch.float32)[0]
-    none = a.input.new_empty(0, dtype=torch.float32)
-    current = potential = (none, none)
+    current, potential = _nothing(a), _nothing(a)
     if a.observes_current:
-        current = tuple(_memory.empty_parameters(a.shape[2:3], last, v) for _ in range(2))
+        current = _memory.empty_parameters((2,), a.shape[2:3], last, v)
     if a.observes_potential:
-        potential = tuple(
-            _memory.empty_parameters(a.parameters, last, v, a.steps) for _ in range(2)
-        )
-    return spikes, v, *current, *potential
+        potential = _memory.empty_parameters((2, a.steps), a.parameters, last, v)
+    return spikes, v, current, potential
+
+
+def _nothing(a: Arguments) -> Tensor:
+    return a.input.new_empty(0, dtype=torch.float32)
 
 
 def _allocate_gradients(a: Arguments, needed: list[bool]) -> tuple[Tensor, ...]:
-    """Gradients of `DIFFERENTIABLE`; empty where not needed.
+    """Gradients of input, shortcut, v, of gain and shift `[2, C]` of the currents' norm and
+    `[2, *shape]` of the potential's; empty where not needed.
 
     Without a norm after the connection the shortcut's gradient is the input's, which always is
     there; the operator returns it once.
     """
     last = _memory.is_channels_last(a.input)
-    none = a.input.new_empty(0, dtype=torch.float32)
-    grads = [_memory.empty(tuple(a.input.shape), last, a.input)]
-    apart = needed[1] and not _shares_gradient(a)
-    grads.append(_memory.empty(a.shape, last, a.input) if apart else none)
-    like_v = (1, *a.shape[1:])
-    grads.append(_memory.empty(like_v, last, a.input, torch.float32)[0] if needed[2] else none)
-    for name, need in zip(DIFFERENTIABLE[3:], needed[3:], strict=True):
-        shape = a.shape[2:3] if name.startswith("current") else a.parameters
-        grads.append(_memory.empty_parameters(shape, last, a.input).zero_() if need else none)
-    return tuple(grads)
+    x = _memory.empty(tuple(a.input.shape), last, a.input)
+    shortcut, v, current, potential = (_nothing(a) for _ in range(4))
+    if needed[1] and not _shares_gradient(a):
+        shortcut = _memory.empty(a.shape, last, a.input)
+    if needed[2]:
+        v = _memory.empty((1, *a.shape[1:]), last, a.input, torch.float32)[0]
+    if needed[3] or needed[4]:
+        current = _memory.empty_parameters((2,), a.shape[2:3], last, a.input).zero_()
+    if needed[5] or needed[6]:
+        potential = _memory.empty_parameters((2,), a.parameters, last, a.input).zero_()
+    return x, shortcut, v, current, potential
 
 
 def _shares_gradient(a: Arguments) -> bool:
@@ -129,8 +136,8 @@ def _neuron(a: Arguments) -> Neuron:
     return Neuron(a.decay, a.threshold, a.reset, surrogate, a.detach_reset)  # type: ignore[arg-type]
 
 
-def _problem(a: Arguments, observed: tuple[Tensor, ...]) -> Problem:
-    """The kernel's view of the arguments; `observed`: where batch statistics are."""
+def _problem(a: Arguments, current: Tensor, potential: Tensor) -> Problem:
+    """The kernel's view of the arguments and of the batch statistics, `[2, ...]` each."""
     last = _memory.is_channels_last(a.input)
     x = _memory.arranged(a.input, last)
     shortcut = None if a.shortcut is None else _memory.arranged(a.shortcut, last)
@@ -139,22 +146,17 @@ def _problem(a: Arguments, observed: tuple[Tensor, ...]) -> Problem:
     def parameter(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else _memory.flat(tensor, last)
 
-    current = None
+    current_norm = None
     if a.current_eps is not None:
-        mean, variance = observed[:2] if a.observes_current else (a.current_mean, a.current_variance)
-        current = Norm(
-            *map(parameter, (a.current_gain, a.current_shift, mean, variance)),
-            a.current_eps,
-            a.observes_current,
-        )
-    mean, variance = a.mean, a.variance
-    if a.observes_potential:  # they were made in the order of memory
-        mean, variance = (t.movedim(1, -1) if last else t for t in observed[2:])
-    else:
-        mean, variance = parameter(mean), parameter(variance)
-    potential = Norm(
-        parameter(a.gain), parameter(a.shift), mean, variance, a.eps or 0.0, a.observes_potential
-    )
+        fixed = (parameter(a.current_mean), parameter(a.current_variance))
+        mean, variance = current.unbind() if a.observes_current else fixed
+        gain, shift = parameter(a.current_gain), parameter(a.current_shift)
+        current_norm = Norm(gain, shift, mean, variance, a.current_eps, a.observes_current)
+    gain, shift = parameter(a.gain), parameter(a.shift)
+    mean, variance = parameter(a.mean), parameter(a.variance)
+    if a.observes_potential:
+        mean, variance = _memory.in_memory(potential, last, 2).unbind()
+    norm = Norm(gain, shift, mean, variance, a.eps or 0.0, a.observes_potential)
     return Problem(
         steps=a.steps,
         rows=rows,
@@ -163,8 +165,8 @@ def _problem(a: Arguments, observed: tuple[Tensor, ...]) -> Problem:
         input_step=rows * groups * inner if a.steps == 1 else _step(x),
         shortcut_step=0 if shortcut is None else shortcut.stride(0),
         neuron=_neuron(a),
-        current=current,
-        potential=potential,
+        current=current_norm,
+        potential=norm,
         thresholds=parameter(a.thresholds),
         input=x,
         shortcut=shortcut,
@@ -184,10 +186,10 @@ def forward(run: Callable[[Problem], None], *arguments: Any) -> tuple[Tensor, ..
         arguments: those of `Arguments`.
     """
     a = Arguments(*arguments)
-    spikes, v, *observed = outputs = _allocate(a)
-    problem = _problem(a, tuple(observed))
-    problem.spikes, problem.v_last = spikes, v
+    spikes, v, current, potential = outputs = _allocate(a)
     if spikes.numel():
+        problem = _problem(a, current, potential)
+        problem.spikes, problem.v_last = spikes, v
         run(problem)
     return outputs
 
@@ -196,52 +198,50 @@ def backward(
     run: Callable[[Problem], None],
     grad_spikes: Tensor | None,
     grad_v: Tensor | None,
-    observed: list[Tensor],
+    current: Tensor,
+    potential: Tensor,
     needed: list[bool],
     *arguments: Any,
 ) -> tuple[Tensor, ...]:
-    """Gradients of `DIFFERENTIABLE`, empty where not needed.
+    """Gradients; see `_allocate_gradients`.
 
     Arguments:
         run: the device's kernel.
         grad_spikes, grad_v: gradients of spikes and last potential; None is zero.
-        observed: the four statistics that forward returned.
-        needed: which gradients.
+        current, potential: the statistics that forward returned.
+        needed: which of `DIFFERENTIABLE` need a gradient.
         arguments: those of `Arguments`.
     """
     a = Arguments(*arguments)
-    last = _memory.is_channels_last(a.input)
     grads = _allocate_gradients(a, needed)
-    problem = _problem(a, tuple(observed))
+    if not grads[0].numel():
+        return grads
+    last = _memory.is_channels_last(a.input)
+    problem = _problem(a, current, potential)
     if grad_spikes is not None:
         grad_spikes = grad_spikes.to(a.input.dtype)
         problem.grad_spikes = _memory.arranged(grad_spikes, last, steps_dense=True)
     if grad_v is not None:
         problem.grad_v_last = _memory.arranged(grad_v[None], last)[0]
-    problem.grad_input = grads[0]
-    problem.grad_shortcut = grads[1] if grads[1].numel() else None
-    problem.grad_v = grads[2] if grads[2].numel() else None
-
-    def in_memory(grad: Tensor) -> Tensor | None:
-        if not grad.numel():
-            return None
-        return grad.movedim(0, -1) if last and grad.ndim > 1 else grad
-
-    if problem.current is not None:
-        problem.current.grad_gain, problem.current.grad_shift = map(in_memory, grads[3:5])
-    problem.potential.grad_gain, problem.potential.grad_shift = map(in_memory, grads[5:])
-    if grads[0].numel():
-        run(problem)
+    problem.grad_input, shortcut, v, of_current, of_potential = grads
+    problem.grad_shortcut = shortcut if shortcut.numel() else None
+    problem.grad_v = v if v.numel() else None
+    if of_current.numel() and problem.current is not None:
+        problem.current.grad_gain, problem.current.grad_shift = of_current.unbind()
+    if of_potential.numel():
+        in_memory = _memory.in_memory(of_potential, last, 1)
+        problem.potential.grad_gain, problem.potential.grad_shift = in_memory.unbind()
+    run(problem)
     return grads
 
 
 # ------------------------------------------------------------------ registration
 
 _library = torch.library.Library("spikefold", "DEF")
-_library.define(f"layer({_SCHEMA}) -> ({', '.join(['Tensor'] * 6)})")
+_library.define(f"layer({_SCHEMA}) -> ({', '.join(['Tensor'] * 4)})")
 _library.define(
-    "layer_backward(Tensor? grad_spikes, Tensor? grad_v, Tensor[] observed, bool[] needed, "
-    f"{_SCHEMA}) -> ({', '.join(['Tensor'] * 7)})"
+    "layer_backward(Tensor? grad_spikes, Tensor? grad_v, Tensor current, Tensor potential, "
+    f"bool[] needed, {_SCHEMA}) -> ({', '.join(['Tensor'] * 5)})"
 )
 
 KERNELS = {"cpu": _cpu, "cuda": _triton}
@@ -265,7 +265,8 @@ def _fake(*arguments: Any) -> tuple[Tensor, ...]:
 def _fake_backward(
     grad_spikes: Tensor | None,
     grad_v: Tensor | None,
-    observed: list[Tensor],
+    current: Tensor,
+    potential: Tensor,
     needed: list[bool],
     *arguments: Any,
 ) -> tuple[Tensor, ...]:
@@ -274,11 +275,9 @@ def _fake_backward(
 
 def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Keep for backward the inputs and the statistics; not the spikes, which are recomputed."""
-    a = Arguments(*inputs)
-    tensors = {name: value for name, value in a._asdict().items() if isinstance(value, Tensor)}
-    ctx.save_for_backward(*tensors.values(), *output[2:])
-    ctx.names = list(tensors)
-    ctx.arguments = a._replace(**dict.fromkeys(tensors))
+    ctx.at = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
+    ctx.save_for_backward(*(inputs[i] for i in ctx.at), *output[2:])
+    ctx.plain = [None if isinstance(value, Tensor) else value for value in inputs]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[2:])
 
@@ -293,20 +292,25 @@ def differentiate(
         ctx: what `save` filled.
         grads: of the outputs.
     """
-    tensors = list(ctx.saved_tensors)
-    saved = dict(zip(ctx.names, tensors, strict=False))
-    a: Arguments = ctx.arguments._replace(**saved)
-    needs = dict(zip(Arguments._fields, ctx.needs_input_grad, strict=True))
-    needed = [needs[name] for name in DIFFERENTIABLE]
+    found: list[Tensor | None] = [None] * len(ctx.plain)
     if grads[0] is None and grads[1] is None:
-        return (None,) * len(Arguments._fields)
-    found = backward(grads[0], grads[1], tensors[len(saved) :], needed, *a)
-    by_name = {
-        name: grad for name, grad, need in zip(DIFFERENTIABLE, found, needed, strict=True) if need
-    }
-    if needs["shortcut"] and _shares_gradient(a):
-        by_name["shortcut"] = found[0]
-    return tuple(by_name.get(name) for name in Arguments._fields)
+        return tuple(found)
+    *tensors, current, potential = ctx.saved_tensors
+    inputs = list(ctx.plain)
+    for i, tensor in zip(ctx.at, tensors, strict=True):
+        inputs[i] = tensor
+    needed = [ctx.needs_input_grad[i] for i in _DIFFERENTIABLE_AT]
+    x, shortcut, v, of_current, of_potential = backward(
+        grads[0], grads[1], current, potential, needed, *inputs
+    )
+    if _shares_gradient(Arguments(*inputs)):
+        shortcut = x
+    none = (None, None)
+    by_position = (x, shortcut, v, *(of_current if of_current.numel() else none))
+    by_position = (*by_position, *(of_potential if of_potential.numel() else none))
+    for i, need, grad in zip(_DIFFERENTIABLE_AT, needed, by_position, strict=True):
+        found[i] = grad if need else None
+    return tuple(found)
 
 
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

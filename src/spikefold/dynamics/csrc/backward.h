@@ -89,14 +89,13 @@ struct ThroughNorm {
     bool batch;
     Lanes mean_grad, mean_product;
 
-    ThroughNorm(const Affine& n, bool of_batch, const TwoSums& sums, int64_t samples) : norm(n), batch(of_batch) {
-        float g[LANES], p[LANES];
-        for (int l = 0; l < LANES; ++l) {
+    ThroughNorm(const Affine& n, bool of_batch, const Tile& tile, const TwoSums& sums, int64_t samples)
+        : norm(n), batch(of_batch) {
+        mean_grad = lanes(tile, [&](int64_t l) { return float(sums.sum.lane[l] / double(samples)); });
+        mean_product = lanes(tile, [&](int64_t l) {
             double variance = n.deviation[l] * n.deviation[l];
-            g[l] = float(sums.sum.lane[l] / double(samples));
-            p[l] = float(sums.product.lane[l] / (variance * double(samples)));
-        }
-        mean_grad = Lanes(g), mean_product = Lanes(p);
+            return float(sums.product.lane[l] / (variance * double(samples)));
+        });
     }
 
     Vector operator()(int k, Vector grad, Vector a) const {
@@ -137,13 +136,13 @@ void through_current(const Layer& layer, const Shape& shape, const Affine& curre
     }
     sums.join(shape.tile.columns);
     write_gradients(layer.current, current, shape.tile, sums);
-    ThroughNorm through(current, layer.current.batch, sums, samples_of(shape) * steps);
+    ThroughNorm through(current, layer.current.batch, shape.tile, sums, samples_of(shape) * steps);
     for (int64_t t = 0; t < steps; ++t) {
         Reader<X> read(shape, layer.input, t * layer.input_step);
         Writer<X> write(shape, layer.grad_input, t * elements);
         shape.segments([&](int64_t first, int64_t n) {
             const float *y = read(first, n), *grad = grads + t * size + first;
-            float* to = write.target(first);
+            float* to = write.target(first, n);
             blocks(n, [&](int64_t i, auto) {
                 for (int k = 0; k < PARTS; ++k) {
                     int64_t at = i + k * WIDTH;
@@ -181,12 +180,12 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
         TwoSums sums = through_step_of<X>(layer)(layer, shape, norm, threshold, t, u, held);
         sums.join(tile.columns);
         write_gradients(layer.potential, norm, tile, sums);
-        ThroughNorm through(norm, layer.potential.batch, sums, samples_of(shape));
+        ThroughNorm through(norm, layer.potential.batch, tile, sums, samples_of(shape));
         float* kept = held.potentials + (constant ? layer.steps - 1 : t) * size;
         const bool add = constant && t + 1 < layer.steps, direct = !normed && !constant;
         Writer<X> write(shape, direct ? layer.grad_input : layer.grad_shortcut, t * elements);
         shape.segments([&](int64_t first, int64_t n) {
-            float* to = write.target(first);
+            float* to = write.target(first, n);
             blocks(n, [&](int64_t i, auto) {
                 for (int k = 0; k < PARTS; ++k) {
                     int64_t at = first + i + k * WIDTH;

@@ -117,7 +117,7 @@ void forward(const Layer& layer, const Tile& tile, float* v) {
         Affine norm(layer.potential, tile, t, layer.groups);
         Writer<X> write(shape, layer.spikes, t * elements);
         shape.segments([&](int64_t first, int64_t n) {
-            float* spikes = write.target(first);
+            float* spikes = write.target(first, n);
             blocks(n, [&](int64_t i, auto) {
                 for (int k = 0; k < PARTS; ++k) {
                     float* at = v + first + i + k * WIDTH;

@@ -71,6 +71,14 @@ struct Shape {
 
     int64_t place(int64_t i) const { return i / piece * tile.stride + i % piece; }
 
+    // The pieces of a tile lie far apart, each too short for the processor to see where it goes on.
+    template <bool Write, typename X>
+    void prefetch(const X* base, int64_t first, int64_t n) const {
+        if (first + n > count) return;
+        const char* from = reinterpret_cast<const char*>(base + place(first));
+        for (int64_t byte = 0; byte < n * int64_t(sizeof(X)); byte += 64) __builtin_prefetch(from + byte, Write);
+    }
+
     // `f(i, n, place)`: the part of every piece that lies in elements first to first + count.
     template <typename F>
     void pieces(int64_t first, int64_t count, F f) const {
@@ -97,7 +105,10 @@ struct Reader {
     const float* operator()(int64_t first, int64_t n) {
         if (!base) return buffer;
         if constexpr (sizeof(X) == 4)
-            if (shape.direct) return base + shape.place(first);
+            if (shape.direct) {
+                shape.template prefetch<false>(base, first + n, n);
+                return base + shape.place(first);
+            }
         if (shape.tile.columns && shape.tile.width == LANES) {
             const X* row = base + first / LANES * shape.tile.stride;
             for (int64_t i = 0; i < n; i += LANES, row += shape.tile.stride)
@@ -123,9 +134,12 @@ struct Writer {
         if (base) base += step + s.tile.offset;
     }
 
-    float* target(int64_t first) {
+    float* target(int64_t first, int64_t n) {
         if constexpr (sizeof(X) == 4)
-            if (base && shape.direct) return base + shape.place(first);
+            if (base && shape.direct) {
+                shape.template prefetch<true>(base, first + n, n);
+                return base + shape.place(first);
+            }
         return buffer;
     }
 
@@ -148,16 +162,28 @@ struct Sums {
         for (int k = 0; k < PARTS; ++k)
             for (int l = 0; l < WIDTH; ++l) lane[k * WIDTH + l] += double(partial.part[k][l]);
     }
-    // columns: a sum for each lane; else they are one sum
+    // columns: a sum for each lane; else one sum, in the first
     void join(bool columns) {
         if (columns) return;
-        double total = 0;
-        for (double x : lane) total += x;
-        for (double& x : lane) x = total;
+        for (int half = LANES / 2; half; half /= 2)
+            for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
     }
 };
 
-// The parameters of a norm for the groups of a tile; not columns: one group, the same in all lanes.
+// A value for each lane: of its group in columns, else of the tile's only group.
+template <typename F>
+void for_lanes(const Tile& tile, F f) {
+    for (int64_t l = 0; l < (tile.columns ? LANES : 1); ++l) f(l, tile.group + smaller(l, tile.width - 1));
+}
+template <typename F>
+Lanes lanes(const Tile& tile, F f) {
+    if (!tile.columns) return Lanes(f(0));
+    float value[LANES];
+    for (int64_t l = 0; l < LANES; ++l) value[l] = f(l);
+    return Lanes(value);
+}
+
+// The parameters of a norm for the groups of a tile.
 struct Affine {
     Lanes mean, scale, shift;
     double deviation[LANES];  // sqrt(variance + eps), or 1
@@ -166,23 +192,24 @@ struct Affine {
         float m[LANES], g[LANES], b[LANES];
         const float *means = pointer<float>(norm.mean), *variances = pointer<float>(norm.variance);
         const float *gains = pointer<float>(norm.gain), *shifts = pointer<float>(norm.shift);
-        for (int64_t l = 0; l < LANES; ++l) {
-            int64_t group = tile.group + (tile.columns ? smaller(l, tile.width - 1) : 0);
+        for_lanes(tile, [&](int64_t l, int64_t group) {
             int64_t at = norm.batch ? step * groups + group : group;
             float spread = variances ? __builtin_sqrtf(variances[at] + norm.eps) : 1.f;
             m[l] = means ? means[at] : 0.f;
             g[l] = (gains ? gains[group] : 1.f) / spread;
             b[l] = shifts ? shifts[group] : 0.f;
             deviation[l] = variances ? __builtin_sqrt(double(variances[at]) + double(norm.eps)) : 1.0;
-        }
-        mean = Lanes(m), scale = Lanes(g), shift = Lanes(b);
+        });
+        mean = lanes(tile, [&](int64_t l) { return m[l]; });
+        scale = lanes(tile, [&](int64_t l) { return g[l]; });
+        shift = lanes(tile, [&](int64_t l) { return b[l]; });
     }
 
     Vector centered(int k, Vector a) const { return a - mean.part[k]; }
     Vector operator()(int k, Vector a) const { return centered(k, a) * scale.part[k] + shift.part[k]; }
 };
 
-// Writes something of each group of a tile.
+// Each group of a tile once.
 template <typename F>
 void for_groups(const Tile& tile, F f) {
     for (int64_t l = 0; l < (tile.columns ? tile.width : 1); ++l) f(l, tile.group + l);
@@ -192,12 +219,11 @@ void for_groups(const Tile& tile, F f) {
 template <typename F>
 void write_statistics(const Norm& norm, const Shape& shape, int64_t step, int64_t groups, int64_t samples, Sums sum,
                       F squares) {
-    bool columns = shape.tile.columns;
     float mean[LANES];
-    sum.join(columns);
-    for (int l = 0; l < LANES; ++l) mean[l] = float(sum.lane[l] / double(samples));
-    Sums square = squares(Lanes(mean));
-    square.join(columns);
+    sum.join(shape.tile.columns);
+    for_lanes(shape.tile, [&](int64_t l, int64_t) { mean[l] = float(sum.lane[l] / double(samples)); });
+    Sums square = squares(lanes(shape.tile, [&](int64_t l) { return mean[l]; }));
+    square.join(shape.tile.columns);
     for_groups(shape.tile, [&](int64_t l, int64_t group) {
         double error = sum.lane[l] / double(samples) - double(mean[l]);  // of the rounded mean
         double variance = square.lane[l] / double(samples) - error * error;
@@ -207,11 +233,11 @@ void write_statistics(const Norm& norm, const Shape& shape, int64_t step, int64_
 }
 
 inline Lanes thresholds(const Layer& layer, const Tile& tile) {
-    if (!layer.thresholds) return Lanes(layer.threshold);
     float threshold[LANES];
-    for (int64_t l = 0; l < LANES; ++l)
-        threshold[l] = pointer<float>(layer.thresholds)[tile.group + (tile.columns ? smaller(l, tile.width - 1) : 0)];
-    return Lanes(threshold);
+    for_lanes(tile, [&](int64_t l, int64_t group) {
+        threshold[l] = layer.thresholds ? pointer<float>(layer.thresholds)[group] : layer.threshold;
+    });
+    return lanes(tile, [&](int64_t l) { return threshold[l]; });
 }
 
 inline int64_t samples_of(const Shape& shape) { return shape.tile.columns ? shape.tile.rows : shape.count; }
