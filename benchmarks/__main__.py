@@ -41,12 +41,13 @@ class Options:
 def measure(suite: Suite, options: Options, path: Path) -> None:
     """Run a suite; what is done is written after each contest."""
     contests = plan(suite, threads(options), options.device, options.quick)
+    environment = record.environment(options.device)
     done: list[dict] = []
     with tqdm(contests, file=sys.stderr, desc=suite) as progress:
         for contest in progress:
             progress.set_postfix_str(contest.title())
             done.append(runner.run(contest))
-            entry = {"environment": record.environment(options.device), "contests": done}
+            entry = {"environment": environment, "contests": done}
             record.save(path, {**record.load(path), suite: entry})
 
 
@@ -62,7 +63,7 @@ def main() -> int:
     """Measure and report."""
     # The peers' warnings (no Triton on a CPU, deprecated calls of their own) are not the user's.
     warnings.filterwarnings("ignore", module="spikingjelly|snntorch|norse|torch")
-    options = tyro.cli(Options, description=Options.__doc__)
+    options = tyro.cli(Options, description="Measure spikefold against its peers.")
     name = "quick" if options.quick else "benchmark"
     path = options.out / f"{name}-{options.device}.json"
     suites = get_args(Suite) if options.suite == "all" else (options.suite,)

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from benchmarks.contestant import DECAY, THRESHOLD, Check
 
 TIE = 1e-4  # a potential so close to the threshold may be decided either way, > or >=
-GRADIENT_TOLERANCE = 1e-3  # of the norm of the difference, relative
+# Of the difference's norm, relative. Rounding is 1e-6 of it; a potential that rounding pushes over
+# the edge of a surrogate's window counts for more.
+GRADIENT_TOLERANCE = 1e-2
 
 Soft = Callable[[Tensor], Tensor]
 

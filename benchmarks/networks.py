@@ -5,21 +5,21 @@ nobody computes a first convolution once and shows it T times.
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from spikingjelly.activation_based import functional, layer
-from spikingjelly.activation_based.neuron import MPBNLIFNode
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import spikefold as sf
+from benchmarks import formula
+from benchmarks.check import check_inference, check_training, watching
 from benchmarks.contestant import SEED, Check, Contestant, Contestants, generator, randomize
-from benchmarks.formula import Definition, wrong_spikes
+from benchmarks.formula import Definition
 from benchmarks.neurons import jelly_node
 
 CLASSES = 10
@@ -81,20 +81,15 @@ def jelly_neuron(lif: sf.LIF) -> nn.Module:
 def jelly_folded(network: nn.Module) -> Jelly:
     """SpikingJelly's network after its own fold, at the defaults of that."""
     folded = jelly(network)
-    for module in nodes(folded):
-        module.re_parameterize_v_threshold()
+    for unit in units(folded):
+        unit.node.re_parameterize_v_threshold()
     return folded.eval()
 
 
-def nodes(network: nn.Module) -> list[nn.Module]:
-    """The neurons of either library, in order."""
-    kinds = sf.LIF | sf.FoldedLIF | MPBNLIFNode
+def units(network: nn.Module) -> list[nn.Module]:
+    """The layers of neurons of either library, in the order in which they fire."""
+    kinds = sf.SpikingLayer | JellyLayer
     return [module for module in network.modules() if isinstance(module, kinds)]
-
-
-def norms(network: nn.Module) -> list[nn.Module | None]:
-    """What normalizes the potential of each neuron, in order."""
-    return [getattr(node, "vbn", None) or getattr(node, "norm", None) for node in nodes(network)]
 
 
 def trained(width: float, device: torch.device, norm: str = "mpbn") -> nn.Module:
@@ -115,43 +110,6 @@ def random_frames(steps: int, batch: int, device: torch.device) -> Tensor:
     return torch.rand(steps, batch, 3, 32, 32, generator=generator()).to(device)
 
 
-class Call(NamedTuple):
-    """One call of a module."""
-
-    module: nn.Module
-    x: Tensor
-    y: Tensor
-
-
-@contextmanager
-def watching(modules: list[nn.Module]) -> Iterator[list[Call]]:
-    """The calls of the modules, in order."""
-    calls: list[Call] = []
-
-    def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.append(Call(module, inputs[0].detach(), output.detach()))
-
-    handles = [module.register_forward_hook(see) for module in modules]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@torch.no_grad()
-def check_spikes(network: nn.Module, frames: Tensor, definitions: list[Definition]) -> Check:
-    """Every layer's spikes against the straight formula, on the currents that it received."""
-    with watching(nodes(network)) as calls:
-        network(frames)
-    wrong = sum(
-        wrong_spikes(call.x, call.y, definition)
-        for call, definition in zip(calls, definitions, strict=True)
-    )
-    count = sum(call.y.numel() for call in calls)
-    return Check(wrong == 0, f"{wrong} of {count} spikes in {len(calls)} layers wrong")
-
-
 def training(size: dict[str, Any], device: torch.device) -> Contestants:
     """Whole training steps: forward, cross entropy, backward, SGD.
 
@@ -163,24 +121,38 @@ def training(size: dict[str, Any], device: torch.device) -> Contestants:
     network = cache(lambda: trained(size["width"], device).train())
 
     def ours() -> Contestant:
-        return step(copy.deepcopy(network()), frames)
+        return step(copy.deepcopy(network()), network(), Definition(), frames)
+
+    def theirs() -> Contestant:
+        definition = Definition(carries_normalized=True, soft=formula.sigmoid)
+        return step(jelly(network()), network(), definition, frames)
 
     return {
         "spikefold": ours,
         **({"spikefold, reference": lambda: on_reference(ours())} if HAS_BACKENDS else {}),
-        "SpikingJelly": lambda: step(jelly(network()), frames, carries_normalized=True),
+        "SpikingJelly": theirs,
         "convolutions": lambda: convolutions(network(), frames),
     }
 
 
-def step(network: nn.Module, frames: Tensor, carries_normalized: bool = False) -> Contestant:
-    """One training step of a network."""
-    parameters = tuple(network.parameters())
+def step(made: nn.Module, network: nn.Module, definition: Definition, frames: Tensor) -> Contestant:
+    """One training step.
+
+    Arguments:
+        made: the network to train.
+        network: spikefold's with the same weights, which stays as it is.
+        definition: of the neurons in `made`.
+        frames: the batch.
+    """
+    parameters = tuple(made.parameters())
     optimizer = torch.optim.SGD(parameters, LEARNING_RATE, momentum=0.9)
     labels = torch.arange(frames.shape[1], device=frames.device) % CLASSES
 
+    def loss_of(module: nn.Module, dtype: torch.dtype) -> Tensor:
+        return cross_entropy(module(frames.to(dtype)), labels)
+
     def loss() -> Tensor:
-        return cross_entropy(network(frames), labels)
+        return loss_of(made, frames.dtype)
 
     def run() -> None:
         optimizer.zero_grad()
@@ -188,10 +160,9 @@ def step(network: nn.Module, frames: Tensor, carries_normalized: bool = False) -
         optimizer.step()
 
     def check() -> Check:
-        definitions = [Definition(norm, True, carries_normalized) for norm in norms(network)]
-        return check_spikes(network, frames, definitions)
+        return check_training(made, units(made), network, definition, loss_of)
 
-    return Contestant(run, check, loss, (frames, *parameters, *network.buffers()))
+    return Contestant(run, check, loss, (frames, labels, *parameters, *made.buffers()))
 
 
 def on_reference(contestant: Contestant) -> Contestant:
@@ -250,26 +221,27 @@ def inference(size: dict[str, Any], device: torch.device) -> Contestants:
 
     def plain() -> Contestant:
         made = trained(size["width"], device, norm="none").eval()
-        return logits(made, frames, [Definition()] * len(nodes(made)))
-
-    def normalized(made: nn.Module) -> Contestant:
-        # All are folded from one network: its running statistics are everyone's definition.
-        definitions = [Definition(norm, batch_statistics=False) for norm in norms(network())]
-        return logits(made, frames, definitions)
+        return logits(made, made, frames)
 
     return {
         "without MPBN": plain,
-        "folded": lambda: normalized(sf.fold(network())),
-        "MPBN, not folded": lambda: normalized(network()),
-        "SpikingJelly, folded": lambda: normalized(jelly_folded(network())),
+        "folded": lambda: logits(sf.fold(network()), network(), frames),
+        "MPBN, not folded": lambda: logits(network(), network(), frames),
+        "SpikingJelly, folded": lambda: logits(jelly_folded(network()), network(), frames),
     }
 
 
-def logits(network: nn.Module, frames: Tensor, definitions: list[Definition]) -> Contestant:
-    """One forward pass of a network in evaluation."""
+def logits(made: nn.Module, network: nn.Module, frames: Tensor) -> Contestant:
+    """One forward pass in evaluation.
+
+    Arguments:
+        made: the network to run.
+        network: the one it was folded from, whose running statistics define what it should do.
+        frames: the batch.
+    """
 
     @torch.inference_mode()
     def run() -> Tensor:
-        return network(frames)
+        return made(frames)
 
-    return Contestant(run, lambda: check_spikes(network, frames, definitions))
+    return Contestant(run, lambda: check_inference(made, units(made), network, frames))

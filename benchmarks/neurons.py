@@ -163,8 +163,9 @@ def contestants(shape: list[int], device: torch.device) -> Contestants:
     def batch_norm() -> Contestant:
         x, grad = tensors()
         norm = nn.BatchNorm2d(shape[2]).to(device)
+        leaves = [x, norm.weight, norm.bias]
         return Contestant(
-            lambda: backward(norm(x.flatten(0, 1)).unflatten(0, shape[:2]), grad, [x, norm.weight])
+            lambda: backward(norm(x.flatten(0, 1)).unflatten(0, shape[:2]), grad, leaves)
         )
 
     def copies() -> Contestant:

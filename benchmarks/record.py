@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+import spikefold as sf
 from benchmarks.contestant import SEED
 
 PACKAGES = ("spikefold", "spikingjelly", "snntorch", "norse", "torch", "numpy")
@@ -24,12 +25,26 @@ def environment(device: str) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "system": platform.system(),
+        "neurons": neurons(device),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
         "commit": commit(),
         "seed": SEED,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def neurons(device: str) -> str:
+    """Which implementation spikefold runs here: "fused" or, without kernels, "reference"."""
+    if not hasattr(sf, "backend"):
+        return "reference"
+    lif = sf.LIF(norm=sf.MPBN(1)).to(device)
+    try:
+        with sf.backend("fused"):
+            lif(torch.zeros(1, 2, 1, 2, 2, device=device))
+    except sf.ConfigError:
+        return "reference"
+    return "fused"
 
 
 def processor() -> str:

@@ -31,15 +31,19 @@ def plan(suite: Suite, threads: list[int], device: str, quick: bool) -> list[Con
         "neuron": _neuron, "step": _step, "inference": _inference, "memory": _memory,
         "scaling": _scaling,
     }[suite](threads, device)  # fmt: skip
-    return [c.quick() for c in contests[:1]] if quick else contests
+    if not quick:
+        return contests
+    return [contest.quick() for contest in contests[: 2 if suite == "scaling" else 1]]
 
 
 def _neuron(threads: list[int], device: str) -> list[Contest]:
+    largest = SHAPES[-1]
     return [
-        Contest("neuron", {"shape": shape}, count, device, measure=_first(count, threads))
+        Contest("neuron", {"shape": shape}, count, device,
+                measure=_first(count, threads) if shape == largest else "time")
         for count in threads
         for shape in SHAPES
-    ]
+    ]  # fmt: skip
 
 
 def _step(threads: list[int], device: str) -> list[Contest]:

@@ -39,9 +39,7 @@ def in_turns(
     gc.collect()
     gc.disable()
     try:
-        while rounds < ROUNDS[0] or (
-            rounds < ROUNDS[1] and time.perf_counter() - start < seconds
-        ):
+        while rounds < ROUNDS[0] or (rounds < ROUNDS[1] and time.perf_counter() - start < seconds):
             for name in names if rounds % 2 == 0 else reversed(names):
                 times[name].append(clock(runs[name], calls[name]))
             rounds += 1

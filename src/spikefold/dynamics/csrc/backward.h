@@ -6,25 +6,17 @@ struct Held {
     Held(float* scratch, int64_t size) : grad_v(scratch), grad_h(scratch + size), potentials(scratch + 2 * size) {}
 };
 
-template <typename X>
-void recompute(const Layer& layer, const Shape& shape, const Affine& current, const Lanes& threshold, Held& held,
-               int64_t size) {
-    float* v = held.grad_v;  // not in use yet
-    begin(layer, shape, v);
-    for (int64_t t = 0; t < layer.steps; ++t) {
-        float* u = held.potentials + t * size;
-        charge<X>(layer, shape, current, t, v, u);
-        if (t + 1 == layer.steps) return;
-        Affine norm(layer.potential, shape.tile, t, layer.groups);
-        blocks(shape.count, [&](int64_t i, auto) {
-            for (int k = 0; k < PARTS; ++k) {
-                Vector potential = load(u + i + k * WIDTH);
-                Vector spike = select(norm(k, potential) > threshold.part[k], fill(1.f), fill(0.f));
-                store(v + i + k * WIDTH, reset(layer, potential, spike));
-            }
-        });
-    }
-}
+// Keeps the potentials before firing.
+struct Keep {
+    float* potentials;
+    int64_t size;
+    float* to = nullptr;
+
+    void begin(int64_t t, int64_t first, int64_t) { to = potentials + t * size + first; }
+    void operator()(int64_t i, int k, Vector u, Vector) { store(to + i + k * WIDTH, u); }
+    void end(int64_t, int64_t) {}
+    void last(const float*, int64_t, int64_t) {}
+};
 
 struct TwoSums {
     Sums sum, product;  // of gradients, and of gradients times the centered value
@@ -89,13 +81,17 @@ struct ThroughNorm {
     bool batch;
     Lanes mean_grad, mean_product;
 
-    ThroughNorm(const Affine& n, bool of_batch, const Tile& tile, const TwoSums& sums, int64_t samples)
-        : norm(n), batch(of_batch) {
-        mean_grad = lanes(tile, [&](int64_t l) { return float(sums.sum.lane[l] / double(samples)); });
-        mean_product = lanes(tile, [&](int64_t l) {
-            double variance = n.deviation[l] * n.deviation[l];
-            return float(sums.product.lane[l] / (variance * double(samples)));
+    ThroughNorm(const Affine& n, const Norm& of, const Layer& layer, const Tile& tile, int64_t step, const TwoSums& sums,
+                int64_t samples)
+        : norm(n), batch(of.batch) {
+        if (!batch) return;
+        float grad[LANES], product[LANES];
+        for_lanes(tile, [&](int64_t l, int64_t group) {
+            grad[l] = float(sums.sum.lane[l] / double(samples));
+            product[l] = float(sums.product.lane[l] / (spread_of(of, step, group, layer.groups) * double(samples)));
         });
+        mean_grad = lanes(tile, [&](int64_t l) { return grad[l]; });
+        mean_product = lanes(tile, [&](int64_t l) { return product[l]; });
     }
 
     Vector operator()(int k, Vector grad, Vector a) const {
@@ -104,11 +100,13 @@ struct ThroughNorm {
     }
 };
 
-inline void write_gradients(const Norm& norm, const Affine& affine, const Tile& tile, const TwoSums& sums) {
+// Added up over the steps.
+inline void write_gradients(const Norm& norm, const Layer& layer, const Tile& tile, int64_t step, const TwoSums& sums) {
+    if (!norm.grad_gain) return;
     for_groups(tile, [&](int64_t l, int64_t group) {
-        // over all steps
-        if (norm.grad_gain) pointer<float>(norm.grad_gain)[group] += float(sums.product.lane[l] / affine.deviation[l]);
-        if (norm.grad_shift) pointer<float>(norm.grad_shift)[group] += float(sums.sum.lane[l]);
+        double deviation = __builtin_sqrt(spread_of(norm, step, group, layer.groups));
+        pointer<float>(norm.grad_gain)[group] += float(sums.product.lane[l] / deviation);
+        pointer<float>(norm.grad_shift)[group] += float(sums.sum.lane[l]);
     });
 }
 
@@ -135,8 +133,8 @@ void through_current(const Layer& layer, const Shape& shape, const Affine& curre
         });
     }
     sums.join(shape.tile.columns);
-    write_gradients(layer.current, current, shape.tile, sums);
-    ThroughNorm through(current, layer.current.batch, shape.tile, sums, samples_of(shape) * steps);
+    write_gradients(layer.current, layer, shape.tile, 0, sums);
+    ThroughNorm through(current, layer.current, layer, shape.tile, 0, sums, samples_of(shape) * steps);
     for (int64_t t = 0; t < steps; ++t) {
         Reader<X> read(shape, layer.input, t * layer.input_step);
         Writer<X> write(shape, layer.grad_input, t * elements);
@@ -162,7 +160,8 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
     Held held(scratch, size);
     Affine current(layer.current, tile, 0, layer.groups);
     Lanes threshold = thresholds(layer, tile);
-    recompute<X>(layer, shape, current, threshold, held, size);
+    Keep keep{held.potentials, size};
+    walk<X>(layer, shape, current, threshold, keep);
 
     for (int64_t i = 0; i < size; ++i) held.grad_v[i] = 0.f;
     if (layer.grad_v_last) {
@@ -179,8 +178,8 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
         float* u = held.potentials + t * size;
         TwoSums sums = through_step_of<X>(layer)(layer, shape, norm, threshold, t, u, held);
         sums.join(tile.columns);
-        write_gradients(layer.potential, norm, tile, sums);
-        ThroughNorm through(norm, layer.potential.batch, tile, sums, samples_of(shape));
+        write_gradients(layer.potential, layer, tile, t, sums);
+        ThroughNorm through(norm, layer.potential, layer, tile, t, sums, samples_of(shape));
         float* kept = held.potentials + (constant ? layer.steps - 1 : t) * size;
         const bool add = constant && t + 1 < layer.steps, direct = !normed && !constant;
         Writer<X> write(shape, direct ? layer.grad_input : layer.grad_shortcut, t * elements);

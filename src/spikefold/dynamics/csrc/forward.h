@@ -37,38 +37,103 @@ void observe_currents(const Layer& layer, const Shape& shape) {
     write_statistics(layer.current, shape, 0, layer.groups, samples_of(shape) * steps, sum, squares);
 }
 
-// u = decay v + norm(y) + shortcut for the whole tile; the sum of u.
+// The currents of a segment at a step, block by block: norm(y) + shortcut.
 template <typename X, bool Normed, bool Shortcut>
-Sums charge_as(const Layer& layer, const Shape& shape, const Affine& norm, int64_t t, const float* v, float* u) {
-    Reader<X> read(shape, layer.input, t * layer.input_step);
-    Reader<X> read_shortcut(shape, Shortcut ? layer.shortcut : 0, t * layer.shortcut_step);
-    Sums sum;
-    shape.segments([&](int64_t first, int64_t n) {
-        const float *y = read(first, n), *extra = Shortcut ? read_shortcut(first, n) : y;
-        Lanes partial;
-        blocks(n, [&](int64_t i, auto keep) {
-            for (int k = 0; k < PARTS; ++k) {
-                int64_t at = i + k * WIDTH;
-                Vector x = load(y + at);
-                if constexpr (Normed) x = norm(k, x);
-                if constexpr (Shortcut) x = x + load(extra + at);
-                Vector potential = load(v + first + at) * layer.decay + x;
-                store(u + first + at, potential);
-                partial.part[k] += keep(k, potential);
-            }
-        });
-        sum.add(partial);
-    });
-    return sum;
+struct Input {
+    Reader<X> read, read_shortcut;
+    const Affine& norm;
+    const float *y = nullptr, *extra = nullptr;
+
+    Input(const Layer& layer, const Shape& shape, const Affine& n, int64_t t)
+        : read(shape, layer.input, t * layer.input_step),
+          read_shortcut(shape, Shortcut ? layer.shortcut : layer.input, t * layer.shortcut_step), norm(n) {}
+
+    void at(int64_t first, int64_t n) {
+        y = read(first, n);
+        if constexpr (Shortcut) extra = read_shortcut(first, n);
+    }
+    Vector operator()(int64_t i, int k) const {
+        Vector x = load(y + i + k * WIDTH);
+        if constexpr (Normed) x = norm(k, x);
+        if constexpr (Shortcut) x = x + load(extra + i + k * WIDTH);
+        return x;
+    }
+};
+
+// `f(kind)` for the kind of input this layer has.
+template <typename X, typename F>
+auto with_input(const Layer& layer, F f) {
+    if (layer.current.present)
+        return layer.shortcut ? f((Input<X, true, true>*)nullptr) : f((Input<X, true, false>*)nullptr);
+    return layer.shortcut ? f((Input<X, false, true>*)nullptr) : f((Input<X, false, false>*)nullptr);
 }
 
+inline Vector charge(const Layer& layer, Vector v, Vector x) { return v * layer.decay + x; }
+
+inline Vector reset(const Layer& layer, Vector u, Vector spike) {
+    return layer.hard ? u * (1.f - spike) : u - layer.reset_by * spike;
+}
+
+inline Vector fire(const Affine& norm, const Lanes& threshold, int k, Vector u) {
+    return select(norm(k, u) > threshold.part[k], fill(1.f), fill(0.f));
+}
+
+// The potential at rest, or the one handed over.
+inline void begin(const Layer& layer, const Shape& shape, int64_t first, int64_t n, float* v) {
+    Reader<float> read(shape, layer.v, 0);
+    __builtin_memcpy(v, read(first, n), std::size_t(n) * sizeof(float));
+}
+
+// All steps of a segment before the next one, where no statistic is to be taken: the potential stays
+// in the first cache. `see(t, first, n)` gives, for each step, a function of the block: (i, k, u, spike).
+template <typename X, typename Seer>
+void walk(const Layer& layer, const Shape& shape, const Affine& current, const Lanes& threshold, Seer& seer) {
+    with_input<X>(layer, [&](auto* kind) {
+        using In = std::remove_pointer_t<decltype(kind)>;
+        float v[SEGMENT + LANES] = {};
+        shape.segments([&](int64_t first, int64_t n) {
+            begin(layer, shape, first, n, v);
+            for (int64_t t = 0; t < layer.steps; ++t) {
+                In input(layer, shape, current, t);
+                input.at(first, n);
+                Affine norm(layer.potential, shape.tile, t, layer.groups);
+                seer.begin(t, first, n);
+                blocks(n, [&](int64_t i, auto) {
+                    for (int k = 0; k < PARTS; ++k) {
+                        float* at = v + i + k * WIDTH;
+                        Vector u = charge(layer, load(at), input(i, k)), spike = fire(norm, threshold, k, u);
+                        seer(i, k, u, spike);
+                        store(at, reset(layer, u, spike));
+                    }
+                });
+                seer.end(first, n);
+            }
+            seer.last(v, first, n);
+        });
+    });
+}
+
+// The charged potentials of a step for the whole tile, and their sum.
 template <typename X>
-Sums charge(const Layer& layer, const Shape& shape, const Affine& norm, int64_t t, const float* v, float* u) {
-    if (layer.current.present)
-        return layer.shortcut ? charge_as<X, true, true>(layer, shape, norm, t, v, u)
-                              : charge_as<X, true, false>(layer, shape, norm, t, v, u);
-    return layer.shortcut ? charge_as<X, false, true>(layer, shape, norm, t, v, u)
-                          : charge_as<X, false, false>(layer, shape, norm, t, v, u);
+Sums charge_tile(const Layer& layer, const Shape& shape, const Affine& current, int64_t t, float* v) {
+    return with_input<X>(layer, [&](auto* kind) {
+        std::remove_pointer_t<decltype(kind)> input(layer, shape, current, t);
+        Sums sum;
+        shape.segments([&](int64_t first, int64_t n) {
+            input.at(first, n);
+            Lanes partial;
+            blocks(n, [&](int64_t i, auto keep) {
+                for (int k = 0; k < PARTS; ++k) {
+                    float* at = v + first + i + k * WIDTH;
+                    Vector u = charge(layer, load(at), input(i, k));
+                    store(at, u);
+                    partial.part[k] += keep(k, u);
+                }
+            });
+            sum.add(partial);
+        });
+        return sum;
+    });
 }
 
 inline void observe_potentials(const Layer& layer, const Shape& shape, int64_t t, const Sums& sum, const float* u) {
@@ -88,48 +153,55 @@ inline void observe_potentials(const Layer& layer, const Shape& shape, int64_t t
     });
 }
 
-inline Vector reset(const Layer& layer, Vector u, Vector spike) {
-    return layer.hard ? u * (1.f - spike) : u - layer.reset_by * spike;
-}
+// Writes spikes and the last potential as they come.
+template <typename X>
+struct Record {
+    const Layer& layer;
+    const Shape& shape;
+    Writer<X> write;
+    float* spikes = nullptr;
 
-// The potential at rest, or the one handed over.
-inline void begin(const Layer& layer, const Shape& shape, float* v) {
-    for (int64_t i = 0; i < padded(shape.tile); ++i) v[i] = 0.f;
-    if (!layer.v) return;
-    Reader<float> read(shape, layer.v, 0);
-    shape.segments([&](int64_t first, int64_t n) {
-        const float* from = read(first, n);
-        for (int64_t i = 0; i < n; ++i) v[first + i] = from[i];
-    });
-}
+    Record(const Layer& l, const Shape& s) : layer(l), shape(s), write(s, l.spikes, 0) {}
+
+    void begin(int64_t t, int64_t first, int64_t n) {
+        write.base = pointer<X>(layer.spikes) + t * layer.rows * layer.groups * layer.inner + shape.tile.offset;
+        spikes = write.target(first, n);
+    }
+    void operator()(int64_t i, int k, Vector, Vector spike) { store(spikes + i + k * WIDTH, spike); }
+    void end(int64_t first, int64_t n) { write.flush(spikes, first, n); }
+    void last(const float* v, int64_t first, int64_t n) {
+        Writer<float> write_last(shape, layer.v_last, 0);
+        write_last.flush(v, first, n);
+    }
+};
 
 template <typename X>
 void forward(const Layer& layer, const Tile& tile, float* v) {
     Shape shape(tile);
-    int64_t elements = layer.rows * layer.groups * layer.inner;
-    if (layer.current.present && layer.current.batch) observe_currents<X>(layer, shape);
+    if (layer.current.batch) observe_currents<X>(layer, shape);
     Affine current(layer.current, tile, 0, layer.groups);
     Lanes threshold = thresholds(layer, tile);
-    begin(layer, shape, v);
+    Record<X> record(layer, shape);
+    if (!layer.potential.batch) return walk<X>(layer, shape, current, threshold, record);
+
+    shape.segments([&](int64_t first, int64_t n) { begin(layer, shape, first, n, v + first); });
+    for (int64_t i = shape.count; i < padded(tile); ++i) v[i] = 0.f;
     for (int64_t t = 0; t < layer.steps; ++t) {
-        Sums sum = charge<X>(layer, shape, current, t, v, v);
-        if (layer.potential.batch) observe_potentials(layer, shape, t, sum, v);
+        Sums sum = charge_tile<X>(layer, shape, current, t, v);
+        observe_potentials(layer, shape, t, sum, v);
         Affine norm(layer.potential, tile, t, layer.groups);
-        Writer<X> write(shape, layer.spikes, t * elements);
         shape.segments([&](int64_t first, int64_t n) {
-            float* spikes = write.target(first, n);
+            record.begin(t, first, n);
             blocks(n, [&](int64_t i, auto) {
                 for (int k = 0; k < PARTS; ++k) {
                     float* at = v + first + i + k * WIDTH;
-                    Vector u = load(at);
-                    Vector spike = select(norm(k, u) > threshold.part[k], fill(1.f), fill(0.f));
-                    store(spikes + i + k * WIDTH, spike);
+                    Vector u = load(at), spike = fire(norm, threshold, k, u);
+                    record(i, k, u, spike);
                     store(at, reset(layer, u, spike));
                 }
             });
-            write.flush(spikes, first, n);
+            record.end(first, n);
         });
     }
-    Writer<float> write(shape, layer.v_last, 0);
-    shape.segments([&](int64_t first, int64_t n) { write.flush(v + first, first, n); });
+    shape.segments([&](int64_t first, int64_t n) { record.last(v + first, first, n); });
 }

@@ -4,6 +4,8 @@
 // with -ffp-contract=off. Backward recomputes the potentials from the input. A tile lies in scratch as
 // floats, one after another (columns: LANES a row), padded to whole blocks of LANES.
 
+#include <type_traits>
+
 #include "layer.h"
 
 #ifndef SPIKEFOLD_NAMESPACE
@@ -82,13 +84,38 @@ struct Shape {
     // `f(i, n, place)`: the part of every piece that lies in elements first to first + count.
     template <typename F>
     void pieces(int64_t first, int64_t count, F f) const {
-        for (int64_t i = 0; i < count;) {
-            int64_t column = (first + i) % piece, n = smaller(piece - column, count - i);
-            f(i, smaller(n, tile.width - column), (first + i) / piece * tile.stride + column);
+        int64_t column = first % piece, place = first / piece * tile.stride;
+        for (int64_t i = 0; i < count; column = 0, place += tile.stride) {
+            int64_t n = smaller(piece - column, count - i);
+            f(i, smaller(n, tile.width - column), place + column);
             i += n;
         }
     }
 };
+
+// Pieces are often short (small images, columns): whole vectors then beat a call of memcpy.
+template <int Bytes>
+inline bool copy_by(const void* from, void* to, int64_t bytes) {
+    if (bytes % Bytes) return false;
+    for (int64_t i = 0; i < bytes; i += Bytes)
+        __builtin_memcpy(static_cast<char*>(to) + i, static_cast<const char*>(from) + i, Bytes);
+    return true;
+}
+inline void copy(const float* from, float* to, int64_t n) {
+    int64_t bytes = n * int64_t(sizeof(float));
+    if (!copy_by<LANES * 4>(from, to, bytes) && !copy_by<16>(from, to, bytes))
+        __builtin_memcpy(to, from, std::size_t(bytes));
+}
+inline void widen(const float* from, float* to, int64_t n) { copy(from, to, n); }
+inline void narrow(const float* from, float* to, int64_t n) { copy(from, to, n); }
+template <typename X>
+inline void widen(const X* __restrict from, float* __restrict to, int64_t n) {
+    for (int64_t j = 0; j < n; ++j) to[j] = widen(from[j]);
+}
+template <typename X>
+inline void narrow(const float* __restrict from, X* __restrict to, int64_t n) {
+    for (int64_t j = 0; j < n; ++j) narrow(from[j], to[j]);
+}
 
 // Elements of a tensor in memory as floats, a segment at a time.
 template <typename X>
@@ -109,15 +136,10 @@ struct Reader {
                 shape.template prefetch<false>(base, first + n, n);
                 return base + shape.place(first);
             }
-        if (shape.tile.columns && shape.tile.width == LANES) {
-            const X* row = base + first / LANES * shape.tile.stride;
-            for (int64_t i = 0; i < n; i += LANES, row += shape.tile.stride)
-                for (int l = 0; l < LANES; ++l) buffer[i + l] = widen(row[l]);
-            return buffer;
-        }
-        for (int64_t i = shape.tile.columns ? 0 : n; i < n + LANES; ++i) buffer[i] = 0.f;
+        const bool gaps = shape.tile.width < shape.piece;  // columns without a group
+        for (int64_t i = gaps ? 0 : n; i < n + LANES; ++i) buffer[i] = 0.f;
         shape.pieces(first, n, [&](int64_t i, int64_t width, int64_t place) {
-            for (int64_t j = 0; j < width; ++j) buffer[i + j] = widen(base[place + j]);
+            widen(base + place, buffer + i, width);
         });
         return buffer;
     }
@@ -148,7 +170,7 @@ struct Writer {
         if constexpr (sizeof(X) == 4)
             if (from == base + shape.place(first)) return;
         shape.pieces(first, n, [&](int64_t i, int64_t width, int64_t place) {
-            for (int64_t j = 0; j < width; ++j) narrow(from[i + j], base[place + j]);
+            narrow(from + i, base + place, width);
         });
     }
 };
@@ -186,7 +208,6 @@ Lanes lanes(const Tile& tile, F f) {
 // The parameters of a norm for the groups of a tile.
 struct Affine {
     Lanes mean, scale, shift;
-    double deviation[LANES];  // sqrt(variance + eps), or 1
 
     Affine(const Norm& norm, const Tile& tile, int64_t step, int64_t groups) {
         float m[LANES], g[LANES], b[LANES];
@@ -198,7 +219,6 @@ struct Affine {
             m[l] = means ? means[at] : 0.f;
             g[l] = (gains ? gains[group] : 1.f) / spread;
             b[l] = shifts ? shifts[group] : 0.f;
-            deviation[l] = variances ? __builtin_sqrt(double(variances[at]) + double(norm.eps)) : 1.0;
         });
         mean = lanes(tile, [&](int64_t l) { return m[l]; });
         scale = lanes(tile, [&](int64_t l) { return g[l]; });
@@ -230,6 +250,12 @@ void write_statistics(const Norm& norm, const Shape& shape, int64_t step, int64_
         pointer<float>(norm.mean)[step * groups + group] = mean[l];
         pointer<float>(norm.variance)[step * groups + group] = float(variance < 0 ? 0 : variance);
     });
+}
+
+// variance + eps, or 1: what a group's gradients are divided by.
+inline double spread_of(const Norm& norm, int64_t step, int64_t group, int64_t groups) {
+    if (!norm.variance) return 1.0;
+    return double(pointer<float>(norm.variance)[norm.batch ? step * groups + group : group]) + double(norm.eps);
 }
 
 inline Lanes thresholds(const Layer& layer, const Tile& tile) {

@@ -121,7 +121,7 @@ struct Job {
 
 void forward(const Layer& layer, int threads) {
     Tiling tiling(layer, layer.current.batch || layer.potential.batch);
-    int64_t scratch = tiling.count() ? padded(tiling[0]) : 0;
+    int64_t scratch = tiling.count() && layer.potential.batch ? padded(tiling[0]) : 1;
     Job{pick(layer.dtype).forward, layer, tiling, scratch}.run(threads);
 }
 
