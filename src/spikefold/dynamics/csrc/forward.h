@@ -68,13 +68,13 @@ auto with_input(const Layer& layer, F f) {
     return layer.shortcut ? f((Input<X, false, true>*)nullptr) : f((Input<X, false, false>*)nullptr);
 }
 
-inline Vector charge(const Layer& layer, Vector v, Vector x) { return v * layer.decay + x; }
+ALWAYS_INLINE Vector charge(const Layer& layer, Vector v, Vector x) { return v * layer.decay + x; }
 
-inline Vector reset(const Layer& layer, Vector u, Vector spike) {
+ALWAYS_INLINE Vector reset(const Layer& layer, Vector u, Vector spike) {
     return layer.hard ? u * (1.f - spike) : u - layer.reset_by * spike;
 }
 
-inline Vector fire(const Affine& norm, const Lanes& threshold, int k, Vector u) {
+ALWAYS_INLINE Vector fire(const Affine& norm, const Lanes& threshold, int k, Vector u) {
     return select(norm(k, u) > threshold.part[k], fill(1.f), fill(0.f));
 }
 

@@ -2,7 +2,7 @@
 // Included by kernel.cpp inside the namespace of an instruction set.
 
 // exp(-a) for a >= 0, to 2 ulp: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]; 0 beyond 87.
-inline Vector exp_minus(Vector a) {
+ALWAYS_INLINE Vector exp_minus(Vector a) {
     Vector x = select(a > 87.f, fill(-87.f), -a);
     Vector shifted = x * 1.44269504f + 12582912.f;  // the integer lands in the low bits
     Vector n = shifted - 12582912.f;
@@ -19,14 +19,14 @@ inline Vector exp_minus(Vector a) {
 }
 
 // sech²(y / 2) / 4 = e / (1 + e)², e = exp(-|y|): the sigmoid's derivative.
-inline Vector logistic_slope(Vector y) {
+ALWAYS_INLINE Vector logistic_slope(Vector y) {
     Vector e = exp_minus(magnitude(y));
     return e / ((1.f + e) * (1.f + e));
 }
 
 // `slope` is the surrogate's parameter, `factor` what `surrogate_factor` makes of it.
 template <int Kind>
-inline Vector derivative(Vector z, float slope, float factor) {
+ALWAYS_INLINE Vector derivative(Vector z, float slope, float factor) {
     Vector size = magnitude(z);
     if constexpr (Kind == TANH) {
         return select(size <= 0.5f, logistic_slope(2.f * slope * z) * factor, fill(0.f));

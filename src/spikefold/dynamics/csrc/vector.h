@@ -14,15 +14,17 @@ typedef int32_t Mask __attribute__((vector_size(WIDTH * 4)));
 
 constexpr int PARTS = LANES / WIDTH;
 
-inline Vector load(const float* p) {
+#define ALWAYS_INLINE [[gnu::always_inline]] inline
+
+ALWAYS_INLINE Vector load(const float* p) {
     Vector v;
     __builtin_memcpy(&v, p, sizeof v);
     return v;
 }
 inline void store(float* p, Vector v) { __builtin_memcpy(p, &v, sizeof v); }
-inline Vector fill(float x) { return Vector{} + x; }
-inline Vector select(Mask mask, Vector yes, Vector no) { return mask ? yes : no; }
-inline Vector magnitude(Vector x) { return (Vector)((Mask)x & 0x7fffffff); }
+ALWAYS_INLINE Vector fill(float x) { return Vector{} + x; }
+ALWAYS_INLINE Vector select(Mask mask, Vector yes, Vector no) { return mask ? yes : no; }
+ALWAYS_INLINE Vector magnitude(Vector x) { return (Vector)((Mask)x & 0x7fffffff); }
 
 // A value for each lane.
 struct Lanes {
