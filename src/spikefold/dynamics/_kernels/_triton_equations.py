@@ -1,0 +1,254 @@
+"""The equations of a layer in Triton, each once; the kernels are made of them.
+
+A program handles a tile `[ELEMENTS, GROUPS]` of a step: some of the rows x inner elements of some
+groups, one group in planes (inner > 1), groups side by side in columns; see `place`.
+"""
+
+# ruff: noqa: N803 (compile-time constants are in capitals)
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
+import inspect
+
+import triton
+import triton.language as tl
+
+
+def jit(**options):
+    """`triton.jit` of a function as written, without the type checks that tests put around it."""
+    return lambda function: triton.jit(inspect.unwrap(function), **options)
+
+
+# ------------------------------------------------------------------ where things are
+
+
+@jit()
+def place(
+    samples, groups, first, count, INNER: tl.constexpr, ELEMENTS: tl.constexpr, GROUPS: tl.constexpr
+):
+    """Where this program's tile lies.
+
+    Arguments:
+        samples: rows x inner, less than 2^31.
+        groups: of the tensors.
+        first, count: the groups that this launch is about.
+        INNER, ELEMENTS, GROUPS: inner size, and the tile's shape.
+
+    Returns:
+        offsets in a step, which of the tile exists; groups `[1, GROUPS]`, which of them exist;
+        place in partial results of this launch; offsets in scratch, which holds tile after tile.
+    """
+    program = tl.program_id(0)
+    across = tl.cdiv(count, GROUPS)
+    slot = program // across
+    column = (program % across) * GROUPS + tl.arange(0, GROUPS)[None, :]
+    group = first + column
+    row = tl.arange(0, ELEMENTS)[:, None]
+    element = slot * ELEMENTS + row
+    known = column < count
+    inside = (element < samples) & known
+    stride = tl.cast(groups, tl.int64) * INNER
+    offset = (element // INNER) * stride + tl.cast(group, tl.int64) * INNER + element % INNER
+    scratch = tl.cast(program, tl.int64) * (ELEMENTS * GROUPS) + row * GROUPS
+    scratch += tl.arange(0, GROUPS)[None, :]
+    partial = tl.cast(slot, tl.int64) * count + column
+    return offset, inside, group, known, partial, scratch
+
+
+@jit()
+def of_step(pointer, t, step):
+    """Where step t of a tensor begins; None if there is no tensor."""
+    if pointer is None:
+        return None
+    else:
+        return pointer + tl.cast(t, tl.int64) * step
+
+
+# Streams pass through the cache once; scratch comes back soon.
+
+
+@jit()
+def read(pointer, offset, inside):
+    """float32 of what lies in memory; zero outside."""
+    found = tl.load(pointer + offset, mask=inside, other=0.0, eviction_policy="evict_first")
+    return found.to(tl.float32)
+
+
+@jit()
+def read_or_zero(pointer, offset, inside):
+    """The same; all zero if there is no tensor."""
+    if pointer is None:
+        return tl.zeros(inside.shape, tl.float32)
+    else:
+        return read(pointer, offset, inside)
+
+
+@jit()
+def write(pointer, offset, inside, value):
+    """To memory, if there is a tensor, rounded to its dtype."""
+    if pointer is not None:
+        value = value.to(pointer.dtype.element_ty)
+        tl.store(pointer + offset, value, mask=inside, eviction_policy="evict_first")
+
+
+@jit()
+def hold(pointer, scratch, value):
+    """Into scratch."""
+    tl.store(pointer + scratch, value, eviction_policy="evict_last")
+
+
+@jit()
+def held(pointer, scratch):
+    """From scratch."""
+    return tl.load(pointer + scratch, eviction_policy="evict_last")
+
+
+@jit()
+def parameter(pointer, group, known, neutral):
+    """One number a group, `[1, GROUPS]`; `neutral` if there is none."""
+    if pointer is None:
+        return tl.zeros(group.shape, tl.float32) + neutral
+    else:
+        return tl.load(pointer + group, mask=known, other=1.0)
+
+
+# ------------------------------------------------------------------ norms
+
+
+@jit()
+def scale_of(gain, variance, eps):
+    """`gain / sqrt(variance + eps)`, correctly rounded, and the root."""
+    deviation = tl.sqrt_rn(variance + eps)
+    return tl.div_rn(gain, deviation), deviation
+
+
+@jit()
+def affine(gain, shift, mean, variance, eps, group, known):
+    """A norm's mean, scale, shift and deviation, `[1, GROUPS]`; what is None is left out."""
+    mean = parameter(mean, group, known, 0.0)
+    gain = parameter(gain, group, known, 1.0)
+    shift = parameter(shift, group, known, 0.0)
+    if variance is None:
+        return mean, gain, shift, tl.zeros(group.shape, tl.float32) + 1.0
+    else:
+        scale, deviation = scale_of(gain, parameter(variance, group, known, 1.0), eps)
+        return mean, scale, shift, deviation
+
+
+@jit()
+def normalize(a, mean, scale, shift):
+    """`(a - mean) · scale + shift`."""
+    return (a - mean) * scale + shift
+
+
+@jit()
+def total(a):
+    """Sum over a tile's elements, `[1, GROUPS]`."""
+    return tl.sum(a, axis=0, keep_dims=True)
+
+
+@jit()
+def here(samples, partial, count, ELEMENTS: tl.constexpr):
+    """How many elements of a group are in the tile whose place is `partial`, `[1, GROUPS]`."""
+    before = (partial // count) * ELEMENTS
+    return tl.minimum(samples - before, ELEMENTS).to(tl.float32)
+
+
+@jit()
+def statistics(a, spread, inside, samples):
+    """Mean and biased variance of a tile's elements, `[1, GROUPS]`.
+
+    Arguments:
+        a, spread: mean and variance of what each element stands for.
+        inside: which elements there are.
+        samples: how many.
+    """
+    mean = total(tl.where(inside, a, 0.0)) / samples
+    deviation = a - mean
+    return mean, total(tl.where(inside, deviation * deviation + spread, 0.0)) / samples
+
+
+@jit()
+def centre(grad, centered, mean_grad, mean_product):
+    """What is left of a normalized value's gradient because mean and variance follow the value.
+
+    Arguments:
+        grad: the gradient; times the norm's scale, the result is the value's.
+        centered: value less mean.
+        mean_grad, mean_product: of grad, and of grad · centered / variance.
+    """
+    return grad - mean_grad - centered * mean_product
+
+
+# ------------------------------------------------------------------ the neuron
+
+
+@jit()
+def current(input, shortcut, offset, inside, mean, scale, shift, NORMED: tl.constexpr):
+    """`norm(input) + shortcut`."""
+    x = read(input, offset, inside)
+    if NORMED:
+        x = normalize(x, mean, scale, shift)
+    if shortcut is not None:
+        x = x + read(shortcut, offset, inside)
+    return x
+
+
+@jit()
+def charge(v, x, decay):
+    """`decay · v + x`."""
+    return v * decay + x
+
+
+@jit()
+def fire(h, threshold):
+    """1 where h > threshold, else 0; NaN never fires."""
+    return tl.where(h > threshold, 1.0, 0.0)
+
+
+@jit()
+def discharge(u, s, reset_by, HARD: tl.constexpr):
+    """The potential after the reset."""
+    if HARD:
+        return u * (1.0 - s)
+    else:
+        return u - reset_by * s
+
+
+@jit()
+def through_step(
+    grad_s, grad_v, u, h, threshold, reset_by, slope, factor,
+    KIND: tl.constexpr, HARD: tl.constexpr, DETACH: tl.constexpr,
+):  # fmt: skip
+    """From the gradients of spikes and of the potential after the reset to those before.
+
+    Returns:
+        the gradient of h; and of u, as far as it passed the reset.
+    """
+    if not DETACH:
+        grad_s = grad_s - grad_v * (u if HARD else reset_by)
+    if HARD:
+        grad_v = grad_v * (1.0 - fire(h, threshold))
+    return grad_s * derivative(h - threshold, slope, factor, KIND), grad_v
+
+
+@jit()
+def logistic_slope(y):
+    """`e / (1 + e)²` with `e = exp(-|y|)`: the derivative of the sigmoid."""
+    e = tl.exp(-tl.abs(y))
+    return e / ((1.0 + e) * (1.0 + e))
+
+
+@jit()
+def derivative(z, slope, factor, KIND: tl.constexpr):
+    """A surrogate's derivative; `slope` is its parameter, `factor` what the host makes of it."""
+    if KIND == "tanh":
+        return tl.where(tl.abs(z) <= 0.5, logistic_slope(2.0 * slope * z) * factor, 0.0)
+    elif KIND == "rectangle":
+        return tl.where(tl.abs(z) < slope * 0.5, factor, 0.0)
+    elif KIND == "triangle":
+        return tl.maximum(slope - tl.abs(z), 0.0) * factor
+    elif KIND == "sigmoid":
+        return logistic_slope(slope * z) * factor
+    else:
+        y = factor * z
+        return (slope * 0.5) / (1.0 + y * y)

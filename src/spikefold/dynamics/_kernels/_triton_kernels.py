@@ -1,0 +1,209 @@
+"""The kernels: which memory is read and written, and in what order; the equations lie beside.
+
+Batch statistics of potentials tie all tiles of a group together at every step. Where one tile holds
+a group, `forward` and `backward` do all steps at once, as they do without batch statistics.
+Elsewhere a launch does a step (`forward_step`, `backward_step`) and a small one after it merges the
+tiles' partial results in a fixed order (`merge`, `reduce`): the end of a launch is the only barrier
+between programs that needs neither luck nor spinning.
+"""
+
+# ruff: noqa: N803 (compile-time constants are in capitals)
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
+import triton.language as tl
+
+from spikefold.dynamics._kernels._triton_equations import (
+    affine,
+    charge,
+    current,
+    discharge,
+    fire,
+    held,
+    here,
+    hold,
+    jit,
+    normalize,
+    of_step,
+    parameter,
+    place,
+    read,
+    read_or_zero,
+    scale_of,
+    statistics,
+    total,
+    write,
+)
+
+# ------------------------------------------------------------------ statistics
+
+
+@jit(do_not_specialize=["steps"])
+def observe(
+    samples, groups, first, count, steps, input, input_step, partials, partials_step,
+    INNER: tl.constexpr, ELEMENTS: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """Mean and variance of each tile of the input over all steps."""
+    offset, inside, _, known, partial, _ = place(
+        samples, groups, first, count, INNER, ELEMENTS, GROUPS
+    )
+    mean = tl.zeros(inside.shape, tl.float32)
+    squares = tl.zeros(inside.shape, tl.float32)
+    for t in range(steps):  # Welford's, every element for itself
+        x = read(of_step(input, t, input_step), offset, inside)
+        deviation = x - mean
+        mean += deviation / (t + 1)
+        squares += deviation * (x - mean)
+    size = here(samples, partial, count, ELEMENTS)
+    mean, variance = statistics(mean, squares / steps, inside, size)
+    write(partials, partial, known, mean)
+    write(of_step(partials, 1, partials_step), partial, known, variance)
+
+
+@jit()
+def merge(
+    partials, partials_step, slots, samples, first, count, mean, variance,
+    TILE: tl.constexpr, SLOTS: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """Mean and variance of groups from those of their tiles of TILE elements (Chan's formula)."""
+    column = tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)[None, :]
+    known = column < count
+    sums = tl.zeros((SLOTS, GROUPS), tl.float32)
+    for start in range(0, slots, SLOTS):
+        slot = start + tl.arange(0, SLOTS)[:, None]
+        partial = tl.cast(slot, tl.int64) * count + column
+        size = here(samples, partial - column, count, TILE)
+        sums += size * tl.load(partials + partial, mask=known & (slot < slots), other=0.0)
+    overall = total(sums) / samples
+    squares = tl.zeros((SLOTS, GROUPS), tl.float32)
+    for start in range(0, slots, SLOTS):
+        slot = start + tl.arange(0, SLOTS)[:, None]
+        partial = tl.cast(slot, tl.int64) * count + column
+        size = here(samples, partial - column, count, TILE)
+        inside = known & (slot < slots)
+        deviation = tl.load(partials + partial, mask=inside, other=0.0) - overall
+        spread = tl.load(partials + partials_step + partial, mask=inside, other=0.0)
+        squares += tl.where(inside, size * (spread + deviation * deviation), 0.0)
+    write(mean, first + column, known, overall)
+    write(variance, first + column, known, total(squares) / samples)
+
+
+@jit()
+def reduce(
+    partials, partials_step, slots, samples, first, count, variance, eps, means, means_step,
+    grad_gain, grad_shift, SLOTS: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """Sums over tiles of g and g · centered: means for `centre`, gradients of gain and shift.
+
+    Arguments:
+        variance, eps: the gain was multiplied by centered / deviation; None: by centered.
+        means: two numbers a group, of this launch's groups; or None.
+        grad_gain, grad_shift: added to; or None.
+    """
+    column = tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)[None, :]
+    known = column < count
+    sums = tl.zeros((SLOTS, GROUPS), tl.float32)
+    products = tl.zeros((SLOTS, GROUPS), tl.float32)
+    for start in range(0, slots, SLOTS):
+        slot = start + tl.arange(0, SLOTS)[:, None]
+        partial = tl.cast(slot, tl.int64) * count + column
+        inside = known & (slot < slots)
+        sums += tl.load(partials + partial, mask=inside, other=0.0)
+        products += tl.load(partials + partials_step + partial, mask=inside, other=0.0)
+    grad, product, group = total(sums), total(products), first + column
+    deviation = affine(None, None, None, variance, eps, group, known)[3]
+    if means is not None:
+        write(means, column, known, grad / samples)
+        write(means + means_step, column, known, product / (deviation * deviation * samples))
+    if grad_gain is not None:
+        product = product / deviation
+        write(grad_gain, group, known, read(grad_gain, group, known) + product)
+    if grad_shift is not None:
+        write(grad_shift, group, known, read(grad_shift, group, known) + grad)
+
+
+# ------------------------------------------------------------------ forward
+
+
+@jit(do_not_specialize=["steps"])
+def forward(
+    samples, groups, first, count, steps, elements,
+    input, input_step, shortcut, shortcut_step,
+    current_gain, current_shift, current_mean, current_variance, current_eps,
+    v, gain, shift, mean, variance, eps, thresholds, threshold, decay,
+    spikes, v_last,
+    NORMED: tl.constexpr, BATCH: tl.constexpr, HARD: tl.constexpr,
+    INNER: tl.constexpr, ELEMENTS: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """All steps of a tile, its potentials in registers. BATCH: the tile is the whole group."""
+    offset, inside, group, known, _, _ = place(
+        samples, groups, first, count, INNER, ELEMENTS, GROUPS
+    )
+    x_mean, x_scale, x_shift, _ = affine(
+        current_gain, current_shift, current_mean, current_variance, current_eps, group, known
+    )
+    if BATCH:
+        u_gain = parameter(gain, group, known, 1.0)
+        u_shift = parameter(shift, group, known, 0.0)
+    else:
+        u_mean, u_scale, u_shift, _ = affine(gain, shift, mean, variance, eps, group, known)
+    limit = parameter(thresholds, group, known, threshold)
+    potential = read_or_zero(v, offset, inside)
+    for t in range(steps):
+        x = current(
+            of_step(input, t, input_step), of_step(shortcut, t, shortcut_step), offset, inside,
+            x_mean, x_scale, x_shift, NORMED,
+        )  # fmt: skip
+        u = charge(potential, x, decay)
+        if BATCH:
+            u_mean, u_variance = statistics(u, 0.0, inside, samples)
+            write(of_step(mean, t, groups), group, known, u_mean)
+            write(of_step(variance, t, groups), group, known, u_variance)
+            u_scale, _ = scale_of(u_gain, u_variance, eps)
+        s = fire(normalize(u, u_mean, u_scale, u_shift), limit)
+        write(of_step(spikes, t, elements), offset, inside, s)
+        potential = discharge(u, s, threshold, HARD)
+    write(v_last, offset, inside, potential)
+
+
+@jit(do_not_specialize=["t"])
+def forward_step(
+    t, samples, groups, first, count, elements,
+    input, input_step, shortcut, shortcut_step,
+    current_gain, current_shift, current_mean, current_variance, current_eps,
+    v, gain, shift, mean, variance, eps, thresholds, threshold, decay,
+    spikes, v_last, carried, partials, partials_step,
+    NORMED: tl.constexpr, HARD: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
+    INNER: tl.constexpr, ELEMENTS: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """Fire step t - 1 (unless FIRST), charge step t and observe it (unless LAST)."""
+    offset, inside, group, known, partial, scratch = place(
+        samples, groups, first, count, INNER, ELEMENTS, GROUPS
+    )
+    if FIRST:
+        potential = read_or_zero(v, offset, inside)
+    else:
+        u = held(carried, scratch)
+        u_mean, u_scale, u_shift, _ = affine(
+            gain, shift, of_step(mean, t - 1, groups), of_step(variance, t - 1, groups), eps,
+            group, known,
+        )  # fmt: skip
+        limit = parameter(thresholds, group, known, threshold)
+        s = fire(normalize(u, u_mean, u_scale, u_shift), limit)
+        write(of_step(spikes, t - 1, elements), offset, inside, s)
+        potential = discharge(u, s, threshold, HARD)
+    if LAST:
+        write(v_last, offset, inside, potential)
+    else:
+        x_mean, x_scale, x_shift, _ = affine(
+            current_gain, current_shift, current_mean, current_variance, current_eps, group, known
+        )
+        x = current(
+            of_step(input, t, input_step), of_step(shortcut, t, shortcut_step), offset, inside,
+            x_mean, x_scale, x_shift, NORMED,
+        )  # fmt: skip
+        u = charge(potential, x, decay)
+        hold(carried, scratch, u)
+        size = here(samples, partial, count, ELEMENTS)
+        tile_mean, tile_variance = statistics(u, 0.0, inside, size)
+        write(partials, partial, known, tile_mean)
+        write(of_step(partials, 1, partials_step), partial, known, tile_variance)
