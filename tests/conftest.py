@@ -2,8 +2,7 @@
 
 from jaxtyping import install_import_hook
 
-with install_import_hook("spikefold", "beartype.beartype"):
-    pass
+install_import_hook("spikefold", "beartype.beartype")  # stays: a `with` would end it at once
 
 from collections.abc import Iterator
 

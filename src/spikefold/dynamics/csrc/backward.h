@@ -13,6 +13,7 @@ struct Keep {
     float* to = nullptr;
 
     void begin(int64_t t, int64_t first, int64_t) { to = potentials + t * size + first; }
+    void prefetch(int64_t) const {}
     void operator()(int64_t i, int k, Vector u, Vector) { store(to + i + k * WIDTH, u); }
     void end(int64_t, int64_t) {}
     void last(const float*, int64_t, int64_t) {}
@@ -34,6 +35,7 @@ TwoSums through_step(const Layer& layer, const Shape& shape, const Affine& norm,
         const float* grad_s = read(first, n);
         Lanes sum, product;
         blocks(n, [&](int64_t i, auto keep) {
+            read.prefetch(i);
             for (int k = 0; k < PARTS; ++k) {
                 int64_t at = first + i + k * WIDTH;
                 Vector potential = load(u + at), grad_v = load(held.grad_v + at);
@@ -121,6 +123,7 @@ void through_current(const Layer& layer, const Shape& shape, const Affine& curre
             const float *y = read(first, n), *grad = grads + t * size + first;
             Lanes sum, product;
             blocks(n, [&](int64_t i, auto keep) {
+                read.prefetch(i);
                 for (int k = 0; k < PARTS; ++k) {
                     int64_t at = i + k * WIDTH;
                     Vector g = load(grad + at);
@@ -142,6 +145,8 @@ void through_current(const Layer& layer, const Shape& shape, const Affine& curre
             const float *y = read(first, n), *grad = grads + t * size + first;
             float* to = write.target(first, n);
             blocks(n, [&](int64_t i, auto) {
+                read.prefetch(i);
+                write.prefetch(i);
                 for (int k = 0; k < PARTS; ++k) {
                     int64_t at = i + k * WIDTH;
                     store(to + at, through(k, load(grad + at), load(y + at)));
@@ -186,6 +191,7 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
         shape.segments([&](int64_t first, int64_t n) {
             float* to = write.target(first, n);
             blocks(n, [&](int64_t i, auto) {
+                write.prefetch(i);
                 for (int k = 0; k < PARTS; ++k) {
                     int64_t at = first + i + k * WIDTH;
                     Vector grad = load(held.grad_v + at) + through(k, load(held.grad_h + at), load(u + at));

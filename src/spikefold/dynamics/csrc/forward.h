@@ -11,6 +11,7 @@ void observe_currents(const Layer& layer, const Shape& shape) {
             const float* y = read(first, n);
             Lanes partial;
             blocks(n, [&](int64_t i, auto keep) {
+                read.prefetch(i);
                 for (int k = 0; k < PARTS; ++k) partial.part[k] += keep(k, load(y + i + k * WIDTH));
             });
             sum.add(partial);
@@ -24,6 +25,7 @@ void observe_currents(const Layer& layer, const Shape& shape) {
                 const float* y = read(first, n);
                 Lanes partial;
                 blocks(n, [&](int64_t i, auto keep) {
+                    read.prefetch(i);
                     for (int k = 0; k < PARTS; ++k) {
                         Vector d = keep(k, load(y + i + k * WIDTH) - mean.part[k]);
                         partial.part[k] += d * d;
@@ -51,6 +53,10 @@ struct Input {
     void at(int64_t first, int64_t n) {
         y = read(first, n);
         if constexpr (Shortcut) extra = read_shortcut(first, n);
+    }
+    void prefetch(int64_t i) const {
+        read.prefetch(i);
+        if constexpr (Shortcut) read_shortcut.prefetch(i);
     }
     Vector operator()(int64_t i, int k) const {
         Vector x = load(y + i + k * WIDTH);
@@ -99,6 +105,8 @@ void walk(const Layer& layer, const Shape& shape, const Affine& current, const L
                 Affine norm(layer.potential, shape.tile, t, layer.groups);
                 seer.begin(t, first, n);
                 blocks(n, [&](int64_t i, auto) {
+                    input.prefetch(i);
+                    seer.prefetch(i);
                     for (int k = 0; k < PARTS; ++k) {
                         float* at = v + i + k * WIDTH;
                         Vector u = charge(layer, load(at), input(i, k)), spike = fire(norm, threshold, k, u);
@@ -123,6 +131,7 @@ Sums charge_tile(const Layer& layer, const Shape& shape, const Affine& current, 
             input.at(first, n);
             Lanes partial;
             blocks(n, [&](int64_t i, auto keep) {
+                input.prefetch(i);
                 for (int k = 0; k < PARTS; ++k) {
                     float* at = v + first + i + k * WIDTH;
                     Vector u = charge(layer, load(at), input(i, k));
@@ -167,6 +176,7 @@ struct Record {
         write.base = pointer<X>(layer.spikes) + t * layer.rows * layer.groups * layer.inner + shape.tile.offset;
         spikes = write.target(first, n);
     }
+    void prefetch(int64_t i) const { write.prefetch(i); }
     void operator()(int64_t i, int k, Vector, Vector spike) { store(spikes + i + k * WIDTH, spike); }
     void end(int64_t first, int64_t n) { write.flush(spikes, first, n); }
     void last(const float* v, int64_t first, int64_t n) {
@@ -193,6 +203,7 @@ void forward(const Layer& layer, const Tile& tile, float* v) {
         shape.segments([&](int64_t first, int64_t n) {
             record.begin(t, first, n);
             blocks(n, [&](int64_t i, auto) {
+                record.prefetch(i);
                 for (int k = 0; k < PARTS; ++k) {
                     float* at = v + first + i + k * WIDTH;
                     Vector u = load(at), spike = fire(norm, threshold, k, u);

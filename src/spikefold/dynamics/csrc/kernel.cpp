@@ -73,13 +73,9 @@ struct Shape {
 
     int64_t place(int64_t i) const { return i / piece * tile.stride + i % piece; }
 
-    // The pieces of a tile lie far apart, each too short for the processor to see where it goes on.
-    template <bool Write, typename X>
-    void prefetch(const X* base, int64_t first, int64_t n) const {
-        if (first + n > count) return;
-        const char* from = reinterpret_cast<const char*>(base + place(first));
-        for (int64_t byte = 0; byte < n * int64_t(sizeof(X)); byte += 64) __builtin_prefetch(from + byte, Write);
-    }
+    // Where what follows elements first to first + n lies. The pieces of a tile lie far apart, each too
+    // short for the processor to see where it goes on, so loops ask for what comes next as they go.
+    int64_t place_after(int64_t first, int64_t n) const { return place(first + n < count ? first + n : first); }
 
     // `f(i, n, place)`: the part of every piece that lies in elements first to first + count.
     template <typename F>
@@ -122,18 +118,22 @@ template <typename X>
 struct Reader {
     const Shape& shape;
     const X* base;
+    const float* ahead = nullptr;
     float buffer[SEGMENT + LANES];
 
     Reader(const Shape& s, Address address, int64_t step) : shape(s), base(pointer<const X>(address)) {
         if (base) base += step + s.tile.offset;
         else for (float& x : buffer) x = 0.f;
+        ahead = buffer;
     }
+
+    void prefetch(int64_t i) const { __builtin_prefetch(ahead + i, 0); }
 
     const float* operator()(int64_t first, int64_t n) {
         if (!base) return buffer;
         if constexpr (sizeof(X) == 4)
             if (shape.direct) {
-                shape.template prefetch<false>(base, first + n, n);
+                ahead = base + shape.place_after(first, n);
                 return base + shape.place(first);
             }
         const bool gaps = shape.tile.width < shape.piece;  // columns without a group
@@ -150,16 +150,19 @@ template <typename X>
 struct Writer {
     const Shape& shape;
     X* base;
+    float* ahead = buffer;
     float buffer[SEGMENT + LANES];
 
     Writer(const Shape& s, Address address, int64_t step) : shape(s), base(pointer<X>(address)) {
         if (base) base += step + s.tile.offset;
     }
 
+    void prefetch(int64_t i) const { __builtin_prefetch(ahead + i, 1); }
+
     float* target(int64_t first, int64_t n) {
         if constexpr (sizeof(X) == 4)
             if (base && shape.direct) {
-                shape.template prefetch<true>(base, first + n, n);
+                ahead = base + shape.place_after(first, n);
                 return base + shape.place(first);
             }
         return buffer;
