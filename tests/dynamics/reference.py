@@ -1,6 +1,7 @@
 """An independent straight-line implementation: no function of spikefold's dynamics in it."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -48,3 +49,63 @@ def mpbn_lif(
         r = s.detach() if detach else s
         v = u - threshold * r if soft else u - u * r
     return torch.stack(spikes)
+
+
+class Given(torch.autograd.Function):
+    """The spikes that were fired, with a surrogate's derivative (tested by itself) at h."""
+
+    @staticmethod
+    def forward(ctx, h, spikes, threshold, derivative):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(h)
+        ctx.threshold, ctx.derivative = threshold, derivative
+        return spikes
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        (h,) = ctx.saved_tensors
+        return grad * ctx.derivative(h - ctx.threshold), None, None, None
+
+
+def normalize(
+    a: Tensor, gain: Tensor, shift: Tensor, eps: float, fixed: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """Batch norm; parameters broadcast against `[N, C, ...]`, statistics fixed or the batch's."""
+    axes = [0] + [axis for axis in range(1, a.ndim) if (1, *gain.shape)[axis - a.ndim] == 1]
+    mean = a.mean(axes, keepdim=True) if fixed is None else fixed[0]
+    variance = ((a - mean) ** 2).mean(axes, keepdim=True) if fixed is None else fixed[1]
+    return gain * (a - mean) / (variance + eps) ** 0.5 + shift
+
+
+def follow(
+    x: Tensor,
+    spikes: Tensor,
+    condition: Callable[[Tensor], Tensor],
+    *,
+    threshold: float | Tensor,
+    decay: float,
+    reset_by: float | None,
+    detach: bool,
+    derivative: Callable[[Tensor], Tensor],
+    v: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The neuron that fires as it is told.
+
+    Arguments:
+        x: currents `[T, N, C, ...]`, float64.
+        spikes: what was fired.
+        condition: from the potential to what is compared with the threshold.
+        reset_by: what a soft reset subtracts; None resets hard.
+
+    Returns:
+        the spikes (differentiable), what was compared at each step, the last potential.
+    """
+    fired, compared = [], []
+    for x_t, s_t in zip(x, spikes, strict=True):
+        u = decay * v + x_t
+        h = condition(u)
+        s = Given.apply(h, s_t, threshold, derivative)
+        fired.append(s)
+        compared.append(h.detach())
+        r = s.detach() if detach else s
+        v = u - u * r if reset_by is None else u - reset_by * r
+    return torch.stack(fired), torch.stack(compared), v

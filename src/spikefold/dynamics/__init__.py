@@ -30,6 +30,7 @@ from spikefold.dynamics._norm import (
     normalize,
     per_neuron,
     sample_count,
+    scale,
     statistics,
     update_running,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "per_neuron",
     "reference_layer",
     "sample_count",
+    "scale",
     "statistics",
     "surrogate_from_dict",
     "surrogate_to_dict",

@@ -111,6 +111,21 @@ def statistics(
     return mean, _Sum.apply((deviation * deviation).sum(reduced), group) / count
 
 
+def scale(
+    gamma: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"], eps: float
+) -> Float[Tensor, "*shape"]:
+    """Gamma / sqrt(variance + eps), rounded once from float64.
+
+    torch's float32 square root is a rounding off on some processors and not on others; this is the
+    same everywhere.
+
+    Arguments:
+        gamma, variance: one number per channel or per element.
+        eps: added to the variance.
+    """
+    return (gamma.double() / torch.sqrt(variance.double() + eps)).to(gamma.dtype)
+
+
 def normalize(
     u: Float[Tensor, "N C *spatial"],
     mean: Float[Tensor, "*shape"],
@@ -131,8 +146,8 @@ def normalize(
 
     Source: Guo et al., ICCV 2023, eq. 8.
     """
-    scale = gamma / torch.sqrt(variance + eps)
-    return (u - per_neuron(mean, u.ndim)) * per_neuron(scale, u.ndim) + per_neuron(beta, u.ndim)
+    factor = per_neuron(scale(gamma, variance, eps), u.ndim)
+    return (u - per_neuron(mean, u.ndim)) * factor + per_neuron(beta, u.ndim)
 
 
 @torch.no_grad()

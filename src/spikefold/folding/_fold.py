@@ -49,7 +49,7 @@ def exact_thresholds(
         lambda u: fires(polarity * u), mean.shape, mean.dtype, mean.device
     )
     # A gain that vanishes leaves a constant, whatever u; no search, for u - mean may overflow.
-    constant = gain / torch.sqrt(norm.running_var + norm.eps) == 0
+    constant = dynamics.scale(gain, norm.running_var, norm.eps) == 0
     always = fires(mean)
     limit = torch.where(always, -torch.inf, torch.inf).to(mean.dtype)
     theta = torch.where(constant, limit, theta)

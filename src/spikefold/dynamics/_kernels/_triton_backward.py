@@ -36,8 +36,8 @@ from spikefold.dynamics._kernels._triton_equations import (
 def recompute(
     samples, groups, first, count, steps,
     input, input_step, shortcut, shortcut_step,
-    current_gain, current_shift, current_mean, current_variance, current_eps,
-    v, gain, shift, mean, variance, eps, statistics_step, thresholds, threshold, decay,
+    current_gain, current_shift, current_mean, current_variance, current_eps: tl.constexpr,
+    v, gain, shift, mean, variance, eps: tl.constexpr, statistics_step, thresholds, threshold, decay,
     potentials, potentials_step,
     NORMED: tl.constexpr, HARD: tl.constexpr,
     INNER: tl.constexpr, ELEMENTS: tl.constexpr, GROUPS: tl.constexpr,
@@ -71,8 +71,8 @@ def recompute(
 def backward(
     samples, groups, first, count, steps, elements,
     input, input_step, shortcut, shortcut_step,
-    current_gain, current_shift, current_mean, current_variance, current_eps,
-    v, gain, shift, mean, variance, eps, statistics_step, thresholds, threshold, decay,
+    current_gain, current_shift, current_mean, current_variance, current_eps: tl.constexpr,
+    v, gain, shift, mean, variance, eps: tl.constexpr, statistics_step, thresholds, threshold, decay,
     potentials, potentials_step, slope, factor,
     grad_spikes, grad_v_last, grad_currents, grad_v,
     partials, current_partials, partials_step,
@@ -157,7 +157,7 @@ def backward(
 def backward_step(
     t, samples, groups, first, count, steps, elements,
     input, input_step, current_mean,
-    gain, shift, mean, variance, eps, thresholds, threshold, decay,
+    gain, shift, mean, variance, eps: tl.constexpr, thresholds, threshold, decay,
     potentials, potentials_step, slope, factor,
     grad_spikes, grad_v_last, grad_currents, grad_v, carried, means, means_step,
     partials, current_partials, partials_step,
@@ -229,7 +229,7 @@ def backward_step(
 @jit(do_not_specialize=["steps"])
 def through_current(
     samples, groups, first, count, steps, elements, input, input_step,
-    gain, mean, variance, eps, kept, kept_step, means, means_step, grad_input,
+    gain, mean, variance, eps: tl.constexpr, kept, kept_step, means, means_step, grad_input,
     BATCH: tl.constexpr,
     INNER: tl.constexpr, ELEMENTS: tl.constexpr, GROUPS: tl.constexpr,
 ):  # fmt: skip

@@ -116,9 +116,9 @@ def parameter(pointer, group, known, neutral):
 
 @jit()
 def scale_of(gain, variance, eps):
-    """`gain / sqrt(variance + eps)`, correctly rounded, and the root."""
-    deviation = tl.sqrt_rn(variance + eps)
-    return tl.div_rn(gain, deviation), deviation
+    """`gain / sqrt(variance + eps)`, rounded once from float64, and the root."""
+    deviation = tl.sqrt(variance.to(tl.float64) + eps)
+    return (gain.to(tl.float64) / deviation).to(tl.float32), deviation.to(tl.float32)
 
 
 @jit()

@@ -89,7 +89,7 @@ def merge(
 
 @jit()
 def reduce(
-    partials, partials_step, slots, samples, first, count, variance, eps, means, means_step,
+    partials, partials_step, slots, samples, first, count, variance, eps: tl.constexpr, means, means_step,
     grad_gain, grad_shift, SLOTS: tl.constexpr, GROUPS: tl.constexpr,
 ):  # fmt: skip
     """Sums over tiles of g and g · centered: means for `centre`, gradients of gain and shift.
@@ -128,8 +128,8 @@ def reduce(
 def forward(
     samples, groups, first, count, steps, elements,
     input, input_step, shortcut, shortcut_step,
-    current_gain, current_shift, current_mean, current_variance, current_eps,
-    v, gain, shift, mean, variance, eps, thresholds, threshold, decay,
+    current_gain, current_shift, current_mean, current_variance, current_eps: tl.constexpr,
+    v, gain, shift, mean, variance, eps: tl.constexpr, thresholds, threshold, decay,
     spikes, v_last,
     NORMED: tl.constexpr, BATCH: tl.constexpr, HARD: tl.constexpr,
     INNER: tl.constexpr, ELEMENTS: tl.constexpr, GROUPS: tl.constexpr,
@@ -169,8 +169,8 @@ def forward(
 def forward_step(
     t, samples, groups, first, count, elements,
     input, input_step, shortcut, shortcut_step,
-    current_gain, current_shift, current_mean, current_variance, current_eps,
-    v, gain, shift, mean, variance, eps, thresholds, threshold, decay,
+    current_gain, current_shift, current_mean, current_variance, current_eps: tl.constexpr,
+    v, gain, shift, mean, variance, eps: tl.constexpr, thresholds, threshold, decay,
     spikes, v_last, carried, partials, partials_step,
     NORMED: tl.constexpr, HARD: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
     INNER: tl.constexpr, ELEMENTS: tl.constexpr, GROUPS: tl.constexpr,

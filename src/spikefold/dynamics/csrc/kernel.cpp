@@ -218,9 +218,9 @@ struct Affine {
         const float *gains = pointer<float>(norm.gain), *shifts = pointer<float>(norm.shift);
         for_lanes(tile, [&](int64_t l, int64_t group) {
             int64_t at = norm.batch ? step * groups + group : group;
-            float spread = variances ? __builtin_sqrtf(variances[at] + norm.eps) : 1.f;
+            double deviation = variances ? __builtin_sqrt(double(variances[at]) + norm.eps) : 1.0;
             m[l] = means ? means[at] : 0.f;
-            g[l] = (gains ? gains[group] : 1.f) / spread;
+            g[l] = float((gains ? double(gains[group]) : 1.0) / deviation);
             b[l] = shifts ? shifts[group] : 0.f;
         });
         mean = lanes(tile, [&](int64_t l) { return m[l]; });
@@ -258,7 +258,7 @@ void write_statistics(const Norm& norm, const Shape& shape, int64_t step, int64_
 // variance + eps, or 1: what a group's gradients are divided by.
 inline double spread_of(const Norm& norm, int64_t step, int64_t group, int64_t groups) {
     if (!norm.variance) return 1.0;
-    return double(pointer<float>(norm.variance)[norm.batch ? step * groups + group : group]) + double(norm.eps);
+    return double(pointer<float>(norm.variance)[norm.batch ? step * groups + group : group]) + norm.eps;
 }
 
 inline Lanes thresholds(const Layer& layer, const Tile& tile) {

@@ -20,7 +20,7 @@ enum Dtype { FLOAT32, BFLOAT16, FLOAT16 };
 struct Norm {
     bool present = false;
     bool batch = false;  // statistics of this batch: forward writes mean and variance, backward reads them
-    float eps = 0;
+    double eps = 0;
     Address gain = 0, shift = 0, mean = 0, variance = 0;
     Address grad_gain = 0, grad_shift = 0;
 };

@@ -1,0 +1,204 @@
+"""Layers of all kinds, for tests of the kernels, and what is right for them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from spikefold import dynamics
+from spikefold.dynamics import Condition, Currents, Fired, Neuron, Normalization, Statistics
+from tests.dynamics import reference
+
+SHAPES = [
+    (1, 2, 1, 1, 1),
+    (1, 1, 5, 3, 3),
+    (3, 2, 1, 1, 5),
+    (4, 5, 3),
+    (2, 70, 37),
+    (4, 8, 17, 7, 7),
+    (3, 3, 2, 16, 8),
+    (2, 2, 3, 24, 48),
+    (2, 9, 20, 2, 2),
+    (3, 2, 4, 3, 2, 5),
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer to be run."""
+
+    shape: tuple[int, ...] = (4, 8, 17, 7, 7)
+    last: bool = False
+    elementwise: bool = False
+    condition: str = "batch"  # or "fixed", "folded", "plain"
+    norm: str = "none"  # after the connection; or "batch", "fixed"
+    shortcut: bool = False
+    constant: bool = False
+    state: bool = False
+    neuron: Neuron = field(default_factory=Neuron)
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+
+    @property
+    def infers(self) -> bool:
+        """Whether no statistic is taken of the batch."""
+        return "batch" not in (self.condition, self.norm)
+
+
+def cases(**fixed: Any) -> st.SearchStrategy[Case]:
+    """Any layer; what is `fixed` stays."""
+    neurons = st.builds(
+        Neuron,
+        decay=st.sampled_from([0.0, 0.25, 0.9, 1.0]),
+        threshold=st.sampled_from([0.5, 1.0, -0.25]),
+        reset=st.sampled_from(["hard", "soft"]),
+        surrogate=st.sampled_from(
+            [*(kind() for kind in dynamics.SURROGATES.values()), dynamics.Tanh(2.0)]
+        ),
+        detach_reset=st.booleans(),
+    )
+    parts: dict[str, Any] = {
+        "shape": st.sampled_from(SHAPES),
+        "last": st.booleans(),
+        "elementwise": st.booleans(),
+        "condition": st.sampled_from(["batch", "fixed", "folded", "plain"]),
+        "norm": st.sampled_from(["none", "batch", "fixed"]),
+        "shortcut": st.booleans(),
+        "constant": st.booleans(),
+        "state": st.booleans(),
+        "neuron": neurons,
+        "seed": st.integers(0, 10**6),
+    }
+    parts.update({name: st.just(value) for name, value in fixed.items()})
+    return st.builds(Case, **parts).filter(is_possible)
+
+
+def is_possible(case: Case) -> bool:
+    """Statistics need two values; element-wise parameters go without a norm before them."""
+    steps, batch, _, *spatial = case.shape
+    pixels = torch.Size(spatial).numel()
+    if case.elementwise and case.condition not in ("plain",) and case.norm != "none":
+        return False
+    enough = batch > 1 if case.elementwise else batch * pixels > 1
+    shown = 1 if case.constant else steps
+    return (enough or case.condition != "batch") and (
+        batch * pixels * shown > 1 or case.norm != "batch"
+    )
+
+
+@dataclass
+class Layer:
+    """The tensors of a case."""
+
+    case: Case
+    currents: Currents
+    condition: Condition
+    state: Tensor | None
+    leaves: dict[str, Tensor]  # what gets a gradient
+    weights: tuple[Tensor, Tensor]  # of spikes and last potential, in the loss
+
+    def run(self, layer: Callable[..., Fired] = dynamics.layer) -> Fired:
+        """Spikes and last potential, by this implementation."""
+        return layer(self.currents, self.condition, self.case.neuron, self.state)
+
+    def gradients(self, spikes: Tensor, v: Tensor) -> dict[str, Tensor]:
+        """Of the weighted sum of spikes and last potential."""
+        loss = (spikes.double() * self.weights[0]).sum() + (v.double() * self.weights[1]).sum()
+        found = torch.autograd.grad(loss, list(self.leaves.values()), allow_unused=True)
+        zeros = (torch.zeros_like(leaf) for leaf in self.leaves.values())
+        return {
+            name: zero if grad is None else grad
+            for name, grad, zero in zip(self.leaves, found, zeros, strict=True)
+        }
+
+
+def make(case: Case) -> Layer:
+    """Random tensors; gains of both signs."""
+    generator = torch.Generator().manual_seed(case.seed)
+    random = partial(torch.randn, generator=generator)
+    leaves: dict[str, Tensor] = {}
+
+    def leaf(name: str, tensor: Tensor) -> Tensor:
+        leaves[name] = tensor.requires_grad_()
+        return tensor
+
+    def arranged(tensor: Tensor) -> Tensor:
+        return tensor.movedim(2, -1).contiguous().movedim(-1, 2) if case.last else tensor
+
+    def norm(name: str, shape: tuple[int, ...], kind: str) -> Normalization:
+        gain, shift = (
+            leaf(f"{name} gain", random(shape)),
+            leaf(f"{name} shift", random(shape) * 0.3),
+        )
+        fixed = Statistics(random(shape) * 0.3, torch.rand(shape, generator=generator) + 0.5)
+        return Normalization(gain, shift, 1e-3, fixed if kind == "fixed" else None)
+
+    steps, *step = case.shape
+    shown = 1 if case.constant else steps
+    x = leaf("input", arranged(random(shown, *step)).to(case.dtype))
+    before = None if case.norm == "none" else norm("current", (step[1],), case.norm)
+    parameters = tuple(step[1:] if case.elementwise else step[1:2])
+    condition: Condition = None
+    if case.condition == "folded":
+        polarity = random(parameters).sign()
+        condition = dynamics.Thresholds(random(parameters) * 0.5, polarity)
+    elif case.condition != "plain":
+        condition = norm("potential", parameters, case.condition)
+    shortcut = (
+        leaf("shortcut", arranged(random(case.shape)).to(case.dtype)) if case.shortcut else None
+    )
+    state = leaf("state", random(step)) if case.state else None
+    weights = (random(case.shape, dtype=torch.float64), random(step, dtype=torch.float64))
+    return Layer(case, Currents(x, steps, before, shortcut), condition, state, leaves, weights)
+
+
+def expected(layer: Layer, spikes: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """In float64, for neurons that fire these spikes.
+
+    Returns:
+        gradients, how far each decision was from the threshold (above: positive), last potential.
+    """
+    case, currents, condition = layer.case, layer.currents, layer.condition
+    wide = {name: leaf.detach().double().requires_grad_() for name, leaf in layer.leaves.items()}
+    ndim = len(case.shape) - 1
+
+    def broadcast(parameter: Tensor) -> Tensor:
+        return parameter.double().reshape(parameter.shape + (1,) * (ndim - 1 - parameter.ndim))
+
+    def normalized(name: str, norm: Normalization, a: Tensor) -> Tensor:
+        gain, shift = broadcast(wide[f"{name} gain"]), broadcast(wide[f"{name} shift"])
+        fixed = norm.fixed and tuple(map(broadcast, norm.fixed))
+        return reference.normalize(a, gain, shift, norm.eps, fixed)
+
+    x = wide["input"]
+    if currents.norm is not None:
+        x = normalized("current", currents.norm, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    x = x.expand(case.shape)
+    if case.shortcut:
+        x = x + wide["shortcut"]
+    threshold: Any = case.neuron.threshold
+
+    def compare(u: Tensor) -> Tensor:
+        if isinstance(condition, Normalization):
+            return normalized("potential", condition, u)
+        return u if condition is None else u * broadcast(condition.polarity)
+
+    if isinstance(condition, dynamics.Thresholds):
+        threshold = broadcast(condition.polarity * condition.theta)
+    fired, compared, v = reference.follow(
+        x,
+        spikes.double(),
+        compare,
+        threshold=threshold,
+        decay=case.neuron.decay,
+        reset_by=None if case.neuron.reset == "hard" else case.neuron.threshold,
+        detach=case.neuron.detach_reset,
+        derivative=case.neuron.surrogate.derivative,
+        v=wide["state"] if case.state else torch.zeros(case.shape[1:], dtype=torch.float64),
+    )
+    wide_layer = Layer(case, currents, condition, None, wide, layer.weights)
+    return wide_layer.gradients(fired, v), compared - threshold, v.detach()
