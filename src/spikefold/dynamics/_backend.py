@@ -76,9 +76,6 @@ def layer(
         return _kernels.fused_layer(currents, condition, neuron, v)
     if _chosen == "fused":
         raise ConfigError(f"the fused kernels cannot run here: {obstacle}")
-    missing = _kernels.missing(currents.input.device.type)
-    if missing is not None:
-        _say_once(
-            f"{missing}: spikefold's neurons run in plain torch, with the same results, slower"
-        )
+    if obstacle == _kernels.missing(currents.input.device.type):
+        _say_once(f"{obstacle}: the neurons run in plain torch, with the same results but slower")
     return reference_layer(currents, condition, neuron, v)
