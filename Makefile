@@ -1,9 +1,11 @@
 # The commands of this repository; see CONTRIBUTING.md. `make demo` and `make test` set up .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := src tests
+BENCH := .venv-bench/bin
+CODE := src tests benchmarks
+PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test quick lint format docs clean
+.PHONY: demo test quick lint format docs sanitize bench clean
 
 demo: .venv/demo
 	$(BIN)/spikefold run digits --overwrite
@@ -27,11 +29,31 @@ format: .venv/dev
 docs: .venv/dev
 	$(BIN)/pdoc spikefold --math --docformat google --output-directory build/docs
 
-clean:
-	rm -rf .venv build dist runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+# The kernels' tests with the address and undefined-behaviour sanitizers compiled in (GCC).
+sanitize: .venv/dev
+	$(BIN)/python $(PIP) --no-deps --no-build-isolation --upgrade --target build/sanitize \
+		-C build-dir=build/sanitize-cmake -C cmake.define.SPIKEFOLD_SANITIZE=ON .
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) \
+		$$(g++ -print-file-name=libstdc++.so.6)" ASAN_OPTIONS=detect_leaks=0 \
+		$(BIN)/python tests/sanitize.py $(CURDIR)/build/sanitize -m "not slow" tests/dynamics/test_kernels.py
 
-# A stamp a set-up: redone when what is to be installed changes.
-.venv/demo .venv/dev: pyproject.toml constraints.txt
+# Against SpikingJelly, snnTorch and Norse, in an environment of its own (benchmarks/README.md).
+bench: .venv-bench/ready
+	$(BENCH)/python -m benchmarks
+
+clean:
+	rm -rf .venv .venv-bench build dist runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# A stamp a set-up: redone when what is to be installed, or compiled, changes.
+KERNELS := CMakeLists.txt $(wildcard src/spikefold/dynamics/csrc/*)
+.venv/demo .venv/dev: pyproject.toml constraints.txt $(KERNELS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(@F)]"
+	$(BIN)/python $(PIP) -c constraints.txt -e ".[$(@F)]"
+	touch $@
+
+.venv-bench/ready: pyproject.toml benchmarks/requirements.txt benchmarks/peers.txt $(KERNELS)
+	test -x $(BENCH)/python || $(PYTHON) -m venv .venv-bench
+	$(BENCH)/python $(PIP) -r benchmarks/requirements.txt
+	$(BENCH)/python $(PIP) --no-deps -r benchmarks/peers.txt
+	$(BENCH)/python $(PIP) --no-deps -e .
 	touch $@
