@@ -23,7 +23,6 @@ from benchmarks.formula import Definition
 from benchmarks.neurons import jelly_node
 
 CLASSES = 10
-HAS_BACKENDS = hasattr(sf, "backend")
 LEARNING_RATE = 1e-4  # small: the weights, and with them the spikes, stay about what they are
 
 
@@ -129,7 +128,7 @@ def training(size: dict[str, Any], device: torch.device) -> Contestants:
 
     return {
         "spikefold": ours,
-        **({"spikefold, reference": lambda: on_reference(ours())} if HAS_BACKENDS else {}),
+        "spikefold, reference": lambda: on_reference(ours()),
         "SpikingJelly": theirs,
         "convolutions": lambda: convolutions(network(), frames),
     }

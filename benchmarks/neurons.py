@@ -134,7 +134,7 @@ def norse_box(channels: int, device: torch.device) -> Layer:
 
 LAYERS: dict[str, Callable[[int, torch.device], Layer]] = {
     "spikefold MPBN": spikefold_mpbn,
-    **({"spikefold MPBN, reference": spikefold_reference} if hasattr(sf, "backend") else {}),
+    "spikefold MPBN, reference": spikefold_reference,
     "spikefold LIF": spikefold_lif,
     "SpikingJelly MPBN": jelly_mpbn,
     "SpikingJelly LIF": jelly_lif,

@@ -36,8 +36,6 @@ def environment(device: str) -> dict[str, Any]:
 
 def neurons(device: str) -> str:
     """Which implementation spikefold runs here: "fused" or, without kernels, "reference"."""
-    if not hasattr(sf, "backend"):
-        return "reference"
     lif = sf.LIF(norm=sf.MPBN(1)).to(device)
     try:
         with sf.backend("fused"):

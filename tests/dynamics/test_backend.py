@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -146,3 +147,9 @@ def test_currents_may_come_computed_or_not() -> None:
     assert torch.equal(at_once.spikes, apart.spikes)
     for ours, theirs in zip(at_once.current, observed, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler")
+def test_where_there_is_a_compiler_there_are_kernels() -> None:
+    """A broken build falls back to the reference, and all tests of kernels would skip."""
+    assert _cpu.missing() is None

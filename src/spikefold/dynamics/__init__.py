@@ -3,6 +3,7 @@ beside them fused kernels that compute the same, held to them.
 """
 
 from spikefold.dynamics._backend import Backend, backend, layer
+from spikefold.dynamics._kernels import missing as missing_kernels
 from spikefold.dynamics._layer import (
     Condition,
     Currents,
@@ -77,6 +78,7 @@ __all__ = [
     "layer",
     "lif",
     "membrane_dtype",
+    "missing_kernels",
     "mpbn_lif",
     "mpbn_lif_train",
     "normalize",

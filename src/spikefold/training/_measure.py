@@ -141,11 +141,13 @@ def hardware() -> dict[str, Any]:
     """Machine and versions, for a run record."""
     from importlib.metadata import version
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     return {
         "machine": platform.machine(),
         "processor": _processor(),
         "system": platform.system(),
         "threads": torch.get_num_threads(),
+        "neurons": "fused" if dynamics.missing_kernels(device) is None else "reference",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,

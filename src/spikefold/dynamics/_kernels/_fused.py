@@ -23,7 +23,11 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def missing(device: str) -> str | None:
-    """Why there are no kernels for this kind of device though there could be, or None."""
+    """Why there are no kernels for a kind of device that could have some, or None.
+
+    Arguments:
+        device: "cpu" or "cuda".
+    """
     return KERNELS[device].missing() if device in KERNELS else None
 
 

@@ -115,7 +115,7 @@ inline void write_gradients(const Norm& norm, const Layer& layer, const Tile& ti
 // From the currents' gradient, in scratch, to the input's: through the norm after the connection.
 template <typename X>
 void through_current(const Layer& layer, const Shape& shape, const Affine& current, const float* grads, int64_t size) {
-    int64_t elements = layer.rows * layer.groups * layer.inner, steps = layer.input_step ? layer.steps : 1;
+    int64_t elements = layer.rows * layer.groups * layer.inner, steps = input_steps(layer);
     TwoSums sums;
     for (int64_t t = 0; t < steps; ++t) {
         Reader<X> read(shape, layer.input, t * layer.input_step);

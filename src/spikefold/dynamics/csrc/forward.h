@@ -1,42 +1,37 @@
 // Currents, charge, statistics, normalize, fire, reset. Included by kernel.cpp.
 
-// Statistics of the input over all steps (one, if it is the same at all): the norm after the connection.
-template <typename X>
-void observe_currents(const Layer& layer, const Shape& shape) {
-    int64_t steps = layer.input_step ? layer.steps : 1;
+// The steps that differ: one, where the input is the same at all.
+inline int64_t input_steps(const Layer& layer) { return layer.input_step ? layer.steps : 1; }
+
+// The sum of f(part, elements) over the input at all steps.
+template <typename X, typename F>
+Sums sum_input(const Layer& layer, const Shape& shape, F f) {
     Sums sum;
-    for (int64_t t = 0; t < steps; ++t) {
+    for (int64_t t = 0; t < input_steps(layer); ++t) {
         Reader<X> read(shape, layer.input, t * layer.input_step);
         shape.segments([&](int64_t first, int64_t n) {
             const float* y = read(first, n);
             Lanes partial;
             blocks(n, [&](int64_t i, auto keep) {
                 read.prefetch(i);
-                for (int k = 0; k < PARTS; ++k) partial.part[k] += keep(k, load(y + i + k * WIDTH));
+                for (int k = 0; k < PARTS; ++k) partial.part[k] += keep(k, f(k, load(y + i + k * WIDTH)));
             });
             sum.add(partial);
         });
     }
-    auto squares = [&](const Lanes& mean) {
-        Sums square;
-        for (int64_t t = 0; t < steps; ++t) {
-            Reader<X> read(shape, layer.input, t * layer.input_step);
-            shape.segments([&](int64_t first, int64_t n) {
-                const float* y = read(first, n);
-                Lanes partial;
-                blocks(n, [&](int64_t i, auto keep) {
-                    read.prefetch(i);
-                    for (int k = 0; k < PARTS; ++k) {
-                        Vector d = keep(k, load(y + i + k * WIDTH) - mean.part[k]);
-                        partial.part[k] += d * d;
-                    }
-                });
-                square.add(partial);
-            });
-        }
-        return square;
-    };
-    write_statistics(layer.current, shape, 0, layer.groups, samples_of(shape) * steps, sum, squares);
+    return sum;
+}
+
+ALWAYS_INLINE Vector squared(Vector d) { return d * d; }
+
+// Statistics of the input over all steps: those of the norm after the connection.
+template <typename X>
+void observe_currents(const Layer& layer, const Shape& shape) {
+    Sums sum = sum_input<X>(layer, shape, [](int, Vector y) { return y; });
+    write_statistics(layer.current, shape, 0, layer.groups, samples_of(shape) * input_steps(layer), sum,
+                     [&](const Lanes& mean) {
+                         return sum_input<X>(layer, shape, [&](int k, Vector y) { return squared(y - mean.part[k]); });
+                     });
 }
 
 // The currents of a segment at a step, block by block: norm(y) + shortcut.
@@ -151,10 +146,8 @@ inline void observe_potentials(const Layer& layer, const Shape& shape, int64_t t
         for (int64_t first = 0; first < shape.count; first += SEGMENT) {
             Lanes partial;
             blocks(smaller(SEGMENT, shape.count - first), [&](int64_t i, auto keep) {
-                for (int k = 0; k < PARTS; ++k) {
-                    Vector d = keep(k, load(u + first + i + k * WIDTH) - mean.part[k]);
-                    partial.part[k] += d * d;
-                }
+                for (int k = 0; k < PARTS; ++k)
+                    partial.part[k] += keep(k, squared(load(u + first + i + k * WIDTH) - mean.part[k]));
             });
             square.add(partial);
         }
