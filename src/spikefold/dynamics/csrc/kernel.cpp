@@ -54,16 +54,18 @@ inline void blocks(int64_t count, F f) {
 struct Shape {
     const Tile& tile;
     int64_t piece, count;  // elements of a piece and of the tile in scratch
+    bool dense;            // the pieces follow each other without a gap
     bool direct;           // float pieces are whole blocks, used where they lie
 
     explicit Shape(const Tile& t)
         : tile(t), piece(t.columns ? LANES : t.width), count(t.rows * piece),
-          direct(!t.columns && piece >= DIRECT && piece % LANES == 0) {}
+          dense(t.width == t.stride && t.width == piece && count % LANES == 0),
+          direct(dense || (!t.columns && piece >= DIRECT && piece % LANES == 0)) {}
 
     // `f(i, n)`: elements i to i + n of the tile.
     template <typename F>
     void segments(F f) const {
-        if (direct) {
+        if (direct && !dense) {
             for (int64_t row = 0; row < tile.rows; ++row)
                 for (int64_t j = 0; j < piece; j += SEGMENT) f(row * piece + j, smaller(SEGMENT, piece - j));
         } else {
