@@ -50,4 +50,4 @@ def observe(
     running = (norm.running_mean, norm.running_var)
     means, variances = (value[None] for value in observed)
     dynamics.update_running(running, (means, variances), norm.momentum, seen, samples)
-    norm.num_batches_tracked += 1
+    norm.num_batches_tracked.add_(1)

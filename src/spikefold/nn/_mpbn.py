@@ -140,7 +140,7 @@ class MPBN(nn.Module):
         seen = int(self.num_batches_tracked) if self.momentum is None else 0
         running = (self.running_mean, self.running_var)
         dynamics.update_running(running, (means, variances), self.momentum, seen, samples)
-        self.num_batches_tracked += len(means)
+        self.num_batches_tracked.add_(len(means))
 
     def extra_repr(self) -> str:
         """The arguments, for print."""
