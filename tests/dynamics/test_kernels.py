@@ -309,6 +309,7 @@ def test_what_the_reference_refuses_is_refused() -> None:
         (dynamics.Currents(x, 3, None, x[:2]), None, None, "shortcut of shape"),
         (dynamics.Currents(x[..., :3], 3, batch), None, None, r"normalization of \[4\]"),
         (dynamics.Currents.of(x[..., :3]), batch, None, r"parameters of shape \[4\]"),
+        (dynamics.Currents.of(x), batch._replace(shift=one[:3]), None, r"\[\[4\], \[3\]\]"),
     ]:
         with pytest.raises(ShapeError, match=message):
             dynamics.layer(currents, condition, Neuron(), v)
@@ -319,9 +320,9 @@ def test_what_the_reference_refuses_is_refused() -> None:
     [
         ({"x": torch.randn(2, 3, 4, dtype=torch.float64)}, "float64"),
         ({"shortcut": torch.randn(2, 3, 4, dtype=torch.float64)}, "shortcut is"),
-        ({"v": torch.randn(3, 4, dtype=torch.float64)}, "potential is"),
+        ({"v": torch.randn(3, 4, dtype=torch.float64)}, "potentials are"),
         ({"x": torch.randn(2, 3, 4, device="meta")}, "none for meta"),
-        ({"gain": torch.ones(4, dtype=torch.float64)}, "parameters are"),
+        ({"gain": torch.ones(4, dtype=torch.float64)}, "parameters or potentials are"),
     ],
 )
 def test_what_the_kernels_cannot_do_is_said_and_done_by_the_reference(
@@ -335,3 +336,34 @@ def test_what_the_kernels_cannot_do_is_said_and_done_by_the_reference(
         dynamics.layer(*arguments)
     _backend._chosen = None  # automatic, until the fixture ends
     dynamics.layer(*arguments)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_tensors_on_two_devices_are_refused_before_a_kernel_reads_them() -> None:
+    x, gain = torch.randn(2, 3, 4), torch.ones(4, device="meta")
+    with pytest.raises(ConfigError, match="tensors lie on cpu and on meta"):
+        dynamics.layer(dynamics.Currents.of(x), dynamics.Thresholds(gain), Neuron())
+
+
+def test_parameters_for_some_of_the_spatial_dimensions_run_on_the_reference() -> None:
+    x, theta = torch.randn(2, 3, 4, 5, 6), torch.randn(4, 5)
+    with pytest.raises(ConfigError, match="neither per channel nor per element"):
+        dynamics.layer(dynamics.Currents.of(x), dynamics.Thresholds(theta), Neuron())
+
+
+def test_statistics_with_a_gradient_run_on_the_reference() -> None:
+    one = torch.ones(4)
+    fixed = dynamics.Statistics(torch.zeros(4, requires_grad=True), one)
+    norm = dynamics.Normalization(one, one, 1e-5, fixed)
+    with pytest.raises(ConfigError, match="need a gradient"):
+        dynamics.layer(dynamics.Currents.of(torch.randn(2, 3, 4)), norm, Neuron())
+
+
+def test_a_second_derivative_is_refused() -> None:
+    x = torch.randn(2, 3, 4, requires_grad=True)
+    spikes = dynamics.layer(dynamics.Currents.of(x), None, Neuron()).spikes
+    with pytest.raises(ConfigError, match="no second derivative"):
+        torch.autograd.grad(spikes.sum(), x, create_graph=True)
+    with sf.backend("reference"):
+        spikes = dynamics.layer(dynamics.Currents.of(x), None, Neuron()).spikes
+    torch.autograd.grad(spikes.sum(), x, create_graph=True)

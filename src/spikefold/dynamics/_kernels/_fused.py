@@ -17,7 +17,7 @@ from spikefold.dynamics._layer import (
 from spikefold.dynamics._neuron import Neuron
 from spikefold.dynamics._norm import require_samples, sample_count
 from spikefold.dynamics._surrogate import SURROGATES, slope
-from spikefold.errors import ShapeError
+from spikefold.errors import ConfigError, ShapeError
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -39,29 +39,42 @@ def obstacle(
     Arguments:
         currents, condition, neuron, v: as for `reference_layer`.
     """
-    x, norms = currents.input, [currents.norm, condition]
+    x = currents.input
     if x.device.type not in KERNELS:
         return f"there are none for {x.device.type}"
     if x.dtype not in _DTYPES:
         return f"inputs are {x.dtype}, not float32, bfloat16 or float16"
     if currents.shortcut is not None and currents.shortcut.dtype != x.dtype:
         return f"the shortcut is {currents.shortcut.dtype}, the input {x.dtype}"
-    if v is not None and v.dtype != torch.float32:
-        return f"the potential is {v.dtype}, not float32"
     if SURROGATES.get(neuron.surrogate.name) is not type(neuron.surrogate):
         return f"the surrogate {type(neuron.surrogate).__name__} is not one of theirs"
-    for norm in norms:
+    for norm in (currents.norm, condition):
         if isinstance(norm, Normalization) and norm.group is not None:
             return "statistics are taken over several processes"
-        if norm is not None and norm[0].dtype != torch.float32:
-            return f"parameters are {norm[0].dtype}, not float32"
-    if currents.norm is not None and _elementwise(condition):
+        if isinstance(norm, Normalization) and norm.fixed and norm.fixed[0].requires_grad:
+            return "statistics that are fixed need a gradient"
+    small = [*_parameters(currents.norm), *_parameters(condition), *([] if v is None else [v])]
+    for tensor in small:
+        if tensor.dtype != torch.float32:
+            return f"parameters or potentials are {tensor.dtype}, not float32"
+    for tensor in small if currents.shortcut is None else [*small, currents.shortcut]:
+        if tensor.device != x.device:
+            return f"tensors lie on {x.device} and on {tensor.device}"
+    dimensions = 1 if condition is None else condition[0].ndim
+    if dimensions not in (1, x.ndim - 2):
+        return f"parameters of {dimensions} dimensions are neither per channel nor per element"
+    if currents.norm is not None and dimensions > 1:
         return "element-wise parameters do not go together with a norm after the connection"
     return missing(x.device.type)
 
 
-def _elementwise(condition: Condition) -> bool:
-    return condition is not None and condition[0].ndim > 1
+def _parameters(condition: Condition) -> list[Tensor]:
+    if condition is None:
+        return []
+    if isinstance(condition, Normalization):
+        return [condition.gain, condition.shift, *(condition.fixed or ())]
+    theta, polarity = condition
+    return [theta] if polarity is None else [theta, polarity]
 
 
 class Layer(torch.autograd.Function):
@@ -75,8 +88,13 @@ class Layer(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise ConfigError(
+                "the fused kernels have no second derivative (create_graph=True): run forward "
+                'inside spikefold.backend("reference")'
+            )
+
         def run(*arguments: Any) -> tuple[Tensor, ...]:
             kernel = KERNELS[arguments[2].device.type].backward
             return _operators.backward(kernel, *arguments)
@@ -93,6 +111,10 @@ def _check(currents: Currents, condition: Condition, v: Tensor | None) -> None:
     parameters = () if condition is None else tuple(condition[0].shape)
     if parameters != shape[1 : 1 + len(parameters)]:
         raise ShapeError(f"parameters of shape {list(parameters)} for an input step {list(shape)}")
+    for norm in (currents.norm, condition):
+        shapes = [list(tensor.shape) for tensor in _parameters(norm)]
+        if any(other != shapes[0] for other in shapes):
+            raise ShapeError(f"parameters of one norm differ in shape: {shapes}")
     if isinstance(condition, Normalization) and condition.fixed is None:
         require_samples(sample_count(shape, parameters), shape, parameters)
     if currents.norm is not None and currents.norm.fixed is None:
