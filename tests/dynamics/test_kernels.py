@@ -246,6 +246,27 @@ def test_strides_that_are_not_dense_are_taken_as_they_are_or_copied() -> None:
             torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-5)
 
 
+def test_steps_may_lie_apart_in_memory() -> None:
+    whole, other, gradient = (torch.randn(6, 3, 4, 5, 5) for _ in range(3))
+    x, shortcut = (t.clone().requires_grad_() for t in (whole, other))
+    found = []
+    for run in (dynamics.layer, dynamics.reference_layer):
+        spikes = run(dynamics.Currents(x[::2], 3, None, shortcut[1::2]), None, Neuron()).spikes
+        grads = torch.autograd.grad(spikes, (x, shortcut), gradient[::2])
+        found.append([spikes, *grads])
+    assert torch.equal(found[0][0], found[1][0])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_are_told_as_the_reference_tells_them() -> None:
+    layer = make(Case(norm="batch", elementwise=False, shortcut=True, last=True))
+    ours, theirs = layer.run(), layer.run(dynamics.reference_layer)
+    for name in ("current", "potential"):
+        for one, other in zip(getattr(ours, name), getattr(theirs, name), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_memory_formats_are_kept_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Problem] = []
     monkeypatch.setattr(_cpu, "_layer", seen.append)
