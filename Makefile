@@ -35,7 +35,7 @@ sanitize: .venv/dev
 		-C build-dir=build/sanitize-cmake -C cmake.define.SPIKEFOLD_SANITIZE=ON .
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) \
 		$$(g++ -print-file-name=libstdc++.so.6)" ASAN_OPTIONS=detect_leaks=0 \
-		$(BIN)/python tests/sanitize.py $(CURDIR)/build/sanitize -m "not slow" tests/dynamics/test_kernels.py
+		$(BIN)/python tests/sanitize.py $(CURDIR)/build/sanitize -m "not slow" tests/dynamics -k kernels
 
 # Against SpikingJelly, snnTorch and Norse, in an environment of its own (benchmarks/README.md).
 bench: .venv-bench/ready

@@ -21,6 +21,7 @@ SHAPES = [
     (2, 70, 37),
     (4, 8, 17, 7, 7),
     (3, 3, 2, 16, 8),
+    (2, 3, 3, 13, 13),
     (2, 2, 3, 24, 48),
     (2, 9, 20, 2, 2),
     (3, 2, 4, 3, 2, 5),
@@ -135,7 +136,8 @@ def make(case: Case) -> Layer:
             leaf(f"{name} shift", random(shape) * 0.3),
         )
         fixed = Statistics(random(shape) * 0.3, torch.rand(shape, generator=generator) + 0.5)
-        return Normalization(gain, shift, 1e-3, fixed if kind == "fixed" else None)
+        eps = {"current": 1e-3, "potential": 0.1}[name]  # not each other's
+        return Normalization(gain, shift, eps, fixed if kind == "fixed" else None)
 
     steps, *step = case.shape
     shown = 1 if case.constant else steps
