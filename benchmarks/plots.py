@@ -57,7 +57,12 @@ def bars(axes: Axes, contest: Contest) -> None:
     colors = [STYLES.get(name, (FLOOR, ""))[0] for name in results]
     values = [1000 * result["work_min"] for result in results.values()]
     drawn = axes.barh(list(results), values, color=colors)
-    axes.bar_label(drawn, [f"{value:.3g}" for value in values], padding=3, fontsize=8)
+    axes.bar_label(
+        drawn,
+        [f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in values],
+        padding=3,
+        fontsize=8,
+    )
     axes.margins(x=0.15)
     axes.invert_yaxis()
     axes.set_title(f"{contest['kind']}: {size_of(contest)}", fontsize=9)
