@@ -1,15 +1,13 @@
 """Shapes and types of all annotated functions are checked while the tests run."""
 
-from jaxtyping import install_import_hook
-
-install_import_hook("spikefold", "beartype.beartype")  # stays: a `with` would end it at once
-
 from collections.abc import Iterator
 
 import hypothesis
 import jaxtyping
 import pytest
 import torch
+
+jaxtyping.install_import_hook("spikefold", "beartype.beartype")  # a `with` would end it at once
 
 phases = [phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain]
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True, phases=phases)

@@ -89,8 +89,9 @@ def merge(
 
 @jit()
 def reduce(
-    partials, partials_step, slots, samples, first, count, variance, eps: tl.constexpr, means, means_step,
-    grad_gain, grad_shift, SLOTS: tl.constexpr, GROUPS: tl.constexpr,
+    partials, partials_step, slots, samples, first, count,
+    variance, eps: tl.constexpr, means, means_step, grad_gain, grad_shift,
+    SLOTS: tl.constexpr, GROUPS: tl.constexpr,
 ):  # fmt: skip
     """Sums over tiles of g and g · centered: means for `centre`, gradients of gain and shift.
 
