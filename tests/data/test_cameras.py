@@ -149,8 +149,9 @@ def test_the_simulated_camera_sees_what_a_loop_over_pixels_says() -> None:
 
 def test_a_view_moves_with_the_camera() -> None:
     image = np.random.default_rng(0).random((8, 8))
-    assert _view(image, 0, 0).shape == SENSOR[::-1]
-    np.testing.assert_allclose(_view(image, 3, 5)[5:, 3:], _view(image, 0, 0)[:-5, :-3], atol=1e-12)
+    still, moved = _view(image, 0.0, 0.0), _view(image, 3.0, 5.0)
+    assert still.shape == SENSOR[::-1]
+    np.testing.assert_allclose(moved[5:, 3:], still[:-5, :-3], atol=1e-12)
     assert not len(saccades(np.zeros((8, 8))))
 
 
