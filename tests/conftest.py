@@ -1,11 +1,15 @@
 """Shapes and types of all annotated functions are checked while the tests run."""
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
 import jaxtyping
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton, which reads it then
 
 jaxtyping.install_import_hook("spikefold", "beartype.beartype")  # a `with` would end it at once
 

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 GPU = torch.cuda.is_available()
-if not GPU:
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 pytest.importorskip("triton", reason="triton is not installed (there is none for this platform)")
 
 from spikefold.dynamics._kernels import _cpu, _operators, _triton, _triton_tiles
