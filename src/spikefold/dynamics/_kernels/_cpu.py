@@ -56,7 +56,7 @@ def _layer(problem: Problem) -> object:
         setattr(layer, name, _address(getattr(problem, name)))
     layer.dtype = _DTYPES[problem.input.dtype]
     layer.decay = neuron.decay
-    layer.threshold = layer.reset_by = neuron.threshold
+    layer.threshold = neuron.threshold
     layer.hard = neuron.reset == "hard"
     layer.detach_reset = neuron.detach_reset
     layer.surrogate = _SURROGATES[neuron.surrogate.name]

@@ -42,7 +42,7 @@ TwoSums through_step(const Layer& layer, const Shape& shape, const Affine& norm,
                 Vector centered = norm.centered(k, potential);
                 Vector h = centered * norm.scale.part[k] + norm.shift.part[k];
                 Vector grad = load(grad_s + i + k * WIDTH);
-                if constexpr (!Detach) grad = grad - grad_v * (Hard ? potential : fill(layer.reset_by));
+                if constexpr (!Detach) grad = grad - grad_v * (Hard ? potential : fill(layer.threshold));
                 grad = grad * derivative<Kind>(h - threshold.part[k], slope, factor);
                 store(held.grad_h + at, grad);
                 if constexpr (Hard)

@@ -72,7 +72,7 @@ auto with_input(const Layer& layer, F f) {
 ALWAYS_INLINE Vector charge(const Layer& layer, Vector v, Vector x) { return v * layer.decay + x; }
 
 ALWAYS_INLINE Vector reset(const Layer& layer, Vector u, Vector spike) {
-    return layer.hard ? u * (1.f - spike) : u - layer.reset_by * spike;
+    return layer.hard ? u * (1.f - spike) : u - layer.threshold * spike;
 }
 
 ALWAYS_INLINE Vector fire(const Affine& norm, const Lanes& threshold, int k, Vector u) {

@@ -29,11 +29,11 @@ struct Layer {
     int64_t steps = 1, rows = 0, groups = 0, inner = 1;
     int64_t input_step = 0, shortcut_step = 0;  // elements from a step to the next; 0: the same at all steps
     int dtype = FLOAT32;                        // of input, shortcut, spikes and their gradients
-    float decay = 0, reset_by = 0;              // reset_by: what the soft reset subtracts
+    float decay = 0;
     bool hard = true, detach_reset = false;
     int surrogate = TANH;
     float slope = 1;       // the surrogate's parameter
-    float threshold = 0;   // of all groups, unless `thresholds` has one for each
+    float threshold = 0;   // what the soft reset subtracts; the threshold itself, unless `thresholds` has one a group
     Norm current, potential;  // current: after the connection; potential: MPBN, [steps, groups] if batch
     Address input = 0, shortcut = 0, v = 0, thresholds = 0;
     Address spikes = 0, v_last = 0;

@@ -165,7 +165,6 @@ NB_MODULE(_native, m) {
         .def_rw("shortcut_step", &Layer::shortcut_step)
         .def_rw("dtype", &Layer::dtype)
         .def_rw("decay", &Layer::decay)
-        .def_rw("reset_by", &Layer::reset_by)
         .def_rw("hard", &Layer::hard)
         .def_rw("detach_reset", &Layer::detach_reset)
         .def_rw("surrogate", &Layer::surrogate)
