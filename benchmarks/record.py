@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -61,8 +62,11 @@ def commit() -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The record so far; empty if there is none."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """The record so far; empty if there is none. A file that is no record ends the command."""
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        sys.exit(f"{path} is no record ({error}): delete it and measure again")
 
 
 def write(path: Path, text: str) -> None:
