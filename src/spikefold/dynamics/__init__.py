@@ -45,6 +45,7 @@ from spikefold.dynamics._surrogate import (
     Triangle,
     fire,
     is_above,
+    register_surrogate,
     surrogate_from_dict,
     surrogate_to_dict,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "normalize",
     "per_neuron",
     "reference_layer",
+    "register_surrogate",
     "sample_count",
     "scale",
     "statistics",

@@ -1,8 +1,10 @@
 """Which implementation runs: the fused kernels where they can, else the reference."""
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, get_args
 
@@ -15,7 +17,19 @@ from spikefold.errors import ConfigError
 
 Backend = Literal["reference", "fused"]
 
-_chosen: Backend | None = None  # of the whole process: threads of a training must agree
+
+@dataclass(eq=False)
+class _Entry:
+    """Somebody inside `backend(name)`."""
+
+    name: Backend
+    thread: int = field(default_factory=threading.get_ident)
+
+
+_entries: list[_Entry] = []
+# The name of the last entry. Of the whole process, for threads of a training must agree, and a
+# plain variable, for torch.compile reads it.
+_chosen: Backend | None = None
 
 
 @contextmanager
@@ -29,7 +43,8 @@ def backend(name: Backend) -> Iterator[None]:
         name: "reference", the equations in plain torch; or "fused", the kernels.
 
     Raises:
-        ConfigError: if there is no such backend; inside, where the kernels cannot do what is asked.
+        ConfigError: if there is no such backend, or another thread is inside with another one;
+            inside, where the kernels cannot do what is asked.
 
     Example:
         >>> import torch, spikefold as sf
@@ -39,14 +54,29 @@ def backend(name: Backend) -> Iterator[None]:
         >>> torch.equal(neuron(x), spikes)
         True
     """
-    global _chosen
     if name not in get_args(Backend):
         raise ConfigError(f"backend must be one of {', '.join(get_args(Backend))}, got {name!r}")
-    before, _chosen = _chosen, name
+    entry = _Entry(name)
+    # entered before it looks, so that of two threads that ask at once at least one is refused
+    _entries.append(entry)
     try:
+        others = {e.name for e in tuple(_entries) if e.thread != entry.thread} - {name}
+        if others:
+            raise ConfigError(
+                f"backend {name!r}: another thread is inside backend({others.pop()!r}), and the "
+                "backend holds for the whole process"
+            )
+        _choose()
         yield
     finally:
-        _chosen = before
+        _entries.remove(entry)
+        _choose()
+
+
+def _choose() -> None:
+    global _chosen
+    entries = tuple(_entries)
+    _chosen = entries[-1].name if entries else None
 
 
 @cache
@@ -71,11 +101,15 @@ def layer(
     """
     if _chosen == "reference":
         return reference_layer(currents, condition, neuron, v)
-    obstacle = _kernels.obstacle(currents, condition, neuron, v)
-    if obstacle is None:
-        return _kernels.fused_layer(currents, condition, neuron, v)
+    prepared = _kernels.prepare(currents, condition, neuron, v)
+    if not isinstance(prepared, str):
+        return _kernels.fused_layer(prepared)
     if _chosen == "fused":
-        raise ConfigError(f"the fused kernels cannot run here: {obstacle}")
-    if obstacle == _kernels.missing(currents.input.device.type):
-        _say_once(f"{obstacle}: the neurons run in plain torch, with the same results but slower")
+        currents.check(condition, v)  # a wrong shape is the better reason
+        raise ConfigError(
+            f"the fused kernels cannot run here: {prepared}; "
+            'the reference can: spikefold.backend("reference")'
+        )
+    if prepared == _kernels.missing(currents.input.device.type):
+        _say_once(f"{prepared}: the neurons run in plain torch, with the same results but slower")
     return reference_layer(currents, condition, neuron, v)

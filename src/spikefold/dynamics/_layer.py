@@ -4,20 +4,24 @@
 `dynamics._kernels` compute the same without writing anything in between to memory.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, distributed
 
+from spikefold.dynamics._check import check_layer
 from spikefold.dynamics._neuron import (
     Neuron,
     folded_lif,
+    integrate,
     lif,
     membrane_dtype,
     mpbn_lif,
     mpbn_lif_train,
 )
 from spikefold.dynamics._norm import normalize, statistics
+from spikefold.dynamics._surrogate import fire
 from spikefold.errors import ShapeError
 
 
@@ -57,7 +61,9 @@ class Thresholds(NamedTuple):
     polarity: Tensor | None = None
 
 
-Condition = Normalization | Thresholds | None  # None: u > threshold
+# From u[t] to h[t]; the neuron fires where h > threshold. Runs on the reference.
+Normalizing = Callable[[Tensor], Tensor]
+Condition = Normalization | Thresholds | Normalizing | None  # None: u > threshold
 
 
 class Currents(NamedTuple):
@@ -77,7 +83,13 @@ class Currents(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor) -> "Currents":
-        """Currents that are there already."""
+        """Currents that are there already.
+
+        Raises:
+            ShapeError: if x has no time dimension.
+        """
+        if x.ndim == 0:
+            raise ShapeError("a neuron needs [T, N, C, ...] or [T, N, F], got a single number")
         return cls(x, x.shape[0])
 
     @property
@@ -85,26 +97,36 @@ class Currents(NamedTuple):
         """`(T, N, C, *spatial)`."""
         return (self.steps, *self.input.shape[1:])
 
-    def check(self) -> None:
+    def check(self, condition: Condition = None, v: Tensor | None = None) -> None:
         """Refuse what is no sequence, or does not fit together.
+
+        Arguments:
+            condition: when the neurons fire.
+            v: membrane potential before the first step.
 
         Raises:
             ShapeError: with the shapes.
         """
-        shape = list(self.shape)
-        if self.input.ndim < 3:
-            raise ShapeError(
-                f"a neuron needs [T, N, C, ...] or [T, N, F], got {shape}: "
-                "is the time or the batch dimension missing?"
-            )
-        if self.steps < 1:
-            raise ShapeError(f"no time step in an input of shape {shape}: T must be at least 1")
-        if self.shortcut is not None and list(self.shortcut.shape) != shape:
-            raise ShapeError(f"shortcut of shape {list(self.shortcut.shape)} for currents {shape}")
-        if self.norm is not None and self.norm.gain.shape != self.input.shape[2:3]:
-            raise ShapeError(
-                f"normalization of {list(self.norm.gain.shape)} channels for currents {shape}"
-            )
+        current, takes_current = _parameters(self.norm)
+        potential, takes_potential = _parameters(condition)
+        check_layer(
+            self.input,
+            self.steps,
+            self.shortcut,
+            v,
+            current,
+            potential,
+            takes_current=takes_current,
+            takes_potential=takes_potential,
+        )
+
+
+def _parameters(condition: Condition) -> tuple[tuple[Tensor | None, ...], bool]:
+    """The tensors of a condition, and whether it takes statistics of this process' batch."""
+    if isinstance(condition, Normalization):
+        gain, shift, _, fixed, group = condition
+        return (gain, shift, *(fixed or ())), fixed is None and group is None
+    return condition if isinstance(condition, Thresholds) else (), False
 
 
 class Fired(NamedTuple):
@@ -131,7 +153,6 @@ def compute(
     Returns:
         `[T, N, C, *spatial]`, and the batch statistics if the norm took them.
     """
-    currents.check()
     x, observed = currents.input, None
     if currents.norm is not None:
         gain, shift, eps, fixed, group = currents.norm
@@ -155,13 +176,22 @@ def reference_layer(
         condition: when they fire.
         neuron: the constants.
         v: membrane potential before the first step; None is zero.
+
+    Raises:
+        ShapeError: if something does not fit together.
     """
+    currents.check(condition, v)
     x, current = compute(currents)
     potential = None
     if condition is None:
         spikes, v = lif(x, neuron, v)
     elif isinstance(condition, Thresholds):
         spikes, v = folded_lif(x, condition.theta, condition.polarity, neuron, v)
+    elif not isinstance(condition, Normalization):
+        normalizing = condition
+        spikes, v = integrate(
+            x, neuron, lambda u: fire(normalizing(u), neuron.threshold, neuron.surrogate), v
+        )
     elif condition.fixed is None:
         gain, shift, eps, _, group = condition
         spikes, v, *observed = mpbn_lif_train(x, gain, shift, eps, neuron, v, group)

@@ -13,6 +13,7 @@ What differs between a plain, a normalized and a folded neuron is the firing con
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -24,6 +25,7 @@ from spikefold.dynamics._surrogate import (
     Surrogate,
     Tanh,
     fire,
+    require_surrogate,
     surrogate_from_dict,
     surrogate_to_dict,
 )
@@ -58,12 +60,21 @@ class Neuron:
     detach_reset: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("decay", "threshold"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool):
+                kind = type(value).__name__
+                raise ConfigError(f"neuron: {name} must be a plain number, got a {kind}")
+            object.__setattr__(self, name, float(value))
         if not 0 <= self.decay <= 1:
             raise ConfigError(f"neuron: decay must lie in [0, 1], got {self.decay}")
         if not math.isfinite(self.threshold):
             raise ConfigError(f"neuron: threshold must be finite, got {self.threshold}")
         if self.reset not in get_args(Reset):
             raise ConfigError(f"neuron: reset must be 'hard' or 'soft', got {self.reset!r}")
+        if not isinstance(self.detach_reset, bool):
+            raise ConfigError(f"neuron: detach_reset must be a bool, got {self.detach_reset!r}")
+        require_surrogate(self.surrogate)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` turns back into the same constants."""

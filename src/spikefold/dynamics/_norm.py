@@ -155,7 +155,7 @@ def update_running(
     running: tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]],
     observed: tuple[Float[Tensor, "T *shape"], Float[Tensor, "T *shape"]],
     momentum: float | None,
-    seen: int,
+    seen: Tensor,
     samples: int,
 ) -> None:
     """Update running mean and variance, in place, by T more observations, one after another.
@@ -166,16 +166,20 @@ def update_running(
         running: mean and (unbiased) variance so far.
         observed: mean and biased variance of each time step.
         momentum: m, or None for the cumulative mean, m = 1 / number of observations.
-        seen: observations made before these.
+        seen: observations made before these, a number that only the cumulative mean reads.
         samples: values each statistic was taken of; the variance is made unbiased.
     """
     steps = observed[0].shape[0]
+    pairs = tuple(zip(running, observed, (1.0, samples / (samples - 1)), strict=True))
     if momentum is None:
-        keep, weights = seen / (seen + steps), [1 / (seen + steps)] * steps
-    else:
-        keep = (1 - momentum) ** steps
-        weights = [momentum * (1 - momentum) ** (steps - 1 - t) for t in range(steps)]
+        for r, o, unbiased in pairs:
+            r.add_((unbiased * o.to(r.dtype).sum(0) - steps * r) / (seen + steps))
+        return
+    keep = (1 - momentum) ** steps
+    weights = [momentum * (1 - momentum) ** (steps - 1 - t) for t in range(steps)]
     weight = running[0].new_tensor(weights)
-    for r, o, unbiased in zip(running, observed, (1.0, samples / (samples - 1)), strict=True):
-        new = o.flatten(1).to(r.dtype)
-        r.flatten().addmv_(new.t(), weight, beta=keep, alpha=unbiased)
+    for r, o, unbiased in pairs:
+        new = o.flatten(1).to(r.dtype).t()
+        flat = r.flatten().addmv_(new, weight, beta=keep, alpha=unbiased)
+        if not r.is_contiguous():  # then flat is a copy
+            r.copy_(flat.view(r.shape))

@@ -1,8 +1,8 @@
 """Surrogate gradients: what stands for the derivative of the step function in the backward pass."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,7 +16,8 @@ class Surrogate:
     """The derivative ds/dz that replaces the step's, with z = h - threshold.
 
     Every surrogate is the derivative of a smooth or piecewise smooth step from 0 to 1, its
-    `antiderivative`; so each has integral 1.
+    `antiderivative`; so each has integral 1. One of your own is a frozen dataclass of plain numbers
+    with a `name`; it runs on the reference, and `register_surrogate` lets files name it.
     """
 
     name: ClassVar[str]
@@ -132,6 +133,60 @@ class Atan(Surrogate):
 SURROGATES: dict[str, type[Surrogate]] = {
     kind.name: kind for kind in (Tanh, Rectangle, Triangle, Sigmoid, Atan)
 }
+SurrogateT = TypeVar("SurrogateT", bound=Surrogate)
+
+
+def register_surrogate(kind: type[SurrogateT]) -> type[SurrogateT]:
+    """Let files name a surrogate of your own, so that networks with it can be saved and loaded.
+
+    Arguments:
+        kind: a subclass of `Surrogate`, a frozen dataclass with a `name` of its own.
+
+    Returns:
+        the class itself, so that this can be a decorator.
+
+    Raises:
+        ConfigError: if the class is not such a one, or another class has the name.
+    """
+    require_surrogate_class(kind)
+    if SURROGATES.setdefault(kind.name, kind) is not kind:
+        raise ConfigError(f"surrogate {kind.name!r} is there already: {SURROGATES[kind.name]}")
+    return kind
+
+
+def require_surrogate_class(kind: type) -> None:
+    """Refuse a class whose surrogates could not be written down.
+
+    Raises:
+        ConfigError: with what is missing.
+    """
+    if not issubclass(kind, Surrogate):
+        raise ConfigError(f"surrogate: {kind.__name__} is not a subclass of sf.Surrogate")
+    if not isinstance(getattr(kind, "name", None), str):
+        raise ConfigError(f"surrogate: {kind.__name__} needs a name: ClassVar[str]")
+    if not is_dataclass(kind):
+        raise ConfigError(f"surrogate {kind.name}: {kind.__name__} must be a (frozen) dataclass")
+    if kind.derivative is Surrogate.derivative:
+        raise ConfigError(f"surrogate {kind.name}: {kind.__name__} has no derivative")
+
+
+def require_surrogate(surrogate: object) -> None:
+    """Refuse what is no surrogate, or could not be written down.
+
+    Raises:
+        ConfigError: with what would be right.
+    """
+    if not isinstance(surrogate, Surrogate):
+        given = surrogate.__name__ if isinstance(surrogate, type) else repr(surrogate)
+        raise ConfigError(f"surrogate must be an object such as sf.Tanh(), got {given}")
+    require_surrogate_class(type(surrogate))
+    named = {field.name for field in fields(surrogate)}
+    for name, value in vars(surrogate).items():
+        if name not in named:
+            raise ConfigError(f"surrogate {surrogate.name}: {name} is no field of its dataclass")
+        if not isinstance(value, bool | int | float | str):
+            kind = type(value).__name__
+            raise ConfigError(f"surrogate {surrogate.name}: {name} must be a number, got a {kind}")
 
 
 def slope(surrogate: Surrogate) -> float:
@@ -141,7 +196,16 @@ def slope(surrogate: Surrogate) -> float:
 
 
 def surrogate_to_dict(surrogate: Surrogate) -> dict[str, Any]:
-    """Plain data that `surrogate_from_dict` turns back into the same surrogate."""
+    """Plain data that `surrogate_from_dict` turns back into the same surrogate.
+
+    Raises:
+        ConfigError: if no file could name it.
+    """
+    if SURROGATES.get(surrogate.name) is not type(surrogate):
+        raise ConfigError(
+            f"surrogate {surrogate.name!r}: {type(surrogate).__name__} has to be registered before "
+            "it can be saved: @sf.dynamics.register_surrogate"
+        )
     return {"name": surrogate.name, **asdict(surrogate)}
 
 
@@ -169,17 +233,32 @@ def is_above(
 
 
 class _Fire(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, h: Tensor, threshold: Tensor | float, surrogate: Surrogate) -> Tensor:
-        ctx.save_for_backward(h)
-        ctx.threshold = threshold
-        ctx.surrogate = surrogate
+    def forward(h: Tensor, threshold: Tensor | float, surrogate: Surrogate) -> Tensor:
         return is_above(h, threshold).to(h.dtype)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        h, threshold, ctx.surrogate = inputs
+        ctx.plain = None if isinstance(threshold, Tensor) else threshold
+        tensors = (h, threshold) if isinstance(threshold, Tensor) else (h,)
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def _derivative(ctx: Any) -> Tensor:
+        h, *threshold = ctx.saved_tensors
+        return ctx.surrogate.derivative(h - (threshold[0] if threshold else ctx.plain))
+
+    @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
-        (h,) = ctx.saved_tensors
-        return grads[0] * ctx.surrogate.derivative(h - ctx.threshold), None, None
+        return grads[0] * _Fire._derivative(ctx), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return tangents[0] * _Fire._derivative(ctx)
 
 
 def fire(

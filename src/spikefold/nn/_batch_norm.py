@@ -46,8 +46,9 @@ def observe(
     assert norm.num_batches_tracked is not None
     device = norm.running_mean.device
     samples = dynamics.sample_count(batch, (norm.num_features,), group, device)
-    seen = int(norm.num_batches_tracked) if norm.momentum is None else 0
     running = (norm.running_mean, norm.running_var)
     means, variances = (value[None] for value in observed)
-    dynamics.update_running(running, (means, variances), norm.momentum, seen, samples)
+    dynamics.update_running(
+        running, (means, variances), norm.momentum, norm.num_batches_tracked, samples
+    )
     norm.num_batches_tracked.add_(1)

@@ -137,9 +137,10 @@ class MPBN(nn.Module):
             potential: shape `(N, C, *spatial)` of one step, for the number of samples.
         """
         samples = dynamics.sample_count(potential, self.shape, self.group, means.device)
-        seen = int(self.num_batches_tracked) if self.momentum is None else 0
         running = (self.running_mean, self.running_var)
-        dynamics.update_running(running, (means, variances), self.momentum, seen, samples)
+        dynamics.update_running(
+            running, (means, variances), self.momentum, self.num_batches_tracked, samples
+        )
         self.num_batches_tracked.add_(len(means))
 
     def extra_repr(self) -> str:

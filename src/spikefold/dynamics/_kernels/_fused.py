@@ -1,9 +1,11 @@
-"""`fused_layer`: what `reference_layer` does, by the kernels; and when it can."""
+"""What `reference_layer` does, by the kernels; and when they can."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._ops import _len_torch_dispatch_stack_pre_dispatch
+from torch.autograd import forward_ad
 
 from spikefold.dynamics._kernels import _operators
 from spikefold.dynamics._kernels._operators import KERNELS, Arguments
@@ -13,13 +15,11 @@ from spikefold.dynamics._layer import (
     Fired,
     Normalization,
     Statistics,
+    Thresholds,
 )
 from spikefold.dynamics._neuron import Neuron
-from spikefold.dynamics._norm import require_samples, sample_count
-from spikefold.dynamics._surrogate import SURROGATES, slope
-from spikefold.errors import ConfigError, ShapeError
-
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+from spikefold.dynamics._surrogate import slope
+from spikefold.errors import ConfigError
 
 
 def missing(device: str) -> str | None:
@@ -31,50 +31,61 @@ def missing(device: str) -> str | None:
     return KERNELS[device].missing() if device in KERNELS else None
 
 
-def obstacle(
+_NO_NORM = (None, None, None, None, None)
+
+
+def prepare(
     currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None
-) -> str | None:
-    """Why the kernels cannot run this layer, or None if they can.
+) -> Arguments | str:
+    """A layer as the operator takes it, or why the kernels cannot run it.
 
     Arguments:
         currents, condition, neuron, v: as for `reference_layer`.
+
+    Raises:
+        ShapeError: if something does not fit together.
     """
-    x = currents.input
-    if x.device.type not in KERNELS:
-        return f"there are none for {x.device.type}"
-    if x.dtype not in _DTYPES:
-        return f"inputs are {x.dtype}, not float32, bfloat16 or float16"
-    if currents.shortcut is not None and currents.shortcut.dtype != x.dtype:
-        return f"the shortcut is {currents.shortcut.dtype}, the input {x.dtype}"
-    if SURROGATES.get(neuron.surrogate.name) is not type(neuron.surrogate):
-        return f"the surrogate {type(neuron.surrogate).__name__} is not one of theirs"
     for norm in (currents.norm, condition):
         if isinstance(norm, Normalization) and norm.group is not None:
             return "statistics are taken over several processes"
         if isinstance(norm, Normalization) and norm.fixed and norm.fixed[0].requires_grad:
             return "statistics that are fixed need a gradient"
-    small = [*_parameters(currents.norm), *_parameters(condition), *([] if v is None else [v])]
-    for tensor in small:
-        if tensor.dtype != torch.float32:
-            return f"parameters or potentials are {tensor.dtype}, not float32"
-    for tensor in small if currents.shortcut is None else [*small, currents.shortcut]:
-        if tensor.device != x.device:
-            return f"tensors lie on {x.device} and on {tensor.device}"
-    dimensions = 1 if condition is None else condition[0].ndim
-    if dimensions not in (1, x.ndim - 2):
-        return f"parameters of {dimensions} dimensions are neither per channel nor per element"
-    if currents.norm is not None and dimensions > 1:
-        return "element-wise parameters do not go together with a norm after the connection"
-    return missing(x.device.type)
-
-
-def _parameters(condition: Condition) -> list[Tensor]:
-    if condition is None:
-        return []
+    after = _NO_NORM if currents.norm is None else _norm(currents.norm)
+    norm_arguments: tuple[Any, ...] = _NO_NORM
+    thresholds: Tensor | None = None
     if isinstance(condition, Normalization):
-        return [condition.gain, condition.shift, *(condition.fixed or ())]
-    theta, polarity = condition
-    return [theta] if polarity is None else [theta, polarity]
+        norm_arguments = _norm(condition)
+    elif isinstance(condition, Thresholds):
+        theta, polarity = condition
+        thresholds = theta if polarity is None else polarity * theta
+        norm_arguments = (polarity, None, None, None, None)
+    elif condition is not None:
+        return "the firing condition is a function, or a module with hooks"
+    if type(neuron.surrogate) not in _operators.SURROGATES_OF_KERNELS:
+        return f"the surrogate {type(neuron.surrogate).__name__} is not one of theirs"
+    x, steps, _, shortcut = currents
+    if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0:
+        x = x[:1]  # the same memory at all steps: computed once, as it is
+    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.surrogate.name)
+    tensors = (x, steps, shortcut, v, *after, *norm_arguments, thresholds)
+    arguments = Arguments._make(
+        (*tensors, *constants, slope(neuron.surrogate), neuron.detach_reset)
+    )
+    return _operators.obstacle(arguments) or _transformed(arguments) or arguments
+
+
+def _norm(norm: Normalization) -> tuple[Any, ...]:
+    gain, shift, eps, fixed, _ = norm
+    return gain, shift, *(fixed or (None, None)), eps
+
+
+def _transformed(arguments: Arguments) -> str | None:
+    """Why an operator with a backward pass only does not do, or None."""
+    if torch._C._functorch.maybe_current_level() is not None:
+        return "torch.func (grad, vmap, jvp) takes the layer apart"
+    if forward_ad._current_level >= 0:
+        return "derivatives are taken in forward mode"
+    return missing(arguments.input.device.type)
 
 
 class Layer(torch.autograd.Function):
@@ -96,74 +107,50 @@ class Layer(torch.autograd.Function):
             )
 
         def run(*arguments: Any) -> tuple[Tensor, ...]:
+            if _is_looked_on(arguments[:2]):  # the gradients: the rest was plain in forward
+                return torch.ops.spikefold.layer_backward.default(*arguments)
             kernel = KERNELS[arguments[2].device.type].backward
             return _operators.backward(kernel, *arguments)
 
         return _operators.differentiate(run, ctx, *grads)
 
 
-def _check(currents: Currents, condition: Condition, v: Tensor | None) -> None:
-    """Refuse what the reference refuses."""
-    currents.check()
-    shape = currents.shape[1:]
-    if v is not None and tuple(v.shape) != shape:
-        raise ShapeError(f"state of shape {list(v.shape)} for an input step {list(shape)}")
-    parameters = () if condition is None else tuple(condition[0].shape)
-    if parameters != shape[1 : 1 + len(parameters)]:
-        raise ShapeError(f"parameters of shape {list(parameters)} for an input step {list(shape)}")
-    for norm in (currents.norm, condition):
-        shapes = [list(tensor.shape) for tensor in _parameters(norm)]
-        if any(other != shapes[0] for other in shapes):
-            raise ShapeError(f"parameters of one norm differ in shape: {shapes}")
-    if isinstance(condition, Normalization) and condition.fixed is None:
-        require_samples(sample_count(shape, parameters), shape, parameters)
-    if currents.norm is not None and currents.norm.fixed is None:
-        merged = (currents.input.shape[0] * shape[0], *shape[1:])
-        require_samples(sample_count(merged, shape[1:2]), merged, shape[1:2])
+def _is_looked_on(tensors: tuple[Any, ...]) -> bool:
+    """Whether anything but plain eager mode watches or takes apart what is called.
+
+    Then the operator has to go through torch's dispatcher: a compiler, a tracer, a mode, a tensor
+    that is not what its memory says.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or _len_torch_dispatch_stack_pre_dispatch() > 0
+    ):
+        return True
+    for tensor in tensors:
+        kind = type(tensor)
+        if kind in _PLAIN:
+            if tensor.is_neg() or tensor._is_zerotensor():
+                return True
+        elif isinstance(tensor, Tensor):
+            return True
+    return False
 
 
-def _run(arguments: Arguments) -> tuple[Tensor, ...]:
-    if torch.compiler.is_compiling() or type(arguments.input) is not Tensor:
-        return torch.ops.spikefold.layer.default(*arguments)
-    if torch.is_grad_enabled():
-        return Layer.apply(*arguments)
-    return _operators.forward(KERNELS[arguments.input.device.type].forward, *arguments)
+_PLAIN = (Tensor, nn.Parameter)
 
 
-def _norm(norm: Normalization) -> tuple[Any, ...]:
-    """gain, shift, mean, variance, eps of `Arguments`."""
-    return norm.gain, norm.shift, *(norm.fixed or (None, None)), norm.eps
-
-
-_NO_NORM = (None,) * 5
-
-
-def fused_layer(
-    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None = None
-) -> Fired:
-    """`reference_layer`, by the kernels; only where there is no `obstacle`.
-
-    Spikes equal the reference's, in training but where a potential lies within float32's error of
-    summation of the threshold, in inference without exception. Not twice differentiable.
+def fused_layer(arguments: Arguments) -> Fired:
+    """What `reference_layer` does, by the kernels.
 
     Arguments:
-        currents, condition, neuron, v: as for `reference_layer`.
+        arguments: what `prepare` made of the layer.
+
+    Raises:
+        ShapeError: if something does not fit together.
     """
-    _check(currents, condition, v)
-    after = _NO_NORM if currents.norm is None else _norm(currents.norm)
-    norm: tuple[Any, ...] = _NO_NORM
-    thresholds: Tensor | None = None
-    if isinstance(condition, Normalization):
-        norm = _norm(condition)
-    elif condition is not None:
-        theta, polarity = condition
-        thresholds = theta if polarity is None else polarity * theta
-        norm = (polarity, None, None, None, None)
-    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.surrogate.name)
-    tensors = (currents.input, currents.steps, currents.shortcut, v, *after, *norm, thresholds)
-    arguments = Arguments._make(
-        (*tensors, *constants, slope(neuron.surrogate), neuron.detach_reset)
-    )
     spikes, last, current, potential = _run(arguments)
     return Fired(
         spikes,
@@ -171,3 +158,12 @@ def fused_layer(
         Statistics(*current.unbind()) if arguments.observes_current else None,
         Statistics(*potential.unbind()) if arguments.observes_potential else None,
     )
+
+
+def _run(arguments: Arguments) -> tuple[Tensor, ...]:
+    if _is_looked_on(arguments):
+        return torch.ops.spikefold.layer.default(*arguments)
+    _operators.check(arguments)
+    if torch.is_grad_enabled():
+        return Layer.apply(*arguments)
+    return _operators.forward(KERNELS[arguments.input.device.type].forward, *arguments)

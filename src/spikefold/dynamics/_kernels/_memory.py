@@ -30,13 +30,18 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def empty(
-    shape: tuple[int, ...], last: bool, like: Tensor, dtype: torch.dtype | None = None
+    front: tuple[int, ...],
+    step: tuple[int, ...],
+    last: bool,
+    like: Tensor,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """A dense tensor of this shape `[T, N, C, *spatial]` and format, on the device of `like`."""
+    """A dense tensor `[*front, N, C, *spatial]` of this format, on the device of `like`."""
+    dtype = dtype or like.dtype
     if not last:
-        return torch.empty(shape, dtype=dtype or like.dtype, device=like.device)
-    strides = (math.prod(shape[1:]), *_strides(shape[1:], last))
-    return torch.empty_strided(shape, strides, dtype=dtype or like.dtype, device=like.device)
+        return torch.empty((*front, *step), dtype=dtype, device=like.device)
+    strides = (*(math.prod(step) for _ in front), *_strides(step, last))  # front: () or (T,)
+    return torch.empty_strided((*front, *step), strides, dtype=dtype, device=like.device)
 
 
 def arranged(x: Tensor, last: bool, steps_dense: bool = False) -> Tensor:
@@ -52,7 +57,8 @@ def arranged(x: Tensor, last: bool, steps_dense: bool = False) -> Tensor:
     gapless = not steps_dense or x.shape[0] <= 1 or x.stride(0) == math.prod(x.shape[1:])
     if gapless and _lies(x, last):
         return x
-    return empty(tuple(x.shape), last, x).copy_(x)
+    steps, *step = x.shape
+    return empty((steps,), tuple(step), last, x).copy_(x)
 
 
 def flat(parameter: Tensor, last: bool) -> Tensor:

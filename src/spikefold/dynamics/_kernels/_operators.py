@@ -5,15 +5,18 @@ through `_fused.Layer` without the dispatcher, whose cost would show in small la
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from spikefold.dynamics._check import check_layer
 from spikefold.dynamics._kernels import _cpu, _memory, _triton
 from spikefold.dynamics._kernels._problem import Norm, Problem
 from spikefold.dynamics._neuron import Neuron
-from spikefold.dynamics._surrogate import SURROGATES
+from spikefold.dynamics._surrogate import Atan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
+from spikefold.errors import ConfigError, ShapeError
 
 
 class Arguments(NamedTuple):
@@ -58,8 +61,18 @@ class Arguments(NamedTuple):
     @property
     def parameters(self) -> tuple[int, ...]:
         """The shape of the condition's parameters, `(C,)` or `(C, *spatial)`."""
-        given = self.gain if self.gain is not None else self.thresholds
+        given = next((tensor for tensor in self.potential if tensor is not None), None)
         return tuple(self.input.shape[2:3] if given is None else given.shape)
+
+    @property
+    def current(self) -> tuple[Tensor | None, ...]:
+        """The tensors of the norm after the connection."""
+        return self[4:8]
+
+    @property
+    def potential(self) -> tuple[Tensor | None, ...]:
+        """The tensors of the firing condition."""
+        return (*self[9:13], self.thresholds)
 
     @property
     def observes_current(self) -> bool:
@@ -70,6 +83,124 @@ class Arguments(NamedTuple):
     def observes_potential(self) -> bool:
         """Whether the norm before the firing condition takes the batch's statistics."""
         return self.eps is not None and self.mean is None
+
+
+SURROGATES_OF_KERNELS: tuple[type[Surrogate], ...] = (Tanh, Rectangle, Triangle, Sigmoid, Atan)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def obstacle(a: Arguments) -> str | None:
+    """Why the kernels cannot take these tensors, whatever their shapes; None if they can."""
+    x, device = a.input, a.input.device
+    if device.type not in KERNELS:
+        return f"there are none for {device.type}"
+    if x.dtype not in _DTYPES:
+        return f"inputs are {x.dtype}, not float32, bfloat16 or float16"
+    for tensor in (a.shortcut, a.v, *a.current, *a.potential):
+        if tensor is None:
+            continue
+        if tensor.device != device:
+            return f"tensors lie on {device} and on {tensor.device}"
+        if tensor is a.shortcut:
+            if tensor.dtype != x.dtype:
+                return f"the shortcut is {tensor.dtype}, the input {x.dtype}"
+        elif tensor.dtype != torch.float32:
+            return f"parameters or potentials are {tensor.dtype}, not float32"
+    dimensions = len(a.parameters)
+    if dimensions not in (1, x.ndim - 2):
+        return f"parameters of {dimensions} dimensions are neither per channel nor per element"
+    if a.current_eps is not None and dimensions > 1:
+        return "element-wise parameters do not go together with a norm after the connection"
+    return None
+
+
+def check(a: Arguments) -> None:
+    """Refuse what would make a kernel read or write where it must not.
+
+    Raises:
+        ShapeError: if shapes do not fit together.
+    """
+    check_layer(
+        a.input,
+        a.steps,
+        a.shortcut,
+        a.v,
+        a.current,
+        a.potential,
+        takes_current=a.observes_current,
+        takes_potential=a.observes_potential,
+    )
+
+
+def _check_call(a: Arguments) -> Arguments:
+    """The same for whoever calls the operator by its name, with anything.
+
+    Raises:
+        ShapeError: if shapes do not fit together.
+        ConfigError: if there are no kernels for this, or the arguments contradict each other.
+    """
+    check(a)
+    problem = obstacle(a)
+    if problem is not None:
+        raise ConfigError(f"spikefold::layer: {problem}")
+    dense = (t for t in a if isinstance(t, Tensor))
+    if any(t.layout != torch.strided for t in dense):
+        raise ConfigError("spikefold::layer: tensors must be dense (strided)")
+    if (a.current_mean is None) != (a.current_variance is None) or (
+        (a.mean is None) != (a.variance is None)
+    ):
+        raise ConfigError("spikefold::layer: mean and variance go together")
+    if a.current_eps is None and any(t is not None for t in a.current):
+        raise ConfigError("spikefold::layer: a norm after the connection needs current_eps")
+    if a.eps is None and (a.shift is not None or a.mean is not None):
+        raise ConfigError("spikefold::layer: a norm of the potential needs eps")
+    if a.thresholds is not None and a.eps is not None:
+        raise ConfigError("spikefold::layer: thresholds are folded, or there is a norm: not both")
+    if a.thresholds is None and a.eps is None and a.gain is not None:
+        raise ConfigError("spikefold::layer: polarity (gain without eps) needs thresholds")
+    _neuron(*a[-6:])
+    return a
+
+
+def _check_backward(
+    grad_spikes: Tensor | None,
+    grad_v: Tensor | None,
+    current: Tensor,
+    potential: Tensor,
+    needed: list[bool],
+    *arguments: Any,
+) -> Arguments:
+    """`_check_call`, and that gradients and statistics are those of the layer."""
+    a = _check_call(Arguments(*arguments))
+    expected = {
+        "grad_spikes": (grad_spikes, a.shape),
+        "grad_v": (grad_v, a.shape[1:]),
+        "current": (current, (2, *a.shape[2:3]) if a.observes_current else (0,)),
+        "potential": (
+            potential,
+            (2, a.steps, *a.parameters) if a.observes_potential else (0,),
+        ),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != tuple(shape):
+            raise ShapeError(
+                f"spikefold::layer_backward: {name} of shape {list(tensor.shape)}, "
+                f"expected {list(shape)}"
+            )
+        wrong = tensor.device != a.input.device or tensor.layout != torch.strided
+        if wrong or not tensor.is_floating_point():
+            raise ConfigError(
+                f"spikefold::layer_backward: {name} must be a dense tensor of floats on "
+                f"{a.input.device}"
+            )
+    for tensor in (current, potential):
+        if tensor.dtype != torch.float32:
+            raise ConfigError("spikefold::layer_backward: statistics must be float32")
+    if len(needed) != len(DIFFERENTIABLE):
+        raise ConfigError(f"spikefold::layer_backward: needed has {len(DIFFERENTIABLE)} entries")
+    return a
 
 
 # The arguments that may get a gradient.
@@ -92,8 +223,9 @@ def _allocate(a: Arguments) -> tuple[Tensor, ...]:
     The last two are `[2, C]` and `[2, T, *shape]`, empty where no statistics are taken.
     """
     last = _memory.is_channels_last(a.input)
-    spikes = _memory.empty(a.shape, last, a.input)
-    v = _memory.empty((1, *a.shape[1:]), last, a.input, torch.float32)[0]
+    steps, *step = a.shape
+    spikes = _memory.empty((steps,), tuple(step), last, a.input)
+    v = _memory.empty((), tuple(step), last, a.input, torch.float32)
     current, potential = _nothing(a), _nothing(a)
     if a.observes_current:
         current = _memory.empty_parameters((2,), a.shape[2:3], last, v)
@@ -114,12 +246,13 @@ def _allocate_gradients(a: Arguments, needed: list[bool]) -> tuple[Tensor, ...]:
     there; the operator returns it once.
     """
     last = _memory.is_channels_last(a.input)
-    x = _memory.empty(tuple(a.input.shape), last, a.input)
+    steps, *step = a.input.shape
+    x = _memory.empty((steps,), tuple(step), last, a.input)
     shortcut, v, current, potential = (_nothing(a) for _ in range(4))
     if needed[1] and not _shares_gradient(a):
-        shortcut = _memory.empty(a.shape, last, a.input)
+        shortcut = _memory.empty((a.steps,), tuple(step), last, a.input)
     if needed[2]:
-        v = _memory.empty((1, *a.shape[1:]), last, a.input, torch.float32)[0]
+        v = _memory.empty((), tuple(step), last, a.input, torch.float32)
     if needed[3] or needed[4]:
         current = _memory.empty_parameters((2,), a.shape[2:3], last, a.input).zero_()
     if needed[5] or needed[6]:
@@ -131,15 +264,28 @@ def _shares_gradient(a: Arguments) -> bool:
     return a.current_eps is None and a.input.shape[0] == a.steps
 
 
-def _neuron(a: Arguments) -> Neuron:
-    surrogate = SURROGATES[a.surrogate](a.slope)  # type: ignore[call-arg]
-    return Neuron(a.decay, a.threshold, a.reset, surrogate, a.detach_reset)  # type: ignore[arg-type]
+@cache
+def _neuron(
+    decay: float, threshold: float, reset: str, surrogate: str, slope: float, detach_reset: bool
+) -> Neuron:
+    """The constants of a layer.
+
+    Raises:
+        ConfigError: if one is out of range, or the kernels know no such surrogate.
+    """
+    kinds = {kind.name: kind for kind in SURROGATES_OF_KERNELS}
+    if surrogate not in kinds:
+        raise ConfigError(f"unknown surrogate {surrogate!r}: one of {', '.join(kinds)}")
+    kind = kinds[surrogate](slope)  # type: ignore[call-arg]
+    return Neuron(decay, threshold, reset, kind, detach_reset)  # type: ignore[arg-type]
 
 
 def _problem(a: Arguments, current: Tensor, potential: Tensor) -> Problem:
     """The kernel's view of the arguments and of the batch statistics, `[2, ...]` each."""
     last = _memory.is_channels_last(a.input)
-    x = _memory.arranged(a.input, last)
+    # a gradient is written for every step of the input: they must not share memory
+    shared = a.input.shape[0] > 1 and a.input.stride(0) == 0
+    x = _memory.arranged(a.input, last, steps_dense=shared)
     shortcut = None if a.shortcut is None else _memory.arranged(a.shortcut, last)
     rows, groups, inner = _memory.sizes(a.shape[1:], last, len(a.parameters) > 1)
 
@@ -149,13 +295,13 @@ def _problem(a: Arguments, current: Tensor, potential: Tensor) -> Problem:
     current_norm = None
     if a.current_eps is not None:
         fixed = (parameter(a.current_mean), parameter(a.current_variance))
-        mean, variance = current.unbind() if a.observes_current else fixed
+        mean, variance = current.contiguous().unbind() if a.observes_current else fixed
         gain, shift = parameter(a.current_gain), parameter(a.current_shift)
         current_norm = Norm(gain, shift, mean, variance, a.current_eps, a.observes_current)
     gain, shift = parameter(a.gain), parameter(a.shift)
     mean, variance = parameter(a.mean), parameter(a.variance)
     if a.observes_potential:
-        mean, variance = _memory.in_memory(potential, last, 2).unbind()
+        mean, variance = _memory.in_memory(potential, last, 2).contiguous().unbind()
     norm = Norm(gain, shift, mean, variance, a.eps or 0.0, a.observes_potential)
     return Problem(
         steps=a.steps,
@@ -164,7 +310,7 @@ def _problem(a: Arguments, current: Tensor, potential: Tensor) -> Problem:
         inner=inner,
         input_step=rows * groups * inner if a.steps == 1 else _step(x),
         shortcut_step=0 if shortcut is None else shortcut.stride(0),
-        neuron=_neuron(a),
+        neuron=_neuron(*a[-6:]),
         current=current_norm,
         potential=norm,
         thresholds=parameter(a.thresholds),
@@ -222,7 +368,7 @@ def backward(
         grad_spikes = grad_spikes.to(a.input.dtype)
         problem.grad_spikes = _memory.arranged(grad_spikes, last, steps_dense=True)
     if grad_v is not None:
-        problem.grad_v_last = _memory.arranged(grad_v[None], last)[0]
+        problem.grad_v_last = _memory.arranged(grad_v[None].float(), last)[0]
     problem.grad_input, shortcut, v, of_current, of_potential = grads
     problem.grad_shortcut = shortcut if shortcut.numel() else None
     problem.grad_v = v if v.numel() else None
@@ -248,8 +394,15 @@ KERNELS = {"cpu": _cpu, "cuda": _triton}
 
 
 def _register(key: str, kernels: Any) -> None:
-    _library.impl("layer", lambda *a: forward(kernels.forward, *a), key)
-    _library.impl("layer_backward", lambda *a: backward(kernels.backward, *a), key)
+    def layer(*arguments: Any) -> tuple[Tensor, ...]:
+        return forward(kernels.forward, *_check_call(Arguments(*arguments)))
+
+    def layer_backward(*arguments: Any) -> tuple[Tensor, ...]:
+        _check_backward(*arguments)
+        return backward(kernels.backward, *arguments)
+
+    _library.impl("layer", layer, key)
+    _library.impl("layer_backward", layer_backward, key)
 
 
 for _device, _kernels in KERNELS.items():
@@ -258,19 +411,12 @@ for _device, _kernels in KERNELS.items():
 
 @torch.library.register_fake("spikefold::layer", lib=_library)
 def _fake(*arguments: Any) -> tuple[Tensor, ...]:
-    return _allocate(Arguments(*arguments))
+    return _allocate(_check_call(Arguments(*arguments)))
 
 
 @torch.library.register_fake("spikefold::layer_backward", lib=_library)
-def _fake_backward(
-    grad_spikes: Tensor | None,
-    grad_v: Tensor | None,
-    current: Tensor,
-    potential: Tensor,
-    needed: list[bool],
-    *arguments: Any,
-) -> tuple[Tensor, ...]:
-    return _allocate_gradients(Arguments(*arguments), needed)
+def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    return _allocate_gradients(_check_backward(*arguments), needed=arguments[4])
 
 
 def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -1,0 +1,71 @@
+"""What fits together in a layer of neurons, asked once where a layer is run."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from spikefold.dynamics._norm import require_samples, sample_count
+from spikefold.errors import ShapeError
+
+
+def check_layer(
+    x: Tensor,
+    steps: int,
+    shortcut: Tensor | None,
+    v: Tensor | None,
+    current: Sequence[Tensor | None],
+    potential: Sequence[Tensor | None],
+    *,
+    takes_current: bool,
+    takes_potential: bool,
+) -> None:
+    """Refuse shapes that do not fit together; the tensors' values are not looked at.
+
+    Arguments:
+        x: input `[T, N, C, *spatial]`, or `[1, N, C, *spatial]` for all steps.
+        steps: T.
+        shortcut: of the currents' shape.
+        v: membrane potential before the first step, `[N, C, *spatial]`.
+        current: parameters `[C]` of the norm after the connection.
+        potential: parameters of the firing condition, all `[C]` or all `[C, *spatial]`.
+        takes_current, takes_potential: whether their statistics are those of the batch.
+
+    Raises:
+        ShapeError: with the shapes.
+    """
+    shape = x.shape
+    if len(shape) < 3:
+        raise ShapeError(
+            f"a neuron needs [T, N, C, ...] or [T, N, F], got {list(shape)}: "
+            "is the time or the batch dimension missing?"
+        )
+    if steps < 1:
+        given = [steps, *shape[1:]]
+        raise ShapeError(f"no time step in an input of shape {given}: T must be at least 1")
+    if shape[0] != steps and shape[0] != 1:
+        raise ShapeError(f"an input of {shape[0]} time steps {list(shape)} for {steps} steps")
+    step = shape[1:]
+    if shortcut is not None and (len(shortcut) != steps or shortcut.shape[1:] != step):
+        raise ShapeError(f"shortcut of shape {list(shortcut.shape)} for currents {[steps, *step]}")
+    if v is not None and v.shape != step:
+        raise ShapeError(f"state of shape {list(v.shape)} for an input step {list(step)}")
+    _check_parameters(current, step[1:2], "normalization of {} channels", step)
+    given = next((tensor.shape for tensor in potential if tensor is not None), None)
+    if given is not None:
+        _check_parameters(potential, step[1 : 1 + len(given)], "parameters of shape {}", step)
+        if takes_potential:
+            require_samples(sample_count(step, given), step, given)
+    if takes_current:
+        merged = (shape[0] * step[0], *step[1:])
+        require_samples(sample_count(merged, step[1:2]), merged, step[1:2])
+
+
+def _check_parameters(
+    parameters: Sequence[Tensor | None], expected: Sequence[int], what: str, step: Sequence[int]
+) -> None:
+    for tensor in parameters:
+        if tensor is not None and tensor.shape != expected:
+            shapes = [list(t.shape) for t in parameters if t is not None]
+            same = all(shape == shapes[0] for shape in shapes)
+            named = what.format(shapes[0] if same else shapes)
+            raise ShapeError(f"{named} for an input step {list(step)}")
