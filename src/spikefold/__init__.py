@@ -30,7 +30,16 @@ from spikefold.errors import (
     SpikefoldError,
 )
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
-from spikefold.nn import LIF, MPBN, FoldedLIF, OverTime, SpikingLayer, SpikingNeuron
+from spikefold.nn import (
+    LIF,
+    MPBN,
+    FoldedLIF,
+    OverTime,
+    SpikingLayer,
+    SpikingNeuron,
+    WithSpikes,
+    with_spikes,
+)
 from spikefold.saving import load, save
 
 __version__ = version("spikefold")
@@ -56,6 +65,7 @@ __all__ = [
     "Tanh",
     "Triangle",
     "Verification",
+    "WithSpikes",
     "backend",
     "dynamics",
     "fold",
@@ -64,4 +74,5 @@ __all__ = [
     "models",
     "save",
     "verify",
+    "with_spikes",
 ]

@@ -139,20 +139,20 @@ def read(path: str | Path) -> Stored:
     """
     path = Path(path)
     header, tensors = _read_raw(path)
-    try:
-        network = build(header["model"], Arguments.from_dict(header["arguments"]))
-        for name in header["transforms"]:
-            network = TRANSFORMS[name](network)
-        extra = header["extra"]
-    except (ConfigError, KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
     state = {
         key.removeprefix("network."): value
         for key, value in tensors.items()
         if key.startswith("network.")
     }
-    if any(value.dtype == torch.float64 for value in state.values()):
-        network = network.double()
+    try:
+        network = build(header["model"], Arguments.from_dict(header["arguments"]))
+        if any(value.dtype == torch.float64 for value in state.values()):
+            network = network.double()  # before the fold, whose thresholds keep their dtype
+        for name in header["transforms"]:
+            network = TRANSFORMS[name](network)
+        extra = header["extra"]
+    except (ConfigError, KeyError, TypeError) as error:
+        raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

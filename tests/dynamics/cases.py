@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spikefold import dynamics
-from spikefold.dynamics import Condition, Currents, Fired, Neuron, Normalization, Statistics
+from spikefold.dynamics import (
+    Condition,
+    Currents,
+    Fired,
+    Neuron,
+    Normalization,
+    Statistics,
+    _kernels,
+)
 from tests.dynamics import reference
 
 SHAPES = [
@@ -89,6 +97,15 @@ def is_possible(case: Case) -> bool:
     return (enough or case.condition != "batch") and (
         batch * pixels * shown > 1 or case.norm != "batch"
     )
+
+
+def fused_layer(
+    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None = None
+) -> Fired:
+    """What the kernels do, and no other."""
+    prepared = _kernels.prepare(currents, condition, neuron, v)
+    assert not isinstance(prepared, str), prepared
+    return _kernels.fused_layer(prepared)
 
 
 @dataclass

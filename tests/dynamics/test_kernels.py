@@ -73,7 +73,7 @@ def test_inference_within_a_few_ulp_of_every_threshold(condition: str, instructi
         )
         norm.weight.data, norm.bias.data = layer.condition.gain.data, layer.condition.shift.data
         norm.eps = layer.condition.eps
-        theta, _ = sf.folding.exact_thresholds(norm, 0.5)
+        theta, _ = sf.folding.exact_thresholds(norm.eval().normalization(), 0.5)
     else:
         theta = layer.condition.theta
     bits = theta.view(torch.int32) + torch.arange(-32, 33, dtype=torch.int32)[:, None]

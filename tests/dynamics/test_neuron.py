@@ -174,7 +174,9 @@ def test_running_statistics_are_updated_step_by_step() -> None:
     def update(momentum: float | None, seen: int) -> list[list[float]]:
         mean, variance = torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.0])
         observed = torch.tensor([[2.0, 0.0], [4.0, 1.0]])
-        dynamics.update_running((mean, variance), (observed, observed), momentum, torch.tensor(seen), 3)
+        dynamics.update_running(
+            (mean, variance), (observed, observed), momentum, torch.tensor(seen), 3
+        )
         return [mean.tolist(), variance.tolist()]
 
     # mean: 1 -> 1.5 -> 2.75, -2 -> -1 -> 0; variances become 3/2 of the biased ones:

@@ -18,7 +18,6 @@ GPU = torch.cuda.is_available()
 pytest.importorskip("triton", reason="triton is not installed (there is none for this platform)")
 
 from spikefold.dynamics._kernels import _cpu, _operators, _triton, _triton_tiles
-from spikefold.dynamics._kernels._fused import fused_layer
 from spikefold.dynamics._layer import (
     Condition,
     Currents,
@@ -30,6 +29,7 @@ from spikefold.dynamics._layer import (
 )
 from spikefold.dynamics._neuron import Neuron
 from spikefold.dynamics._surrogate import SURROGATES
+from tests.dynamics.cases import fused_layer
 
 BLOCKS = {
     "one tile": _triton_tiles.Blocks(),
@@ -99,6 +99,8 @@ def to(value: Any, dtype: torch.dtype) -> Any:
     """The tensors inside, as leaves that get gradients."""
     if isinstance(value, Tensor):
         return value.detach().to(dtype).requires_grad_()
+    if isinstance(value, Statistics):
+        return Statistics(*(tensor.detach().to(dtype) for tensor in value))
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(to(item, dtype) for item in value))
     return value
@@ -327,7 +329,7 @@ def compile_only(self, *arguments, grid, warmup, **options):
 JITFunction.run = compile_only
 
 from spikefold.dynamics._kernels import _operators, _triton
-from spikefold.dynamics._kernels._fused import fused_layer
+from tests.dynamics.cases import fused_layer
 from spikefold.dynamics._layer import Currents, Normalization
 from spikefold.dynamics._neuron import Neuron
 

@@ -68,7 +68,7 @@ def test_thresholds_decide_as_the_normalization_does(
         (1.0, 0.0, 0.0, 1.0)
     ]
     norm = make_norm(rows, eps)
-    theta, polarity = exact_thresholds(norm, threshold)
+    theta, polarity = exact_thresholds(norm.eval().normalization(), threshold)
     assert decisions_that_differ(norm, theta, polarity, threshold) == 0
 
 
@@ -79,7 +79,7 @@ def test_the_closed_form_would_be_caught() -> None:
     with torch.no_grad():
         sigma = torch.sqrt(norm.running_var + norm.eps)
         closed = (0.5 - norm.bias) * sigma / norm.weight + norm.running_mean
-    exact, polarity = exact_thresholds(norm, 0.5)
+    exact, polarity = exact_thresholds(norm.eval().normalization(), 0.5)
     assert decisions_that_differ(norm, closed, polarity, 0.5) > 100
     assert decisions_that_differ(norm, exact, polarity, 0.5) == 0
     torch.testing.assert_close(exact, closed)  # and both are the same in real arithmetic
@@ -134,7 +134,7 @@ def test_polarity_and_constants_by_hand() -> None:
         (0.0, 0.6, 1.0, 4.0),  # always
         (0.0, 0.5, 1.0, 4.0),  # never: 0.5 is not above 0.5
     ]
-    theta, polarity = exact_thresholds(make_norm(rows, 0.0), 0.5)
+    theta, polarity = exact_thresholds(make_norm(rows, 0.0).normalization(), 0.5)
     # beyond half an ulp of 0.5 the sum rounds up: allow for that
     assert theta[:2].tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
     assert theta[2:].tolist() == [-math.inf, math.inf]
@@ -146,7 +146,7 @@ def test_polarity_and_constants_by_hand() -> None:
 
 def test_float64_networks_fold_too() -> None:
     norm = make_norm([(1.3, 0.2, -0.4, 0.9), (-0.7, 0.1, 0.3, 2.0)], 1e-5).double()
-    theta, polarity = exact_thresholds(norm, 0.5)
+    theta, polarity = exact_thresholds(norm.eval().normalization(), 0.5)
     assert theta.dtype == torch.float64
     assert decisions_that_differ(norm, theta, polarity, 0.5) == 0
 

@@ -12,7 +12,7 @@ from spikefold.errors import ConfigError
 from spikefold.folding import fold, fuse_conv_bn, verify
 from spikefold.models import Network
 from spikefold.saving import load, save
-from spikefold.training import evaluate, recalibrate, thresholds
+from spikefold.training import evaluate, like_weights, recalibrate, thresholds
 
 By = Literal["time", "count"] | None
 
@@ -35,7 +35,9 @@ class FoldOptions:
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Compare every decision of every neuron of two networks; exit status 1 if one differs."""
+    """Compare every decision of every neuron of two networks; exit status 1 if one differs, or an
+    output is NaN or infinite.
+    """
 
     checkpoint: tyro.conf.Positional[Path]
     """network file before the transform"""
@@ -148,7 +150,7 @@ def verify_command(words: list[str]) -> None:
     one, other = load(options.checkpoint), load(options.folded)
     dataset = _dataset(options.data, options.root, one, options.checkpoint, options.frames_by)
     samples = dataset.split(options.split)
-    batches = list(samples.batches(options.batch_size))
+    batches = [(like_weights(one, x), y) for x, y in samples.batches(options.batch_size)]
     with ShownProgress().task("verify", len(batches)) as advance:
         record = verify(one, other, batches, on_batch=advance)
     if options.json:
@@ -164,7 +166,9 @@ def verify_command(words: list[str]) -> None:
         print(f"largest difference of a logit: {record.max_output_difference:g}")
         if record.accuracy:
             print(f"accuracy: {record.accuracy[0]:.2%} and {record.accuracy[1]:.2%}")
-    if record.mismatches:
+        if any(record.not_finite):
+            print(f"NaN or infinite: {record.not_finite[0]} and {record.not_finite[1]} outputs")
+    if record.mismatches or any(record.not_finite):
         raise SystemExit(1)
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from spikefold.cli._output import print_json, print_rows
 from spikefold.data import read_recording, to_frames
 from spikefold.errors import ConfigError, DataError
-from spikefold.folding import evaluation, observing
+from spikefold.folding import evaluation
 from spikefold.models import Network
-from spikefold.nn import SpikingNeuron
+from spikefold.nn import Call, observing
 from spikefold.reports import plot_input
 from spikefold.saving import load
+from spikefold.training import like_weights
 
 SHOWN = 3  # classes
 
@@ -80,11 +81,11 @@ def _run(network: Network, x: Tensor, steps: int | None) -> dict[str, Any]:
     """Classes with their confidences, and the spikes of every layer."""
     spikes: dict[str, int] = {}
 
-    def see(name: str, neuron: SpikingNeuron, currents: Tensor, fired: Tensor) -> None:
-        spikes[name] = int(fired.sum())
+    def see(name: str, call: Call) -> None:
+        spikes[name] = spikes.get(name, 0) + int(call.fired.spikes.sum())
 
-    with evaluation(network), observing(network, see):
-        confidence = network(x, steps=steps).softmax(1)[0]
+    with evaluation(network) as network, observing(network, see):
+        confidence = network(like_weights(network, x), steps=steps).softmax(1)[0]
     best = confidence.argsort(descending=True)[:SHOWN].tolist()
     ranked = [(place, confidence[place].item()) for place in best]
     return {

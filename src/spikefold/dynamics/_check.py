@@ -50,11 +50,12 @@ def check_layer(
     if v is not None and v.shape != step:
         raise ShapeError(f"state of shape {list(v.shape)} for an input step {list(step)}")
     _check_parameters(current, step[1:2], "normalization of {} channels", step)
-    given = next((tensor.shape for tensor in potential if tensor is not None), None)
-    if given is not None:
-        _check_parameters(potential, step[1 : 1 + len(given)], "parameters of shape {}", step)
+    parameter = next((tensor for tensor in potential if tensor is not None), None)
+    if parameter is not None:
+        expected = step[1 : 1 + parameter.ndim]
+        _check_parameters(potential, expected, "parameters of shape {}", step)
         if takes_potential:
-            require_samples(sample_count(step, given), step, given)
+            require_samples(sample_count(step, parameter.shape), step, parameter.shape)
     if takes_current:
         merged = (shape[0] * step[0], *step[1:])
         require_samples(sample_count(merged, step[1:2]), merged, step[1:2])

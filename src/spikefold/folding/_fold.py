@@ -1,6 +1,5 @@
 """The fold: membrane normalization into firing thresholds, with not one spike changed."""
 
-import copy
 from typing import TypeVar, overload
 
 import torch
@@ -8,19 +7,29 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikefold import dynamics
-from spikefold.errors import FoldError
+from spikefold.dynamics import Normalization
+from spikefold.errors import ConfigError, FoldError
 from spikefold.folding._threshold import last_silent
 from spikefold.models import Network
-from spikefold.nn import LIF, MPBN, FoldedLIF
+from spikefold.nn import (
+    LIF,
+    MPBN,
+    FoldedLIF,
+    SpikingNeuron,
+    attached,
+    copied,
+    replaced,
+    strange,
+)
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 @torch.no_grad()
 def exact_thresholds(
-    norm: MPBN, threshold: float
+    norm: Normalization, threshold: float
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """Theta and polarity with MPBN(u) > threshold <=> polarity · u > polarity · theta, exactly.
+    """Theta and polarity with norm(u) > threshold <=> polarity · u > polarity · theta, exactly.
 
     In real arithmetic theta = (threshold - beta) · sqrt(variance + eps) / gamma + mean. In
     floating point that is off by an ulp or more for most channels; evaluation's normalization,
@@ -28,7 +37,8 @@ def exact_thresholds(
     finite u whose distance from the mean is finite as well.
 
     Arguments:
-        norm: trained normalization, float32 or float64.
+        norm: with fixed statistics, float32 or float64; of an `MPBN` in evaluation mode,
+            `normalization()`.
         threshold: firing threshold.
 
     Returns:
@@ -36,31 +46,37 @@ def exact_thresholds(
         is negative), both of the normalization's shape.
 
     Raises:
-        FoldError: if statistics or parameters are not finite, or a variance is negative.
+        FoldError: if statistics or parameters are not finite, or a variance is negative; if this
+            thread flushes denormal numbers to zero.
     """
     _check(norm)
-    mean, gain = norm.running_mean, norm.gain
+    assert norm.fixed is not None
+    mean, variance = norm.fixed
+    gain, shift, eps = norm.gain, norm.shift, norm.eps
     polarity = torch.where(gain < 0, -1.0, 1.0).to(mean.dtype)
 
     def fires(u: Tensor) -> Tensor:
-        return dynamics.is_above(norm.normalize(u[None])[0], threshold)
+        h = dynamics.normalize(u[None], mean, variance, gain, shift, eps)[0]
+        return dynamics.is_above(h, threshold)
 
     theta = polarity * last_silent(
         lambda u: fires(polarity * u), mean.shape, mean.dtype, mean.device
     )
     # A gain that vanishes leaves a constant, whatever u; no search, for u - mean may overflow.
-    constant = dynamics.scale(gain, norm.running_var, norm.eps) == 0
-    always = fires(mean)
-    limit = torch.where(always, -torch.inf, torch.inf).to(mean.dtype)
+    constant = dynamics.scale(gain, variance, eps) == 0
+    limit = torch.where(fires(mean), -torch.inf, torch.inf).to(mean.dtype)
     theta = torch.where(constant, limit, theta)
     return theta, torch.where(constant, 1.0, polarity)
 
 
-def _check(norm: MPBN) -> None:
+def _check(norm: Normalization) -> None:
     """Refuse what has no threshold."""
+    if norm.fixed is None:
+        raise FoldError("the normalization takes the statistics of each batch: nothing is fixed")
+    mean, variance = norm.fixed
     named = {
-        "running mean": norm.running_mean,
-        "running variance": norm.running_var,
+        "running mean": mean,
+        "running variance": variance,
         "gain": norm.gain,
         "shift": norm.shift,
     }
@@ -70,26 +86,65 @@ def _check(norm: MPBN) -> None:
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
             raise FoldError(f"{name} has {bad} of {tensor.numel()} values that are NaN or infinite")
-    if bool((norm.running_var < 0).any()):
+    if bool((variance < 0).any()):
         raise FoldError("running variance has negative values")
-    if bool(((norm.running_var + norm.eps == 0) & (norm.gain == 0)).any()):
+    if bool(((variance + norm.eps == 0) & (norm.gain == 0)).any()):
         raise FoldError("gain and variance + eps are both 0 in a channel: 0 / 0 is no potential")
+    smallest = torch.tensor([torch.finfo(torch.float32).tiny])
+    if bool(smallest / 2 == 0):
+        raise FoldError(
+            "denormal numbers are flushed to zero, and thresholds found so do not hold elsewhere: "
+            "torch.set_flush_denormal(False), fold, verify"
+        )
 
 
-def fold_neuron(lif: LIF) -> FoldedLIF:
-    """The neurons of a LIF with MPBN, folded.
+def _normalization(neuron: SpikingNeuron) -> Normalization | None:
+    """What is to be folded of these neurons, None if nothing is.
+
+    Raises:
+        FoldError: if they do something else besides, or it is not known what.
+    """
+    try:
+        condition = neuron.condition()
+    except NotImplementedError:  # it does everything in a way of its own
+        return None
+    if condition is None or isinstance(condition, dynamics.Thresholds):
+        return None
+    kind = type(neuron)
+    base = LIF if isinstance(neuron, LIF) else SpikingNeuron
+    for method in ("forward", "step", "integrate"):
+        if getattr(kind, method) is not getattr(base, method):
+            raise FoldError(f"{kind.__name__} has a {method} of its own, which would be lost")
+    if attached(neuron):
+        raise FoldError(strange(neuron))
+    if isinstance(condition, Normalization):
+        return condition
+    if isinstance(condition, MPBN) and attached(condition):
+        raise FoldError(f"its {type(condition).__name__}: {strange(condition)}")
+    raise FoldError(
+        f"its firing condition, {type(condition).__name__}, is computed in a way of its own"
+    )
+
+
+def fold_neuron(neuron: SpikingNeuron) -> FoldedLIF:
+    """Neurons with a membrane normalization, folded.
 
     Arguments:
-        lif: neurons with an MPBN.
+        neuron: in evaluation mode.
 
     Raises:
         FoldError: if there is nothing to fold or the statistics are not finite.
     """
-    if lif.norm is None:
+    norm = _normalization(neuron)
+    if norm is None:
         raise FoldError("the neuron has no MPBN: nothing to fold")
-    theta, polarity = exact_thresholds(lif.norm, lif.neuron.threshold)
-    folded = FoldedLIF(theta, polarity if bool((polarity < 0).any()) else None, lif.neuron)
-    return folded.eval()
+    return _folded(neuron, norm)
+
+
+def _folded(neuron: SpikingNeuron, norm: Normalization) -> FoldedLIF:
+    theta, polarity = exact_thresholds(norm, neuron.neuron.threshold)
+    made = FoldedLIF(theta, polarity if bool((polarity < 0).any()) else None, neuron.neuron)
+    return made.eval()
 
 
 @overload
@@ -101,19 +156,20 @@ def fold(model: ModelT) -> ModelT: ...
 def fold(model: nn.Module) -> nn.Module:
     """A new model whose MPBNs are folded into the firing thresholds; not one spike differs.
 
-    Every `LIF` with an `MPBN` becomes a `FoldedLIF`; nothing else changes, and `model` is left as
-    it is. The new model is in evaluation mode, holds no membrane normalization and none of its
-    parameters.
+    Every layer of neurons whose condition is a normalization (a `LIF` with an `MPBN`) becomes a
+    `FoldedLIF`, by whatever names it is reached; nothing else changes, and `model` is left as it
+    is. The new model is in evaluation mode, holds no membrane normalization and none of its
+    parameters. The thresholds hold for the dtype of the model: convert first, then fold.
 
     Arguments:
-        model: any module that contains `LIF` neurons, trained.
+        model: any module that contains such neurons, trained.
 
     Returns:
         the folded model, of the same class (a bare `LIF` gives a `FoldedLIF`).
 
     Raises:
-        FoldError: if nothing is to be folded, a statistic is NaN or infinite (the layer is
-            named), or an MPBN stands outside a `LIF`.
+        FoldError: if nothing is to be folded, a statistic is NaN or infinite, neurons have
+            hooks or methods of their own (the layer is named), or an MPBN stands outside a `LIF`.
 
     Source: Guo et al., ICCV 2023, section 4.3 (closed form); exact bisection: spikefold.
 
@@ -125,28 +181,30 @@ def fold(model: nn.Module) -> nn.Module:
         >>> torch.equal(network(images), folded(images))
         True
     """
-    owners = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, LIF) and module.norm is not None
-    }
-    owned = {id(lif.norm) for lif in owners.values()}
-    for name, module in model.named_modules():
+    try:
+        folded = copied(model).eval()
+    except ConfigError as error:
+        raise FoldError(f"fold: {error}") from error
+    replacements: dict[int, nn.Module] = {}
+    owned: set[int] = set()
+    for name, module in folded.named_modules():
+        if not isinstance(module, SpikingNeuron):
+            continue
+        try:
+            norm = _normalization(module)
+            if norm is not None:
+                replacements[id(module)] = _folded(module, norm)
+                owned |= {id(part) for part in module.modules()}
+        except FoldError as error:
+            raise FoldError(f"layer '{name}': {error}") from error
+    for name, module in folded.named_modules():
         if isinstance(module, MPBN) and id(module) not in owned:
             raise FoldError(
                 f"layer '{name}': an MPBN outside a LIF cannot be folded: give it to its LIF"
             )
-    if not owners:
+    if not replacements:
         raise FoldError("nothing to fold: the network has no LIF with an MPBN")
-    folded = copy.deepcopy(model).eval()
-    for name, lif in owners.items():
-        try:
-            neuron = fold_neuron(lif)
-        except FoldError as error:
-            raise FoldError(f"layer '{name}': {error}") from error
-        if not name:
-            return neuron
-        folded.set_submodule(name, neuron)
+    folded = replaced(folded, replacements)
     if isinstance(folded, Network):
         folded.transforms += ("fold",)
     return folded

@@ -2,15 +2,16 @@
 
 import copy
 import itertools
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikefold.errors import FoldError
+from spikefold.errors import ConfigError, FoldError, ShapeError
 from spikefold.models import Network
-from spikefold.nn import SpikingLayer
+from spikefold.nn import BATCH_NORMS, OverTime, SpikingLayer, copied, strange
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Connection = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
@@ -28,10 +29,16 @@ def fuse(connection: Connection, norm: _BatchNorm) -> Connection:
         norm: batch normalization with running statistics.
 
     Raises:
-        FoldError: if the normalization keeps no running statistics, or they are not finite.
+        FoldError: if the normalization keeps no running statistics, they are not finite, or the
+            sizes do not fit.
     """
     if norm.running_mean is None or norm.running_var is None:
         raise FoldError("the batch normalization keeps no running statistics")
+    if len(connection.weight) != norm.num_features:
+        raise FoldError(
+            f"{len(connection.weight)} channels go into a batch normalization of "
+            f"{norm.num_features}: it normalizes another dimension"
+        )
     mean, variance = norm.running_mean.double(), norm.running_var.double()
     if not bool((torch.isfinite(mean) & torch.isfinite(variance)).all()):
         raise FoldError("running statistics of the batch normalization are NaN or infinite")
@@ -43,8 +50,42 @@ def fuse(connection: Connection, norm: _BatchNorm) -> Connection:
     weight = connection.weight.double() * scale.reshape(-1, *(1,) * (connection.weight.ndim - 1))
     fused = copy.deepcopy(connection)
     fused.weight.copy_(weight)
-    fused.bias = nn.Parameter(bias.to(connection.weight.dtype))
+    trains = connection.weight if connection.bias is None else connection.bias
+    fused.bias = nn.Parameter(bias.to(connection.weight.dtype), requires_grad=trains.requires_grad)
     return fused
+
+
+# What computes `fuse`'s formula, by exact type: a subclass may do more. To fuse a type of your own,
+# enter a function (connection, norm) -> connection.
+FUSIONS: dict[type[nn.Module], Callable[[Any, Any], nn.Module]] = dict.fromkeys(
+    (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear), fuse
+)
+# Whose children run one after another, and how.
+_ROWS: dict[type[nn.Module], Callable[[nn.Module], Iterator[tuple[str, str]]]] = {
+    SpikingLayer: lambda layer: iter([("connection", "norm")]),
+    OverTime: lambda row: itertools.pairwise(row._modules),
+    nn.Sequential: lambda row: itertools.pairwise(row._modules),
+}
+
+
+class Features(nn.Module):
+    """In the place of a batch norm that was fused into a linear layer: `[N, F]` passes.
+
+    Of `[N, C, L]` the batch norm would have normalized C, while the linear layer made L.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same.
+
+        Raises:
+            ShapeError: if x is not `[N, F]`.
+        """
+        if x.ndim != 2:
+            raise ShapeError(
+                f"a batch norm was fused into the linear layer before it, for [N, F], but it "
+                f"gets {list(x.shape)}, where it would have normalized another dimension"
+            )
+        return x
 
 
 def fuse_conv_bn(model: ModelT) -> ModelT:
@@ -54,6 +95,8 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
     the fold this changes rounding, so a few spikes may differ: `verify(model, fused, batches)`
     tells how many, and what that does to the accuracy.
 
+    Only what is known is fused: exact types of `FUSIONS` with torch's own batch norms.
+
     Arguments:
         model: trained network, folded or not; left as it is.
 
@@ -61,36 +104,62 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
         the fused network, in evaluation mode.
 
     Raises:
-        FoldError: if nothing is to be fused, or statistics are not finite (the layer is named).
+        FoldError: if nothing is to be fused, or statistics are not finite; if a convolution or a
+            batch norm behind it is a subclass, carries hooks or is parametrized (the layer is
+            named).
     """
-    fused = copy.deepcopy(model).eval()
-    done = 0
-    for name, module in fused.named_modules():
+    try:
+        fused = copied(model).eval()
+    except ConfigError as error:
+        raise FoldError(f"fuse_conv_bn: {error}") from error
+    pairs = [
+        (container, container_name, *names)
+        for container_name, container in fused.named_modules()
+        for names in _pairs(container)
+    ]
+    for container, container_name, first, second in pairs:
+        unit = isinstance(container, SpikingLayer)
+        where = container_name if unit else f"{container_name}.{first}".lstrip(".")
+        connection, norm = container._modules[first], container._modules[second]
+        assert connection is not None
+        assert norm is not None
         try:
-            done += _fuse_children(module)
+            _require_known(container, connection, norm)
+            made = FUSIONS[type(connection)](connection, norm)
         except FoldError as error:
-            raise FoldError(f"layer '{name}': {error}") from error
-    if done == 0:
+            raise FoldError(f"layer '{where}': {error}") from error
+        container._modules[first] = made
+        container._modules[second] = Features() if isinstance(made, nn.Linear) else nn.Identity()
+    if not pairs:
         raise FoldError("nothing to fuse: no convolution or linear is followed by a batch norm")
     if isinstance(fused, Network):
         fused.transforms += ("fuse_conv_bn",)
     return fused
 
 
-def _fuse_children(module: nn.Module) -> int:
-    """Fuse, in place, what directly follows each other inside a module; how often."""
-    if isinstance(module, SpikingLayer):
-        pairs = [("connection", "norm")]
-    elif isinstance(module, nn.Sequential):
-        names = [name for name, _ in module.named_children()]
-        pairs = list(itertools.pairwise(names))
-    else:
-        return 0
-    done = 0
-    for first, second in pairs:
-        connection, norm = getattr(module, first), getattr(module, second)
-        if isinstance(connection, Connection) and isinstance(norm, _BatchNorm):
-            setattr(module, first, fuse(connection, norm))
-            setattr(module, second, nn.Identity())
-            done += 1
-    return done
+def _pairs(container: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of a connection and the batch norm right behind it, among a module's children."""
+    for kind, pairs in _ROWS.items():
+        if isinstance(container, kind):
+            for first, second in pairs(container):
+                connection, norm = container._modules[first], container._modules[second]
+                known = tuple(FUSIONS)
+                if isinstance(connection, known) and isinstance(norm, _BatchNorm):
+                    yield first, second
+            return
+
+
+def _require_known(container: nn.Module, connection: nn.Module, norm: nn.Module) -> None:
+    """Refuse what would compute something else once it is fused."""
+    kind = next(kind for kind in _ROWS if isinstance(container, kind))
+    if type(container).forward is not kind.forward or "forward" in vars(container):
+        raise FoldError(
+            f"it stands in a {type(container).__name__} with a forward of its own, of which it is "
+            "not known what follows what"
+        )
+    for module, known in ((connection, FUSIONS), (norm, {*BATCH_NORMS, nn.SyncBatchNorm})):
+        problem = strange(module)
+        if problem is None and type(module) not in known:
+            problem = "of a subclass it is not known what it computes"
+        if problem is not None:
+            raise FoldError(f"{type(module).__name__} cannot be fused: {problem}")

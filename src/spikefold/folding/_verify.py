@@ -1,17 +1,20 @@
 """Verification: two networks, spike by spike, on real data."""
 
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from spikefold.errors import FoldError
-from spikefold.nn import SpikingNeuron
+from spikefold.errors import FoldError, ShapeError
+from spikefold.nn import Call, FoldedLIF, SpikingNeuron, observing, twin
 
 Batch = Tensor | tuple[Tensor, Tensor]
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 @dataclass
@@ -41,7 +44,9 @@ class Verification:
     Attributes:
         layers: one record a layer of neurons, by name, in the order in which they fire.
         samples: how many samples were run.
-        max_output_difference: largest absolute difference of an output (logit).
+        max_output_difference: largest absolute difference of an output (logit); infinite where an
+            output is finite in one network only.
+        not_finite: outputs that are NaN or infinite in the first and in the second network.
         labelled: samples that came with a label.
         correct: of these, how many the first and the second network got right.
     """
@@ -49,6 +54,7 @@ class Verification:
     layers: dict[str, LayerRecord] = field(default_factory=dict)
     samples: int = 0
     max_output_difference: float = 0.0
+    not_finite: tuple[int, int] = (0, 0)
     labelled: int = 0
     correct: tuple[int, int] = (0, 0)
 
@@ -75,70 +81,125 @@ class Verification:
         return self.correct[0] / self.labelled, self.correct[1] / self.labelled
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a JSON record."""
+        """Plain data for a JSON record; an infinite difference as a string, for JSON has none."""
         layers = {
             name: {**asdict(layer), "firing_rate": layer.firing_rate}
             for name, layer in self.layers.items()
         }
+        largest = self.max_output_difference
         return {
             "samples": self.samples,
             "spikes": self.spikes,
             "mismatches": self.mismatches,
             "mismatch_rate": self.mismatch_rate,
-            "max_output_difference": self.max_output_difference,
+            "max_output_difference": largest if math.isfinite(largest) else str(largest),
+            "not_finite": list(self.not_finite),
             "accuracy": self.accuracy,
             "layers": layers,
         }
 
 
 @contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; every module's own mode restored after."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def evaluation(model: ModelT) -> Iterator[ModelT]:
+    """A twin of the network in evaluation mode, without gradients inside.
+
+    The network itself is not touched: two evaluations at once, or one beside a training, do not
+    meet.
+    """
+    with torch.no_grad():
+        yield twin(model).eval()
 
 
-@contextmanager
-def observing(
-    model: nn.Module, see: Callable[[str, SpikingNeuron, Tensor, Tensor], None]
-) -> Iterator[None]:
-    """Call `see(name, neuron, currents, spikes)` for every layer of neurons that runs inside."""
+class _Comparison:
+    """Two networks on the same batches, and what is found out about them."""
 
-    def hook(name: str) -> Callable[..., None]:
-        def call(neuron: SpikingNeuron, inputs: tuple[Tensor, ...], spikes: Tensor) -> None:
-            see(name, neuron, inputs[0], spikes)
+    def __init__(self, model: nn.Module, folded: nn.Module, record: Verification) -> None:
+        self.networks = (model, folded)
+        self.record = record
+        self.decisions: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
 
-        return call
+    def run(self, x: Tensor, arguments: dict[str, int]) -> tuple[Any, Any]:
+        """Outputs of both; every call of a layer in one is compared with the same in the other."""
+        fired: dict[str, deque[Tensor]] = {}
 
-    handles = [
-        module.register_forward_hook(hook(name))
-        for name, module in model.named_modules()
-        if isinstance(module, SpikingNeuron)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        def keep(name: str, call: Call) -> None:
+            spikes = call.fired.spikes != 0
+            self.decisions[0][name] += spikes.numel()
+            fired.setdefault(name, deque()).append(spikes)
 
+        def compare(name: str, call: Call) -> None:
+            spikes = call.fired.spikes != 0
+            self.decisions[1][name] += spikes.numel()
+            if not fired.get(name):
+                raise FoldError(
+                    f"layer '{name}' fires more often in the second network than in the first"
+                )
+            self._compare(name, fired[name].popleft(), spikes)
 
-def _run(
-    model: nn.Module, x: Tensor, arguments: dict[str, int]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Output and the spikes of every layer, as booleans."""
-    spikes: dict[str, Tensor] = {}
+        with observing(self.networks[0], keep):
+            output = self.networks[0](x, **arguments)
+        # in the order in which the first network's layers fire
+        for name in fired:
+            self.record.layers.setdefault(name, LayerRecord())
+        with observing(self.networks[1], compare):
+            other = self.networks[1](x, **arguments)
+        left = [name for name, calls in fired.items() if calls]
+        if left:
+            raise FoldError(
+                f"layer '{left[0]}' fires less often in the second network than in the first"
+            )
+        return output, other
 
-    def see(name: str, neuron: SpikingNeuron, currents: Tensor, fired: Tensor) -> None:
-        spikes[name] = fired != 0
+    def _compare(self, name: str, one: Tensor, other: Tensor) -> None:
+        if one.shape != other.shape:
+            raise FoldError(
+                f"layer '{name}': spikes {list(one.shape)} in one network, {list(other.shape)} in "
+                "the other"
+            )
+        layer = self.record.layers[name]
+        layer.compared += one.numel()
+        layer.mismatches += int((one != other).sum())
+        layer.fired += int(one.sum())
 
-    with observing(model, see):
-        return model(x, **arguments), spikes
+    def compare_outputs(self, outputs: list[Tensor], others: list[Tensor]) -> None:
+        """Differences, and what is not finite."""
+        if [o.shape for o in outputs] != [o.shape for o in others]:
+            raise FoldError(
+                f"the networks differ in their outputs: {[list(o.shape) for o in outputs]} and "
+                f"{[list(o.shape) for o in others]}"
+            )
+        record = self.record
+        for one, other in zip(outputs, others, strict=True):
+            bad, other_bad = ~torch.isfinite(one), ~torch.isfinite(other)
+            first, second = record.not_finite
+            record.not_finite = (first + int(bad.sum()), second + int(other_bad.sum()))
+            difference = (one.double() - other.double()).abs()
+            difference = torch.where(bad & other_bad, 0.0, difference)
+            difference = torch.where(bad != other_bad, torch.inf, difference)
+            if difference.numel():
+                record.max_output_difference = max(
+                    record.max_output_difference, difference.max().item()
+                )
+
+    def require_decisions(self) -> None:
+        """Refuse a proof that compared nothing of a layer that was folded.
+
+        Raises:
+            FoldError: if a folded layer made no decision, or there was none at all.
+        """
+        for network, decisions in zip(self.networks, self.decisions, strict=True):
+            idle = [
+                f"'{name}'"
+                for name, module in network.named_modules()
+                if isinstance(module, FoldedLIF) and not decisions[name]
+            ]
+            if idle:
+                raise FoldError(
+                    f"nothing is proved of layer {', '.join(idle)}: its neurons are folded but "
+                    "made no decision that could be seen (unused, compiled, or run elsewhere)"
+                )
+        if not self.record.spikes:
+            raise FoldError("nothing is proved: no decision of any neuron was seen")
 
 
 def verify(
@@ -147,9 +208,13 @@ def verify(
     batches: Iterable[Batch],
     *,
     steps: int | None = None,
+    per_step: bool = False,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Verification:
     """Run two networks on the same data and compare every decision of every neuron.
+
+    What runs is what runs without being watched, kernels included. The networks themselves are
+    not touched, whatever mode they are in.
 
     Arguments:
         model: the network before the transform (fold, fusion).
@@ -157,14 +222,19 @@ def verify(
         batches: inputs, or pairs of inputs and labels `[N]`, on the networks' device.
         steps: handed to both networks' `forward` if given (images need it where the network
             does not know its own).
+        per_step: whether outputs are `[T, N, K]`, one a time step; classes then are those of
+            their mean over time. Else they are `[N, K]`.
         on_batch: called after each batch, for progress.
 
     Returns:
         per layer: decisions compared, decisions that differ, firing rate; the output difference;
-        and with labels both accuracies.
+        and with labels both accuracies. Outputs may be a tensor, or a tuple or dict of tensors;
+        classes are those of the first, or of "logits".
 
     Raises:
-        FoldError: if the networks have different layers, or there is no batch.
+        FoldError: if the networks have different layers, there is no batch, a folded layer made no
+            decision, or a network is compiled, traced or exported.
+        ShapeError: if labels or outputs do not fit.
 
     Example:
         >>> import torch, spikefold as sf
@@ -173,37 +243,94 @@ def verify(
         >>> record.mismatches, record.max_output_difference
         (0, 0.0)
     """
+    for network in (model, folded):
+        _require_eager(network)
+    odd = _neurons(model) ^ _neurons(folded)
+    if odd:
+        raise FoldError(f"the networks differ in their layers of neurons: {', '.join(sorted(odd))}")
     record = Verification()
     arguments = {} if steps is None else {"steps": steps}
-    with evaluation(model), evaluation(folded):
+    with evaluation(model) as one, evaluation(folded) as other:
+        comparison = _Comparison(one, other, record)
         for batch in batches:
             x, labels = (batch, None) if isinstance(batch, Tensor) else batch
-            output, spikes = _run(model, x, arguments)
-            folded_output, folded_spikes = _run(folded, x, arguments)
-            if spikes.keys() != folded_spikes.keys():
-                odd = sorted(spikes.keys() ^ folded_spikes.keys())
-                raise FoldError(f"the networks differ in their layers of neurons: {', '.join(odd)}")
-            for name, fired in spikes.items():
-                if fired.shape != folded_spikes[name].shape:
-                    raise FoldError(
-                        f"layer '{name}': spikes {list(fired.shape)} in one network, "
-                        f"{list(folded_spikes[name].shape)} in the other"
-                    )
-                layer = record.layers.setdefault(name, LayerRecord())
-                layer.compared += fired.numel()
-                layer.mismatches += int((fired != folded_spikes[name]).sum())
-                layer.fired += int(fired.sum())
-            if output.numel():
-                difference = (output.double() - folded_output.double()).abs().max().item()
-                record.max_output_difference = max(record.max_output_difference, difference)
-            record.samples += len(output)
+            results = comparison.run(x, arguments)
+            outputs = tuple(dict(_named(result)) for result in results)
+            comparison.compare_outputs(list(outputs[0].values()), list(outputs[1].values()))
+            if not outputs[0]:
+                raise ShapeError(f"the network returns a {type(results[0]).__name__}, no tensor")
+            first = next(iter(outputs[0].values()))
+            if first.ndim < (2 if per_step else 1):
+                raise ShapeError(f"outputs {list(first.shape)} have no batch dimension")
+            record.samples += first.shape[1 if per_step else 0]
             if labels is not None:
-                record.labelled += len(labels)
-                record.correct = (
-                    record.correct[0] + int((output.argmax(1) == labels).sum()),
-                    record.correct[1] + int((folded_output.argmax(1) == labels).sum()),
-                )
+                _count_correct(record, outputs, labels, per_step)
             on_batch()
-    if not record.samples:
-        raise FoldError("verify got no batch: there is nothing to compare")
+        if not record.samples:
+            raise FoldError("verify got no batch: there is nothing to compare")
+        comparison.require_decisions()
     return record
+
+
+def _neurons(network: nn.Module) -> set[str]:
+    return {name for name, part in network.named_modules() if isinstance(part, SpikingNeuron)}
+
+
+def _require_eager(network: nn.Module) -> None:
+    """Refuse what runs other code than its modules' own, where nothing can be seen."""
+    if not isinstance(network, nn.Module):
+        raise FoldError(f"verify takes networks, got {type(network).__name__}")
+    for name, module in network.named_modules():
+        kind = None
+        if "_orig_mod" in module._modules or module._compiled_call_impl:
+            kind = "compiled: verify the module you compiled"
+        elif isinstance(module, torch.jit.ScriptModule):
+            kind = "traced or scripted: verify the module you traced"
+        elif isinstance(module, torch.fx.GraphModule) and not any(
+            isinstance(part, SpikingNeuron) for part in module.modules()
+        ):
+            kind = "exported: verify the module you exported"
+        if kind is not None:
+            where = f"layer '{name}'" if name else "the network"
+            raise FoldError(
+                f"{where} ({type(module).__name__}) is {kind}, or compare outputs and spikes of "
+                "sf.with_spikes"
+            )
+
+
+def _named(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of an output, by their place in it."""
+    if isinstance(output, Tensor):
+        yield name, output
+    elif isinstance(output, dict):
+        for key in output:
+            yield from _named(output[key], f"{name}.{key}" if name else str(key))
+    elif isinstance(output, tuple | list):
+        for place, part in enumerate(output):
+            yield from _named(part, f"{name}.{place}" if name else str(place))
+
+
+def _count_correct(
+    record: Verification, outputs: tuple[dict[str, Tensor], ...], labels: Tensor, per_step: bool
+) -> None:
+    """Add a batch to the accuracies."""
+    logits = [output.get("logits", next(iter(output.values()))) for output in outputs]
+    if per_step:
+        logits = [values.mean(0) for values in logits if values.ndim]
+    shape = list(logits[0].shape)
+    if len(shape) != 2:
+        told = "[T, N, K]" if per_step else "[N, K]; per_step=True takes [T, N, K]"
+        raise ShapeError(f"labels need outputs {told}; got {list(logits[0].shape)}")
+    if list(labels.shape) != shape[:1] or labels.is_floating_point() or labels.is_complex():
+        raise ShapeError(
+            f"labels must be {shape[0]} whole numbers, one a sample, got {list(labels.shape)} of "
+            f"{labels.dtype}"
+        )
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < shape[1]):
+        raise ShapeError(
+            f"labels lie between {int(labels.min())} and {int(labels.max())}, but the network "
+            f"tells {shape[1]} classes apart"
+        )
+    record.labelled += len(labels)
+    right = [int((values.argmax(1) == labels).sum()) for values in logits]
+    record.correct = (record.correct[0] + right[0], record.correct[1] + right[1])

@@ -1,19 +1,35 @@
 """Modules: neurons, membrane potential batch normalization, and the layer networks are made of."""
 
+from spikefold.nn._attached import attached, strange
+from spikefold.nn._batch_norm import BATCH_NORMS, Processes, SynchronizedBatchNorm
+from spikefold.nn._copy import copied, replaced, twin
 from spikefold.nn._layer import OverTime, SpikingLayer, is_constant_in_time, over_time
 from spikefold.nn._mpbn import MPBN
 from spikefold.nn._neuron import LIF, FoldedLIF, SpikingNeuron
-from spikefold.nn._synchronize import SynchronizedBatchNorm, synchronize_statistics
+from spikefold.nn._observe import Call, observing
+from spikefold.nn._recording import WithSpikes, with_spikes
+from spikefold.nn._synchronize import synchronize_statistics
 
 __all__ = [
+    "BATCH_NORMS",
     "LIF",
     "MPBN",
+    "Call",
     "FoldedLIF",
     "OverTime",
+    "Processes",
     "SpikingLayer",
     "SpikingNeuron",
     "SynchronizedBatchNorm",
+    "WithSpikes",
+    "attached",
+    "copied",
     "is_constant_in_time",
+    "observing",
     "over_time",
+    "replaced",
+    "strange",
     "synchronize_statistics",
+    "twin",
+    "with_spikes",
 ]

@@ -6,7 +6,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold import dynamics
 from spikefold.dynamics import Currents
-from spikefold.errors import ShapeError
+from spikefold.errors import ConfigError, ShapeError
+from spikefold.nn._attached import attached
 from spikefold.nn._batch_norm import normalization, observe
 from spikefold.nn._neuron import SpikingNeuron
 
@@ -60,16 +61,6 @@ class OverTime(nn.Sequential):
         return x
 
 
-def _is_watched(module: nn.Module) -> bool:
-    """Whether a hook expects the module to be called with tensors."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
-
-
 class SpikingLayer(nn.Module):
     """The unit of a network: `lif(norm(connection(x)) + shortcut)`.
 
@@ -96,6 +87,10 @@ class SpikingLayer(nn.Module):
 
     def __init__(self, connection: nn.Module, norm: nn.Module, lif: SpikingNeuron) -> None:
         super().__init__()
+        if not isinstance(lif, SpikingNeuron):
+            raise ConfigError(
+                f"SpikingLayer: lif must be neurons such as sf.LIF(), got {type(lif).__name__}"
+            )
         self.connection = connection
         self.norm = norm
         self.lif = lif
@@ -110,16 +105,17 @@ class SpikingLayer(nn.Module):
             shortcut: added to the currents before firing, of their shape.
         """
         y = _distinct_steps(self.connection, x)
-        norm = None if _is_watched(self.norm) else normalization(self.norm)
+        norm = None if attached(self.norm) else normalization(self.norm)
         if norm is None:
             y = _distinct_steps(self.norm, y)
         currents = Currents(y, x.shape[0], norm, shortcut)
-        if _is_watched(self.lif) or type(self.lif).forward is not SpikingNeuron.forward:
+        if self.lif.is_called():
+            currents.check()
             computed, observed = dynamics.compute(currents)
             spikes = self.lif(computed).to(y.dtype)
         else:
             spikes, _, observed, _ = self.lif.fire(currents)
-        if observed is not None:
+        if norm is not None and observed is not None:
             assert isinstance(self.norm, _BatchNorm)
-            observe(self.norm, observed, tuple(y.flatten(0, 1).shape))
+            observe(self.norm, observed, tuple(y.flatten(0, 1).shape), norm.group)
         return spikes

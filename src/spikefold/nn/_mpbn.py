@@ -9,6 +9,7 @@ from torch import Tensor, distributed, nn
 from spikefold import dynamics
 from spikefold.dynamics import Normalization, Statistics
 from spikefold.errors import ConfigError, ShapeError
+from spikefold.nn._batch_norm import Processes
 
 
 class MPBN(nn.Module):
@@ -45,7 +46,7 @@ class MPBN(nn.Module):
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
-    group: distributed.ProcessGroup | None = None  # see `synchronize_statistics`
+    processes: Processes | None = None  # see `synchronize_statistics`
 
     def __init__(
         self,
@@ -72,6 +73,11 @@ class MPBN(nn.Module):
         self.register_buffer("running_mean", torch.zeros(self.shape))
         self.register_buffer("running_var", torch.ones(self.shape))
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+
+    @property
+    def group(self) -> distributed.ProcessGroup | None:
+        """Processes whose batches count together; None: this one's alone."""
+        return None if self.processes is None else self.processes.group
 
     @property
     def gain(self) -> Tensor:
@@ -111,17 +117,12 @@ class MPBN(nn.Module):
         """
         self.check(u.shape)
         u = u.to(dynamics.membrane_dtype(u))
-        if not self.training:
-            return self.normalize(u)
-        mean, variance = dynamics.statistics(u, self.shape, self.group)
-        self.observe(mean.detach()[None], variance.detach()[None], tuple(u.shape))
-        return dynamics.normalize(u, mean, variance, self.gain, self.shift, self.eps)
-
-    def normalize(self, u: Float[Tensor, "N C *spatial"]) -> Float[Tensor, "N C *spatial"]:
-        """The normalization of evaluation: with the running statistics, whatever the mode."""
-        return dynamics.normalize(
-            u, self.running_mean, self.running_var, self.gain, self.shift, self.eps
-        )
+        gain, shift, eps, fixed, group = self.normalization()
+        if fixed is None:
+            fixed = Statistics(*dynamics.statistics(u, self.shape, group))
+            means, variances = (value.detach()[None] for value in fixed)
+            self.observe(means, variances, tuple(u.shape))
+        return dynamics.normalize(u, *fixed, gain, shift, eps)
 
     def observe(
         self,

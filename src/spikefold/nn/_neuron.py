@@ -1,6 +1,7 @@
 """Spiking neurons as modules: thin shells over `spikefold.dynamics`."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -18,15 +19,25 @@ from spikefold.dynamics import (
     Thresholds,
 )
 from spikefold.errors import ConfigError
+from spikefold.nn._attached import attached
 from spikefold.nn._mpbn import MPBN
+from spikefold.nn._observe import Call, notify
 
 
 class SpikingNeuron(nn.Module):
     """What all neurons share: a sequence in, spikes out; no state is kept between calls.
 
+    A neuron of your own gives its `condition`, or overrides `integrate`. Everything goes through
+    `fire`, which is final: there `spikefold.verify` and others see what fired.
+
     Arguments:
         neuron: the constants of the layer.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "fire" in vars(cls):
+            raise TypeError(f"{cls.__name__}: fire is final: override condition or integrate")
 
     def __init__(self, neuron: Neuron) -> None:
         super().__init__()
@@ -61,14 +72,31 @@ class SpikingNeuron(nn.Module):
         fired = self.fire(Currents.of(x.unsqueeze(0)), state)
         return fired.spikes[0], fired.v
 
+    @final
     def fire(self, currents: Currents, state: Tensor | None = None) -> Fired:
-        """What a sequence of currents does that starts from `state`.
+        """What a sequence of currents does that starts from `state`, shown to who observes.
 
         Arguments:
             currents: computed or not; the kernels compute them on the way.
             state: membrane potential before the first step; None starts at rest.
         """
+        fired = self.integrate(currents, state)
+        if not torch.compiler.is_dynamo_compiling():
+            notify(Call(self, currents, state, fired))
+        return fired
+
+    def integrate(self, currents: Currents, state: Tensor | None) -> Fired:
+        """What `fire` does.
+
+        Arguments:
+            currents: computed or not.
+            state: membrane potential before the first step; None is zero.
+        """
         return dynamics.layer(currents, self.condition(), self.neuron, state)
+
+    def is_called(self) -> bool:
+        """Whether it must be called as a module: it carries hooks, or a forward of its own."""
+        return type(self).forward is not SpikingNeuron.forward or attached(self) is not None
 
     def condition(self) -> Condition:
         """When these neurons fire."""
@@ -132,14 +160,19 @@ class LIF(SpikingNeuron):
 
     def condition(self) -> Condition:
         """The potential, normalized if there is an MPBN, is above the threshold."""
-        return None if self.norm is None else self.norm.normalization()
+        if self.norm is None:
+            return None
+        # an MPBN that does more than its class says is called, a step at a time
+        if type(self.norm).forward is not MPBN.forward or attached(self.norm):
+            return self.norm
+        return self.norm.normalization()
 
-    def fire(self, currents: Currents, state: Tensor | None = None) -> Fired:
+    def integrate(self, currents: Currents, state: Tensor | None) -> Fired:
         """What a sequence of currents does; in training MPBN observes its statistics."""
         if self.norm is None:
-            return super().fire(currents, state)
+            return super().integrate(currents, state)
         self.norm.check(currents.shape[1:])
-        fired = super().fire(currents, state)
+        fired = super().integrate(currents, state)
         if fired.potential is not None:
             self.norm.observe(*fired.potential, currents.shape[1:])
         return fired
@@ -150,7 +183,9 @@ class FoldedLIF(SpikingNeuron):
 
         s[t] = 1[polarity · u[t] > polarity · theta]
 
-    There is no normalization left. `spikefold.fold` makes it; few people write one by hand.
+    There is no normalization left. `spikefold.fold` makes it; few people write one by hand. The
+    thresholds hold for potentials of their dtype only, so `double()` and `half()` leave them as
+    they are, and potentials of another dtype are refused (those of half precision are float32).
 
     Arguments:
         theta: thresholds per channel `[C]` or per element `[C, *spatial]`; ±inf where a neuron
@@ -171,13 +206,43 @@ class FoldedLIF(SpikingNeuron):
         """The potential is past theta."""
         return Thresholds(self.theta, self.polarity)
 
+    def integrate(self, currents: Currents, state: Tensor | None) -> Fired:
+        """What a sequence of currents does.
+
+        Raises:
+            ConfigError: if the thresholds do not hold for the potentials' dtype.
+        """
+        dtype = dynamics.membrane_dtype(currents.input)
+        if dtype != self.theta.dtype:
+            raise ConfigError(
+                f"thresholds that were folded for {self.theta.dtype} do not hold for potentials in "
+                f"{dtype}: convert the network first, then fold it"
+            )
+        return super().integrate(currents, state)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "FoldedLIF":
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, *args, **kwargs)
+
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        *args: Any,
     ) -> None:
-        # Whether there is a polarity is a property of the trained weights, so the file decides.
-        stored = state_dict.get(prefix + "polarity")
-        self.polarity = None if stored is None else torch.ones_like(self.theta)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        # Whether there is a polarity is a property of the trained weights, so what a whole state
+        # dict says decides; what is absent from a part of one stays.
+        if prefix + "polarity" in state_dict:
+            if self.polarity is None:
+                self.polarity = torch.ones_like(self.theta)
+        elif strict and prefix + "theta" in state_dict:
+            self.polarity = None
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
 
     def extra_repr(self) -> str:
         """Shape and constants, for print."""

@@ -25,6 +25,7 @@ from spikefold.training import (
     Silent,
     evaluate,
     hardware,
+    like_weights,
     potentials,
     thresholds,
     time_in_turns,
@@ -131,14 +132,15 @@ def _compare(
     """`verify` over the whole test set."""
     count = -(-len(dataset.test) // BATCH)
     with progress.task(name, count) as advance:
-        return verify(one, other, dataset.test.batches(BATCH), on_batch=advance)
+        batches = ((like_weights(one, x), labels) for x, labels in dataset.test.batches(BATCH))
+        return verify(one, other, batches, on_batch=advance)
 
 
 def _time(
     experiment: Experiment, dataset: Dataset, network: Network, folded: Network
 ) -> dict[str, Any]:
     """The three networks in turns; the one without MPBN has the trained weights besides."""
-    plain = experiment.build(dataset, norm="none").eval()
+    plain = experiment.build(dataset, norm="none").eval().to(next(network.parameters()))
     plain.load_state_dict(
         {key: value for key, value in network.state_dict().items() if ".lif." not in key}
     )

@@ -10,7 +10,7 @@ from spikefold.training._config import (
     differences,
 )
 from spikefold.training._epoch import first_non_finite_layer
-from spikefold.training._evaluate import evaluate, recalibrate
+from spikefold.training._evaluate import evaluate, like_weights, recalibrate
 from spikefold.training._loop import BEST, CONFIG, LAST, METRICS, train
 from spikefold.training._measure import hardware, potentials, thresholds, time_in_turns
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
@@ -35,6 +35,7 @@ __all__ = [
     "first_non_finite_layer",
     "hardware",
     "learning_rate",
+    "like_weights",
     "make_average",
     "make_optimizer",
     "potentials",

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
+from spikefold import dynamics
 from spikefold.data import Dataset
 from spikefold.errors import SpikefoldError
-from spikefold.folding import observing
 from spikefold.models import Network
-from spikefold.nn import SpikingNeuron
+from spikefold.nn import Call, observing
 from spikefold.training._config import Experiment
 
 
@@ -139,7 +139,8 @@ def first_non_finite_layer(network: nn.Module, x: Tensor) -> str:
     """
     found: list[str] = []
 
-    def see(name: str, neuron: SpikingNeuron, currents: Tensor, spikes: Tensor) -> None:
+    def see(name: str, call: Call) -> None:
+        currents, _ = dynamics.compute(call.currents)
         if not bool(torch.isfinite(currents).all()):
             found.append(f"layer '{name}'")
 

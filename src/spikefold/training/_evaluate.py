@@ -1,11 +1,10 @@
 """Accuracy, and statistics estimated anew."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -13,7 +12,18 @@ from spikefold.data import Samples
 from spikefold.errors import FoldError
 from spikefold.folding import evaluation
 from spikefold.models import Network
-from spikefold.nn import MPBN
+from spikefold.nn import MPBN, copied
+
+
+def like_weights(network: nn.Module, x: Tensor) -> Tensor:
+    """An input in the dtype and on the device of a network's weights.
+
+    Arguments:
+        network: any.
+        x: images or frames.
+    """
+    weight = next(network.parameters(), x)
+    return x.to(weight.device, weight.dtype)
 
 
 @torch.no_grad()
@@ -25,12 +35,11 @@ def evaluate(network: nn.Module, samples: Samples, batch_size: int = 128) -> dic
         samples: what to evaluate on.
         batch_size: how many at a time.
     """
-    parameter = next(network.parameters())
     correct, loss = 0, 0.0
-    with evaluation(network):
+    with evaluation(network) as network:
         for x, labels in samples.batches(batch_size):
-            labels = labels.to(parameter.device)
-            logits = network(x.to(parameter))
+            logits = network(like_weights(network, x))
+            labels = labels.to(logits.device)
             correct += int((logits.argmax(1) == labels).sum())
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
     return {
@@ -74,7 +83,7 @@ def recalibrate(
         raise FoldError(
             f"recalibrate: {len(samples)} samples are less than a batch of {batch_size}"
         )
-    new = copy.deepcopy(network)
+    new = copied(network)
     norms = [m for m in new.modules() if isinstance(m, _BatchNorm | MPBN)]
     if not norms:
         raise FoldError("recalibrate: the network has no running statistics left")
@@ -84,10 +93,9 @@ def recalibrate(
         assert norm.num_batches_tracked is not None
         norm.num_batches_tracked.zero_()
         norm.train()
-    parameter = next(new.parameters())
     for x, labels in samples.batches(batch_size):
         if len(labels) == batch_size:
-            new(x.to(parameter))
+            new(like_weights(new, x))
             on_batch()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -82,13 +82,16 @@ def make_fabric(hardware: HardwareConfig) -> Fabric:
     if hardware.nodes > 1 and not launched:
         raise ConfigError("several nodes: start `spikefold train` on each with torchrun")
     several = hardware.devices * hardware.nodes > 1
-    return Fabric(
+    fabric = Fabric(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         num_nodes=hardware.nodes,
         strategy=("ddp" if launched else "ddp_spawn") if several else "auto",
         precision=PRECISIONS[hardware.precision],  # type: ignore[arg-type]
     )
+    if hardware.precision == "fp16" and fabric.device.type == "cpu":  # Fabric would take bf16
+        raise ConfigError("hardware: precision fp16 needs a GPU; on a CPU take bf16 or float32")
+    return fabric
 
 
 def _train(

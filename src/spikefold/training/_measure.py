@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from spikefold import dynamics
-from spikefold.folding import evaluation, observing
+from spikefold.dynamics import Neuron, Normalization, Normalizing, Thresholds
+from spikefold.folding import evaluation
 from spikefold.models import Network
-from spikefold.nn import LIF, FoldedLIF, SpikingNeuron
+from spikefold.nn import Call, FoldedLIF, observing
+from spikefold.training._evaluate import like_weights
 
 BINS = 80
 
@@ -28,29 +30,45 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
         by layer: the threshold, and for "before" (u) and "after" (h; only with MPBN) the edges of
         the bins, the density in each, mean and deviation.
     """
-    record: dict[str, Any] = {}
+    layers: dict[str, tuple[Neuron, bool]] = {}
+    values: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
 
-    def see(name: str, neuron: SpikingNeuron, currents: Tensor, spikes: Tensor) -> None:
-        if not isinstance(neuron, LIF):
+    def see(name: str, call: Call) -> None:
+        condition = call.neuron.condition()
+        if isinstance(condition, Thresholds):
             return
-        norm, constants = neuron.norm, neuron.neuron
-        before: list[Tensor] = []
-        after: list[Tensor] = []
+        constants = call.neuron.neuron
+        layers[name] = (constants, condition is not None)
+        before, after = values.setdefault(name, ([], []))
 
         def fire_step(u: Tensor) -> Tensor:
-            h = u if norm is None else norm.normalize(u)
+            h = _normalized(condition, u)
             before.append(u)
             after.append(h)
             return dynamics.fire(h, constants.threshold, constants.surrogate)
 
-        dynamics.integrate(currents, constants, fire_step)
-        record[name] = {"threshold": constants.threshold, "before": _histogram(before)}
-        if norm is not None:
-            record[name]["after"] = _histogram(after)
+        currents, _ = dynamics.compute(call.currents)
+        dynamics.integrate(currents, constants, fire_step, call.state)
 
-    with evaluation(network), observing(network, see):
-        network(x)
+    with evaluation(network) as network, observing(network, see):
+        network(like_weights(network, x))
+    record: dict[str, Any] = {}
+    for name, (constants, has_norm) in layers.items():
+        before, after = values[name]
+        record[name] = {"threshold": constants.threshold, "before": _histogram(before)}
+        if has_norm:
+            record[name]["after"] = _histogram(after)
     return record
+
+
+def _normalized(condition: Normalization | Normalizing | None, u: Tensor) -> Tensor:
+    """What the neuron compares with its threshold, in evaluation."""
+    if isinstance(condition, Normalization):
+        assert condition.fixed is not None
+        return dynamics.normalize(
+            u, *condition.fixed, condition.gain, condition.shift, condition.eps
+        )
+    return u if condition is None else condition(u)
 
 
 def _histogram(values: list[Tensor]) -> dict[str, Any]:
@@ -110,6 +128,7 @@ def time_in_turns(
     count = x.shape[-4]  # images [N, C, H, W] or frames [T, N, C, H, W]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    x = like_weights(networks[names[0]], x)
     try:
         for network in networks.values():
             network(x)

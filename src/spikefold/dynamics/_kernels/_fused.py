@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.autograd import forward_ad
 
-from spikefold.dynamics._kernels import _operators
-from spikefold.dynamics._kernels._operators import KERNELS, Arguments
+from spikefold.dynamics._kernels import _arguments, _operators
+from spikefold.dynamics._kernels._arguments import KERNELS, Arguments
 from spikefold.dynamics._layer import (
     Condition,
     Currents,
@@ -61,7 +61,7 @@ def prepare(
         norm_arguments = (polarity, None, None, None, None)
     elif condition is not None:
         return "the firing condition is a function, or a module with hooks"
-    if type(neuron.surrogate) not in _operators.SURROGATES_OF_KERNELS:
+    if type(neuron.surrogate) not in _arguments.SURROGATES_OF_KERNELS:
         return f"the surrogate {type(neuron.surrogate).__name__} is not one of theirs"
     x, steps, _, shortcut = currents
     if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0:
@@ -71,7 +71,7 @@ def prepare(
     arguments = Arguments._make(
         (*tensors, *constants, slope(neuron.surrogate), neuron.detach_reset)
     )
-    return _operators.obstacle(arguments) or _transformed(arguments) or arguments
+    return _arguments.obstacle(arguments) or _transformed(arguments) or arguments
 
 
 def _norm(norm: Normalization) -> tuple[Any, ...]:
@@ -163,7 +163,7 @@ def fused_layer(arguments: Arguments) -> Fired:
 def _run(arguments: Arguments) -> tuple[Tensor, ...]:
     if _is_looked_on(arguments):
         return torch.ops.spikefold.layer.default(*arguments)
-    _operators.check(arguments)
+    _arguments.check(arguments)
     if torch.is_grad_enabled():
         return Layer.apply(*arguments)
     return _operators.forward(KERNELS[arguments.input.device.type].forward, *arguments)

@@ -5,207 +5,20 @@ through `_fused.Layer` without the dispatcher, whose cost would show in small la
 """
 
 from collections.abc import Callable
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from spikefold.dynamics._check import check_layer
-from spikefold.dynamics._kernels import _cpu, _memory, _triton
+from spikefold.dynamics._kernels import _arguments, _memory
+from spikefold.dynamics._kernels._arguments import (
+    DIFFERENTIABLE_AT,
+    KERNELS,
+    Arguments,
+    check_backward,
+    check_call,
+)
 from spikefold.dynamics._kernels._problem import Norm, Problem
-from spikefold.dynamics._neuron import Neuron
-from spikefold.dynamics._surrogate import Atan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
-from spikefold.errors import ConfigError, ShapeError
-
-
-class Arguments(NamedTuple):
-    """Of the operator: a layer as tensors and plain numbers.
-
-    Attributes:
-        input: `[T, N, C, *spatial]`, or `[1, N, C, *spatial]` for all steps.
-        steps: T.
-        current_*: the norm after the connection; no eps: none; no mean: the batch's statistics.
-        gain, shift, mean, variance, eps: the norm before the firing condition, likewise.
-        thresholds: per channel or element, or None.
-        others: see `Neuron`.
-    """
-
-    input: Tensor
-    steps: int
-    shortcut: Tensor | None
-    v: Tensor | None
-    current_gain: Tensor | None
-    current_shift: Tensor | None
-    current_mean: Tensor | None
-    current_variance: Tensor | None
-    current_eps: float | None
-    gain: Tensor | None
-    shift: Tensor | None
-    mean: Tensor | None
-    variance: Tensor | None
-    eps: float | None
-    thresholds: Tensor | None
-    decay: float
-    threshold: float
-    reset: str
-    surrogate: str
-    slope: float
-    detach_reset: bool
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`(T, N, C, *spatial)`."""
-        return (self.steps, *self.input.shape[1:])
-
-    @property
-    def parameters(self) -> tuple[int, ...]:
-        """The shape of the condition's parameters, `(C,)` or `(C, *spatial)`."""
-        given = next((tensor for tensor in self.potential if tensor is not None), None)
-        return tuple(self.input.shape[2:3] if given is None else given.shape)
-
-    @property
-    def current(self) -> tuple[Tensor | None, ...]:
-        """The tensors of the norm after the connection."""
-        return self[4:8]
-
-    @property
-    def potential(self) -> tuple[Tensor | None, ...]:
-        """The tensors of the firing condition."""
-        return (*self[9:13], self.thresholds)
-
-    @property
-    def observes_current(self) -> bool:
-        """Whether the norm after the connection takes the batch's statistics."""
-        return self.current_eps is not None and self.current_mean is None
-
-    @property
-    def observes_potential(self) -> bool:
-        """Whether the norm before the firing condition takes the batch's statistics."""
-        return self.eps is not None and self.mean is None
-
-
-SURROGATES_OF_KERNELS: tuple[type[Surrogate], ...] = (Tanh, Rectangle, Triangle, Sigmoid, Atan)
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def obstacle(a: Arguments) -> str | None:
-    """Why the kernels cannot take these tensors, whatever their shapes; None if they can."""
-    x, device = a.input, a.input.device
-    if device.type not in KERNELS:
-        return f"there are none for {device.type}"
-    if x.dtype not in _DTYPES:
-        return f"inputs are {x.dtype}, not float32, bfloat16 or float16"
-    for tensor in (a.shortcut, a.v, *a.current, *a.potential):
-        if tensor is None:
-            continue
-        if tensor.device != device:
-            return f"tensors lie on {device} and on {tensor.device}"
-        if tensor is a.shortcut:
-            if tensor.dtype != x.dtype:
-                return f"the shortcut is {tensor.dtype}, the input {x.dtype}"
-        elif tensor.dtype != torch.float32:
-            return f"parameters or potentials are {tensor.dtype}, not float32"
-    dimensions = len(a.parameters)
-    if dimensions not in (1, x.ndim - 2):
-        return f"parameters of {dimensions} dimensions are neither per channel nor per element"
-    if a.current_eps is not None and dimensions > 1:
-        return "element-wise parameters do not go together with a norm after the connection"
-    return None
-
-
-def check(a: Arguments) -> None:
-    """Refuse what would make a kernel read or write where it must not.
-
-    Raises:
-        ShapeError: if shapes do not fit together.
-    """
-    check_layer(
-        a.input,
-        a.steps,
-        a.shortcut,
-        a.v,
-        a.current,
-        a.potential,
-        takes_current=a.observes_current,
-        takes_potential=a.observes_potential,
-    )
-
-
-def _check_call(a: Arguments) -> Arguments:
-    """The same for whoever calls the operator by its name, with anything.
-
-    Raises:
-        ShapeError: if shapes do not fit together.
-        ConfigError: if there are no kernels for this, or the arguments contradict each other.
-    """
-    check(a)
-    problem = obstacle(a)
-    if problem is not None:
-        raise ConfigError(f"spikefold::layer: {problem}")
-    dense = (t for t in a if isinstance(t, Tensor))
-    if any(t.layout != torch.strided for t in dense):
-        raise ConfigError("spikefold::layer: tensors must be dense (strided)")
-    if (a.current_mean is None) != (a.current_variance is None) or (
-        (a.mean is None) != (a.variance is None)
-    ):
-        raise ConfigError("spikefold::layer: mean and variance go together")
-    if a.current_eps is None and any(t is not None for t in a.current):
-        raise ConfigError("spikefold::layer: a norm after the connection needs current_eps")
-    if a.eps is None and (a.shift is not None or a.mean is not None):
-        raise ConfigError("spikefold::layer: a norm of the potential needs eps")
-    if a.thresholds is not None and a.eps is not None:
-        raise ConfigError("spikefold::layer: thresholds are folded, or there is a norm: not both")
-    if a.thresholds is None and a.eps is None and a.gain is not None:
-        raise ConfigError("spikefold::layer: polarity (gain without eps) needs thresholds")
-    _neuron(*a[-6:])
-    return a
-
-
-def _check_backward(
-    grad_spikes: Tensor | None,
-    grad_v: Tensor | None,
-    current: Tensor,
-    potential: Tensor,
-    needed: list[bool],
-    *arguments: Any,
-) -> Arguments:
-    """`_check_call`, and that gradients and statistics are those of the layer."""
-    a = _check_call(Arguments(*arguments))
-    expected = {
-        "grad_spikes": (grad_spikes, a.shape),
-        "grad_v": (grad_v, a.shape[1:]),
-        "current": (current, (2, *a.shape[2:3]) if a.observes_current else (0,)),
-        "potential": (
-            potential,
-            (2, a.steps, *a.parameters) if a.observes_potential else (0,),
-        ),
-    }
-    for name, (tensor, shape) in expected.items():
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != tuple(shape):
-            raise ShapeError(
-                f"spikefold::layer_backward: {name} of shape {list(tensor.shape)}, "
-                f"expected {list(shape)}"
-            )
-        wrong = tensor.device != a.input.device or tensor.layout != torch.strided
-        if wrong or not tensor.is_floating_point():
-            raise ConfigError(
-                f"spikefold::layer_backward: {name} must be a dense tensor of floats on "
-                f"{a.input.device}"
-            )
-    for tensor in (current, potential):
-        if tensor.dtype != torch.float32:
-            raise ConfigError("spikefold::layer_backward: statistics must be float32")
-    if len(needed) != len(DIFFERENTIABLE):
-        raise ConfigError(f"spikefold::layer_backward: needed has {len(DIFFERENTIABLE)} entries")
-    return a
-
-
-# The arguments that may get a gradient.
-DIFFERENTIABLE = ("input", "shortcut", "v", "current_gain", "current_shift", "gain", "shift")
-_DIFFERENTIABLE_AT = [Arguments._fields.index(name) for name in DIFFERENTIABLE]
 
 _SCHEMA = (
     "Tensor input, int steps, Tensor? shortcut, Tensor? v, "
@@ -264,22 +77,6 @@ def _shares_gradient(a: Arguments) -> bool:
     return a.current_eps is None and a.input.shape[0] == a.steps
 
 
-@cache
-def _neuron(
-    decay: float, threshold: float, reset: str, surrogate: str, slope: float, detach_reset: bool
-) -> Neuron:
-    """The constants of a layer.
-
-    Raises:
-        ConfigError: if one is out of range, or the kernels know no such surrogate.
-    """
-    kinds = {kind.name: kind for kind in SURROGATES_OF_KERNELS}
-    if surrogate not in kinds:
-        raise ConfigError(f"unknown surrogate {surrogate!r}: one of {', '.join(kinds)}")
-    kind = kinds[surrogate](slope)  # type: ignore[call-arg]
-    return Neuron(decay, threshold, reset, kind, detach_reset)  # type: ignore[arg-type]
-
-
 def _problem(a: Arguments, current: Tensor, potential: Tensor) -> Problem:
     """The kernel's view of the arguments and of the batch statistics, `[2, ...]` each."""
     last = _memory.is_channels_last(a.input)
@@ -310,7 +107,7 @@ def _problem(a: Arguments, current: Tensor, potential: Tensor) -> Problem:
         inner=inner,
         input_step=rows * groups * inner if a.steps == 1 else _step(x),
         shortcut_step=0 if shortcut is None else shortcut.stride(0),
-        neuron=_neuron(*a[-6:]),
+        neuron=_arguments.neuron(*a[-6:]),
         current=current_norm,
         potential=norm,
         thresholds=parameter(a.thresholds),
@@ -390,15 +187,13 @@ _library.define(
     f"bool[] needed, {_SCHEMA}) -> ({', '.join(['Tensor'] * 5)})"
 )
 
-KERNELS = {"cpu": _cpu, "cuda": _triton}
-
 
 def _register(key: str, kernels: Any) -> None:
     def layer(*arguments: Any) -> tuple[Tensor, ...]:
-        return forward(kernels.forward, *_check_call(Arguments(*arguments)))
+        return forward(kernels.forward, *check_call(Arguments(*arguments)))
 
     def layer_backward(*arguments: Any) -> tuple[Tensor, ...]:
-        _check_backward(*arguments)
+        check_backward(*arguments)
         return backward(kernels.backward, *arguments)
 
     _library.impl("layer", layer, key)
@@ -411,12 +206,12 @@ for _device, _kernels in KERNELS.items():
 
 @torch.library.register_fake("spikefold::layer", lib=_library)
 def _fake(*arguments: Any) -> tuple[Tensor, ...]:
-    return _allocate(_check_call(Arguments(*arguments)))
+    return _allocate(check_call(Arguments(*arguments)))
 
 
 @torch.library.register_fake("spikefold::layer_backward", lib=_library)
 def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    return _allocate_gradients(_check_backward(*arguments), needed=arguments[4])
+    return _allocate_gradients(check_backward(*arguments), needed=arguments[4])
 
 
 def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -445,7 +240,7 @@ def differentiate(
     inputs = list(ctx.plain)
     for i, tensor in zip(ctx.at, tensors, strict=True):
         inputs[i] = tensor
-    needed = [ctx.needs_input_grad[i] for i in _DIFFERENTIABLE_AT]
+    needed = [ctx.needs_input_grad[i] for i in DIFFERENTIABLE_AT]
     x, shortcut, v, of_current, of_potential = backward(
         grads[0], grads[1], current, potential, needed, *inputs
     )
@@ -454,7 +249,7 @@ def differentiate(
     none = (None, None)
     by_position = (x, shortcut, v, *(of_current if of_current.numel() else none))
     by_position = (*by_position, *(of_potential if of_potential.numel() else none))
-    for i, need, grad in zip(_DIFFERENTIABLE_AT, needed, by_position, strict=True):
+    for i, need, grad in zip(DIFFERENTIABLE_AT, needed, by_position, strict=True):
         found[i] = grad if need else None
     return tuple(found)
 

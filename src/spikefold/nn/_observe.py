@@ -1,0 +1,70 @@
+"""Watching neurons: a call's own observers see what every layer of neurons did.
+
+They belong to the `with` that set them (and its thread), not to a module or to the process, and
+nothing about what runs depends on them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor, nn
+
+from spikefold.dynamics import Currents, Fired
+
+if TYPE_CHECKING:
+    from spikefold.nn._neuron import SpikingNeuron
+
+
+class Call(NamedTuple):
+    """One call of a layer of neurons.
+
+    Attributes:
+        neuron: the layer.
+        currents: what reached it.
+        state: membrane potential before the first step; None was zero.
+        fired: what it did.
+    """
+
+    neuron: "SpikingNeuron"
+    currents: Currents
+    state: Tensor | None
+    fired: Fired
+
+
+_observers: ContextVar[tuple[Callable[[Call], None], ...]] = ContextVar("observers", default=())
+
+
+@contextmanager
+def observing(model: nn.Module, see: Callable[[str, Call], None]) -> Iterator[None]:
+    """Call `see(name, call)` whenever neurons of a network fire inside, in this thread.
+
+    Every call counts, also `step` and several calls of one layer. Neurons inside a function that
+    torch.compile compiled are not seen.
+
+    Arguments:
+        model: whose neurons are watched; a layer that has two names goes by the first.
+        see: must not change what it is shown.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+
+    def notice(call: Call) -> None:
+        if id(call.neuron) in names:
+            see(names[id(call.neuron)], call)
+
+    token = _observers.set((*_observers.get(), notice))
+    try:
+        yield
+    finally:
+        _observers.reset(token)
+
+
+def notify(call: Call) -> None:
+    """Show a call to all who observe.
+
+    Arguments:
+        call: what has just happened.
+    """
+    for see in _observers.get():
+        see(call)
