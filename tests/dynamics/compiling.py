@@ -1,12 +1,21 @@
 """Layers and networks under torch.compile and torch.export; `test_kernels` runs it."""
 
+import io
 import sys
+from collections.abc import Callable
 
+import pytest
 import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import spikefold as sf
 from spikefold import dynamics
 from tests.dynamics.cases import Case, make
+
+
+def small() -> sf.models.Network:
+    return sf.models.small(in_channels=1, steps=3, width=0.25).eval()
 
 
 def operator() -> None:
@@ -54,9 +63,115 @@ def export() -> None:
         assert torch.equal(exported.module()(x), model(x))
 
 
-CHECKS = {check.__name__: check for check in (operator, training, inductor, export)}
+def expanded() -> None:
+    """An image shown at all steps gets its gradient, compiled too."""
+    for norm in (None, sf.MPBN(3)):
+        lif = sf.LIF(norm)
+
+        def run(y: Tensor, lif: sf.LIF = lif) -> Tensor:
+            return lif(sf.OverTime(nn.Identity())(y.expand(4, *y.shape)))
+
+        y, weights = torch.randn(2, 3, 5, 5, requires_grad=True), torch.randn(4, 2, 3, 5, 5)
+        compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+        grads = [torch.autograd.grad((f(y) * weights).sum(), y)[0] for f in (run, compiled)]
+        torch.testing.assert_close(*grads)
+
+
+def cumulative() -> None:
+    """Cumulative statistics compile whole, and count on."""
+
+    def layer() -> sf.SpikingLayer:
+        norm = nn.BatchNorm1d(4, momentum=None)
+        return sf.SpikingLayer(nn.Linear(3, 4), norm, sf.LIF(sf.MPBN(4, momentum=None)))
+
+    one, other = layer(), layer()
+    other.load_state_dict(one.state_dict())
+    compiled = torch.compile(one, fullgraph=True, backend="aot_eager")
+    for x in torch.randn(3, 2, 5, 3):
+        assert torch.equal(compiled(x), other(x))
+    for a, b in zip(one.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def traced() -> None:
+    """torch.jit.trace records the operator, with gradients and without."""
+    network, other = small(), torch.rand(2, 1, 8, 8)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            trace = torch.jit.trace(network, torch.rand(2, 1, 8, 8))
+        assert torch.equal(trace(other), network(other))
+    trace(other).sum().backward()
+    found = [p.grad.clone() for p in network.parameters()]
+    network.zero_grad()
+    network(other).sum().backward()
+    for one, two in zip(found, network.parameters(), strict=True):
+        torch.testing.assert_close(one, two.grad)
+    with pytest.raises(Exception, match="spikefold::layer"):  # not a model without the neurons
+        torch.onnx.export(network, (other,), io.BytesIO(), dynamo=False)
+
+
+def graphs() -> None:
+    """Graphs of other tracers hold the operator and compute the same."""
+    network, x = small(), torch.rand(2, 1, 8, 8)
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+    def run(tensors: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(network, tensors, (x,))
+
+    for mode in ("real", "fake", "symbolic"):
+        for pre_dispatch in (False, True):
+            with torch.no_grad():
+                tracer = make_fx(run, tracing_mode=mode, pre_dispatch=pre_dispatch)
+                graph = tracer(tensors, torch.rand(2, 1, 8, 8))
+                assert torch.equal(graph(tensors, x), network(x)), (mode, pre_dispatch)
+            called = [node.target for node in graph.graph.nodes]
+            assert called.count(torch.ops.spikefold.layer.default) == 4
+
+
+def spikes() -> None:
+    """with_spikes compiled, traced and exported: every spike is an output."""
+    network, x = sf.fold(small()), torch.rand(4, 1, 8, 8)
+    watched = sf.with_spikes(network)
+    output, expected = watched(x)
+    assert torch.equal(output, network(x))
+    runs = {
+        "compiled": torch.compile(watched, fullgraph=True, backend="aot_eager"),
+        "exported": torch.export.export(watched, (x,)).module(),
+        "traced": torch.jit.trace(watched, x, strict=False),
+    }
+    for name, run in runs.items():
+        for _ in range(2):
+            result, found = run(x)
+            assert torch.equal(result, output), name
+            assert found.keys() == expected.keys(), name
+            assert all(torch.equal(found[key], expected[key]) for key in expected), name
+    training = sf.with_spikes(sf.models.small(in_channels=1, steps=3, width=0.25))
+    compiled = torch.compile(training, fullgraph=True, backend="aot_eager")
+    logits, fired = compiled(x)
+    (logits.sum() + sum(s.mean() for s in fired.values())).backward()
+    assert all(p.grad is not None for p in training.network.features.parameters())
+
+
+def reference() -> None:
+    """The reference compiles whole too."""
+    network, x = small().train(), torch.rand(4, 1, 8, 8)
+    with sf.backend("reference"):
+        compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), network(x))
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    check.__name__: check
+    for check in (
+        *(operator, training, inductor, export),
+        *(expanded, cumulative, traced, graphs, spikes, reference),
+    )
+}
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    with sf.backend("fused"):
-        CHECKS[sys.argv[1]]()
+    if sys.argv[1] == "reference":
+        reference()
+    else:
+        with sf.backend("fused"):
+            CHECKS[sys.argv[1]]()

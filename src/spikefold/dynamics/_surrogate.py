@@ -1,12 +1,13 @@
 """Surrogate gradients: what stands for the derivative of the step function in the backward pass."""
 
 import math
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from spikefold.errors import ConfigError
 
@@ -164,8 +165,6 @@ def require_surrogate_class(kind: type) -> None:
         raise ConfigError(f"surrogate: {kind.__name__} is not a subclass of sf.Surrogate")
     if not isinstance(getattr(kind, "name", None), str):
         raise ConfigError(f"surrogate: {kind.__name__} needs a name: ClassVar[str]")
-    if not is_dataclass(kind):
-        raise ConfigError(f"surrogate {kind.name}: {kind.__name__} must be a (frozen) dataclass")
     if kind.derivative is Surrogate.derivative:
         raise ConfigError(f"surrogate {kind.name}: {kind.__name__} has no derivative")
 
@@ -183,7 +182,10 @@ def require_surrogate(surrogate: object) -> None:
     named = {field.name for field in fields(surrogate)}
     for name, value in vars(surrogate).items():
         if name not in named:
-            raise ConfigError(f"surrogate {surrogate.name}: {name} is no field of its dataclass")
+            kind = type(surrogate).__name__
+            raise ConfigError(
+                f"surrogate {surrogate.name}: {name} is no field: {kind} must be a frozen dataclass"
+            )
         if not isinstance(value, bool | int | float | str):
             kind = type(value).__name__
             raise ConfigError(f"surrogate {surrogate.name}: {name} must be a number, got a {kind}")
@@ -256,6 +258,10 @@ class _Fire(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
         return grads[0] * _Fire._derivative(ctx), None, None
 
+
+class _FireForward(_Fire):
+    """With a forward derivative too; apart, for torch.compile takes no function that has one."""
+
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         return tangents[0] * _Fire._derivative(ctx)
@@ -276,4 +282,5 @@ def fire(
 
     Source: Guo et al., ICCV 2023, eq. 2 (strict inequality as in the official code).
     """
-    return _Fire.apply(h, threshold, surrogate)
+    function = _Fire if forward_ad._current_level < 0 else _FireForward
+    return function.apply(h, threshold, surrogate)

@@ -71,6 +71,8 @@ def prepare(
     arguments = Arguments._make(
         (*tensors, *constants, slope(neuron.surrogate), neuron.detach_reset)
     )
+    if x.device.type not in KERNELS:
+        return f"there are none for {x.device.type}"
     return _arguments.obstacle(arguments) or _transformed(arguments) or arguments
 
 

@@ -1,0 +1,193 @@
+"""Whoever looks on sees the operator: tracers, modes, transforms; and no tensor is misread."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import spikefold as sf
+from spikefold import dynamics
+from spikefold.dynamics import Currents, Neuron
+from spikefold.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("kernels_only")
+
+
+# ------------------------------------------------------------------ one image at all steps
+
+
+def expanded(y: Tensor) -> Tensor:
+    return sf.LIF()(y.expand(4, *y.shape))
+
+
+def over_time(y: Tensor) -> Tensor:
+    return sf.LIF(sf.MPBN(3))(sf.OverTime(torch.nn.Identity())(y.expand(4, *y.shape)))
+
+
+def by_currents(y: Tensor) -> Tensor:
+    return dynamics.layer(Currents(y.expand(4, *y.shape), 4), None, Neuron()).spikes
+
+
+def by_operator(y: Tensor) -> Tensor:
+    x = y.expand(4, *y.shape)
+    nothing: tuple[None, ...] = (None,) * 13
+    constants = (0.25, 0.5, "hard", "tanh", 3.0, False)
+    return torch.ops.spikefold.layer(x, 4, *nothing, *constants)[0]
+
+
+@pytest.mark.parametrize("run", [expanded, over_time, by_currents, by_operator])
+def test_an_input_expanded_over_time_gets_its_gradient(run: Callable[[Tensor], Tensor]) -> None:
+    """The steps share their memory; the gradients of all of them must not."""
+    y = torch.randn(2, 3, 5, 5, requires_grad=True)
+    weights = torch.randn(4, *y.shape)
+    (found,) = torch.autograd.grad((run(y) * weights).sum(), y)
+    with sf.backend("reference"):
+        same = over_time if run is over_time else expanded
+        (expected,) = torch.autograd.grad((same(y) * weights).sum(), y)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------ modes
+
+
+class Seen(TorchDispatchMode):
+    """Notes the operators of spikefold that pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "spikefold":
+            self.names.append(func._opname)
+        return func(*args, **(kwargs or {}))
+
+
+def test_dispatch_modes_see_forward_and_backward() -> None:
+    x = torch.randn(3, 2, 4, requires_grad=True)
+    with Seen() as seen:
+        spikes = sf.LIF()(x)
+    assert seen.names == ["layer"]
+    plain = sf.LIF()(x)
+    with Seen() as seen:
+        spikes.sum().backward()
+        plain.sum().backward()  # a mode that came between
+    assert seen.names == ["layer_backward"] * 2
+
+
+def test_tensors_that_are_not_what_their_memory_says() -> None:
+    """A negative view, gradients that are zero without memory, a subclass."""
+    x = torch.randn(4, 2, 3, dtype=torch.complex64).conj().imag
+    assert x.is_neg()
+    assert torch.equal(sf.LIF()(x), sf.LIF()(x.resolve_neg()))
+    leaf = torch.randn(4, 2, 3, requires_grad=True)
+    grads = [torch._efficientzerotensor((4, 2, 3)), torch.zeros(4, 2, 3)]
+    found = [torch.autograd.grad(sf.LIF()(leaf), leaf, grad)[0] for grad in grads]
+    assert torch.equal(*found)
+    grad = torch.randn(4, 2, 3, dtype=torch.complex64).conj().imag
+    found = [torch.autograd.grad(sf.LIF()(leaf), leaf, g)[0] for g in (grad, grad.resolve_neg())]
+    assert torch.equal(*found)
+
+    class Labelled(Tensor):
+        pass
+
+    labelled = leaf.detach().as_subclass(Labelled)
+    assert torch.equal(sf.LIF()(labelled), sf.LIF()(leaf))
+
+
+# ------------------------------------------------------------------ torch.func
+
+
+@pytest.fixture
+def neuron() -> sf.LIF:
+    lif = sf.LIF(sf.MPBN(3), surrogate=sf.Sigmoid())
+    for x in torch.randn(5, 4, 6, 3):
+        lif(x)
+    return lif.eval()
+
+
+def test_torch_func_transforms_on_the_reference(neuron: sf.LIF) -> None:
+    x = torch.randn(5, 4, 2, 3)
+    with sf.backend("reference"):
+        apart = torch.stack([neuron(x_i) for x_i in x])
+        assert torch.equal(torch.func.vmap(neuron)(x), apart)
+
+        def loss(x: Tensor) -> Tensor:
+            return (neuron(x) * torch.linspace(-1, 1, 24).reshape(4, 2, 3)).sum()
+
+        grads = torch.func.vmap(torch.func.grad(loss))(x)
+        for x_i, grad in zip(x, grads, strict=True):
+            leaf = x_i.clone().requires_grad_()
+            torch.testing.assert_close(grad, torch.autograd.grad(loss(leaf), leaf)[0])
+        direction = torch.randn(4, 2, 3)
+        _, along = torch.func.jvp(loss, (x[0],), (direction,))
+        torch.testing.assert_close(along, (grads[0] * direction).sum())
+
+
+def test_torch_func_trains_with_statistics_handed_over() -> None:
+    lif, x = sf.LIF(sf.MPBN(3)), torch.randn(4, 6, 3)
+    buffers = {name: b.clone() for name, b in lif.named_buffers()}
+    parameters = {name: p.detach().clone() for name, p in lif.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(lif, {**parameters, **buffers}, (x,)).square().sum()
+
+    with sf.backend("reference"):
+        grads = torch.func.grad(loss)(parameters, buffers)
+        lif(x).square().sum().backward()
+    assert lif.norm is not None
+    torch.testing.assert_close(grads["norm.weight"], lif.norm.weight.grad)
+
+
+def test_kernels_name_the_reference_for_torch_func(neuron: sf.LIF) -> None:
+    with pytest.raises(ConfigError, match=r"torch.func.*backend\(\"reference\"\)"):
+        torch.func.vmap(neuron)(torch.randn(5, 4, 2, 3))
+    with torch.autograd.forward_ad.dual_level():
+        x = torch.autograd.forward_ad.make_dual(torch.randn(4, 2, 3), torch.randn(4, 2, 3))
+        with pytest.raises(ConfigError, match="forward mode"):
+            neuron(x)
+
+
+# ------------------------------------------------------------------ what comes back
+
+
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_state_may_be_changed_in_place(backend: Any, grad: bool) -> None:
+    lif = sf.LIF()
+    with sf.backend(backend):
+        x = torch.randn(2, 3, 4, 4, requires_grad=grad)
+        _, state = lif.step(x)
+        state[0] = 0
+        state.mul_(2)
+        spikes, state = lif.step(x, state)
+        spikes.mul_(2)
+        state.detach_()
+        state.clamp_(min=0)
+        spikes, state = lif.step(x, state)
+    assert not grad or spikes.requires_grad
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_statistics_that_are_not_contiguous_are_updated(momentum: float | None) -> None:
+    """Element-wise statistics of a network in channels_last, or a view of something larger."""
+    norm = sf.MPBN((3, 4, 4), momentum=momentum)
+    apart = sf.MPBN((3, 4, 4), momentum=momentum)
+    apart.running_mean = torch.zeros(4, 4, 3).movedim(-1, 0)
+    apart.running_var = torch.ones(3, 4, 8)[..., ::2]
+    x = torch.randn(4, 6, 3, 4, 4)
+    for one in (norm, apart):
+        sf.LIF(one)(x)
+    assert apart.running_mean.abs().max() > 0
+    torch.testing.assert_close(apart.running_mean, norm.running_mean)
+    torch.testing.assert_close(apart.running_var, norm.running_var)
+
+
+def test_more_steps_than_the_input_has_are_refused() -> None:
+    x = torch.randn(2, 4, 8, 16, 16)
+    for run in (dynamics.layer, dynamics.reference_layer):
+        with pytest.raises(sf.ShapeError, match="2 time steps"):
+            run(Currents(x, 2000), None, Neuron())
