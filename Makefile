@@ -33,8 +33,8 @@ docs: .venv/dev
 sanitize: .venv/dev
 	$(BIN)/python $(PIP) --no-deps --no-build-isolation --upgrade --target build/sanitize \
 		-C build-dir=build/sanitize-cmake -C cmake.define.SPIKEFOLD_SANITIZE=ON .
-	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) \
-		$$(g++ -print-file-name=libstdc++.so.6)" ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(for name in asan ubsan stdc++; do g++ -print-file-name=lib$$name.so; done | xargs)" \
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		$(BIN)/python tests/sanitize.py $(CURDIR)/build/sanitize -m "not slow" tests/dynamics -k kernels
 
 # Against SpikingJelly, snnTorch and Norse, in an environment of its own (benchmarks/README.md).

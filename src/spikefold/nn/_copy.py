@@ -48,7 +48,7 @@ def twin(model: ModelT) -> ModelT:
     for made in twins.values():
         children = made.__dict__["_modules"]
         made.__dict__["_modules"] = {
-            name: child and twins[id(child)] for name, child in children.items()
+            name: None if child is None else twins[id(child)] for name, child in children.items()
         }
         for name, value in made.__dict__.items():
             # a patched forward, bound to the module it was patched onto

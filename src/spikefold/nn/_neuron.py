@@ -227,22 +227,24 @@ class FoldedLIF(SpikingNeuron):
 
         return super()._apply(keep_dtype, *args, **kwargs)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        *args: Any,
+    # Whether any polarity is -1 is a property of trained weights. A state dict always says it, so
+    # that one without it is a part of one, and what that does not hold stays.
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
-        # Whether there is a polarity is a property of the trained weights, so what a whole state
-        # dict says decides; what is absent from a part of one stays.
-        if prefix + "polarity" in state_dict:
-            if self.polarity is None:
-                self.polarity = torch.ones_like(self.theta)
-        elif strict and prefix + "theta" in state_dict:
-            self.polarity = None
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.polarity is None:
+            destination[prefix + "polarity"] = torch.ones_like(self.theta)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        if prefix + "polarity" in state_dict and self.polarity is None:
+            self.polarity = torch.ones_like(self.theta)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if self.polarity is not None and not self.polarity.is_meta:
+            self.polarity = self.polarity if bool((self.polarity != 1).any()) else None
 
     def extra_repr(self) -> str:
         """Shape and constants, for print."""
