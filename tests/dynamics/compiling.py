@@ -11,6 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import spikefold as sf
 from spikefold import dynamics
+from spikefold.errors import FoldError
 from tests.dynamics.cases import Case, make
 
 
@@ -152,6 +153,44 @@ def spikes() -> None:
     assert all(p.grad is not None for p in training.network.features.parameters())
 
 
+class Hidden(nn.Module):
+    """Compiles a part of itself where nobody sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lif = sf.LIF(sf.MPBN(4))
+        self.plain = sf.LIF()
+        self.run: list[Callable[[Tensor], Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.run:
+            lif = self.lif
+            self.run = [torch.compile(lambda x: lif(x), backend="eager")]
+        return self.run[0](self.plain(x)).mean(0)
+
+
+def proof() -> None:
+    """A proof in which a compiled part was not seen is no success, before and after it ran."""
+    network = Hidden().eval()
+    folded = sf.fold(network)
+    x = torch.randn(3, 8, 4)
+    for _ in range(2):
+        with pytest.raises(FoldError, match="nothing is proved of layer 'lif'"):
+            sf.verify(network, folded, [x])
+        folded(x)
+        network(x)
+    # one that was compiled and has run can be verified itself
+    small_one = small()
+    folded = sf.fold(small_one)
+    images = torch.rand(4, 1, 8, 8)
+    torch.compile(folded, backend="aot_eager")(images)
+    assert sf.verify(small_one, folded, [images]).mismatches == 0
+    for module in folded.modules():
+        if isinstance(module, sf.FoldedLIF):
+            module.theta += 0.5
+    assert sf.verify(small_one, folded, [images]).mismatches > 0
+
+
 def reference() -> None:
     """The reference compiles whole too."""
     network, x = small().train(), torch.rand(4, 1, 8, 8)
@@ -164,7 +203,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     check.__name__: check
     for check in (
         *(operator, training, inductor, export),
-        *(expanded, cumulative, traced, graphs, spikes, reference),
+        *(expanded, cumulative, traced, graphs, spikes, proof, reference),
     )
 }
 
