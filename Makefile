@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCH := .venv-bench/bin
 CODE := src tests benchmarks
+JOBS ?= 2
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test quick lint format docs sanitize bench clean
@@ -11,10 +12,10 @@ demo: .venv/demo
 	$(BIN)/spikefold run digits --overwrite
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS)
 
 quick: .venv/dev
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n $(JOBS) -m "not slow"
 
 lint: .venv/dev
 	$(BIN)/ruff check $(CODE)

@@ -1,12 +1,15 @@
 """Which implementation runs, and what is said about it."""
 
 import importlib.util
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -153,3 +156,52 @@ def test_currents_may_come_computed_or_not() -> None:
 def test_where_there_is_a_compiler_there_are_kernels() -> None:
     """A broken build falls back to the reference, and all tests of kernels would skip."""
     assert _cpu.missing() is None
+
+
+# ------------------------------------------------------------------ threads
+
+
+def test_threads_that_enter_and_leave_in_turn_leave_nothing_behind() -> None:
+    """Each exit removes its own entry, in whatever order they come."""
+    for first, second in itertools.permutations(range(2)):
+        contexts = [sf.backend("reference"), sf.backend("reference")]
+        threads = [Turn(context) for context in contexts]
+        for turn in threads:
+            turn.enter()
+        assert _backend._chosen == "reference"
+        threads[first].leave()
+        assert _backend._chosen == "reference"
+        threads[second].leave()
+        assert _backend._chosen is None
+
+
+def test_another_thread_cannot_ask_for_another_backend() -> None:
+    turn = Turn(sf.backend("reference"))
+    turn.enter()
+    with (
+        pytest.raises(ConfigError, match=r"another thread is inside backend\('reference'\)"),
+        sf.backend("fused"),
+    ):
+        pass
+    with sf.backend("reference"):
+        assert _backend._chosen == "reference"
+    assert _backend._chosen == "reference"
+    turn.leave()
+    with sf.backend("fused"):
+        assert _backend._chosen == "fused"
+    assert _backend._chosen is None
+
+
+class Turn:
+    """A context entered and left in a thread of its own, when told so."""
+
+    def __init__(self, context: AbstractContextManager[None]) -> None:
+        self.context = context
+        self.executor = ThreadPoolExecutor(1)
+
+    def enter(self) -> None:
+        self.executor.submit(self.context.__enter__).result()
+
+    def leave(self) -> None:
+        self.executor.submit(self.context.__exit__, None, None, None).result()
+        self.executor.shutdown()

@@ -1,10 +1,12 @@
 """Two processes against one with the whole batch."""
 
+import copy
 import dataclasses
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,30 +107,102 @@ def test_torchrun_trains_as_processes_of_its_own_do(tmp_path: Path) -> None:
     assert "Traceback" not in again.stderr.split("launched holds a run")[0]
 
 
-def test_synchronized_modules_of_one_process_equal_the_plain_ones(tmp_path: Path) -> None:
-    """A group of one process: values, gradients and running statistics as without a group."""
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[None]:
+    """A group of one process."""
     store = f"file://{tmp_path / 'store'}"
     torch.distributed.init_process_group("gloo", store, rank=0, world_size=1)
-    try:
-        plain = sf.models.small(in_channels=1, width=0.25).double()
-        group = synchronize_statistics(plain)
-        kinds = [type(module) for module in group.modules()]
-        assert kinds.count(SynchronizedBatchNorm) == 4
-        assert not any(kind is nn.BatchNorm2d for kind in kinds)
-        for x in torch.rand(3, 2, 6, 1, 8, 8, dtype=torch.float64):
-            outputs = [network(x) for network in (plain, group)]
-            torch.testing.assert_close(*outputs)
-        grads = [
-            torch.autograd.grad(output.square().sum(), list(network.parameters()))
-            for output, network in zip(outputs, (plain, group), strict=True)
-        ]
-        for one, other in zip(*grads, strict=True):
-            torch.testing.assert_close(one, other)
-        for one, other in zip(plain.buffers(), group.buffers(), strict=True):
-            torch.testing.assert_close(one, other)
-        torch.testing.assert_close(plain.eval()(x), group.eval()(x))
-    finally:
-        torch.distributed.destroy_process_group()
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_averaged_weights_train_with_several_processes(tmp_path: Path) -> None:
+    words = ["run", "digits", "--hardware.devices", "2", "--optimizer.ema-decay", "0.9"]
+    words += ["--optimizer.epochs", "1", "--model.width", "0.25", "--model.steps", "2", "--json"]
+    found = subprocess.run(
+        [sys.executable, "-m", "spikefold.cli", *words, "--out", str(tmp_path / "run")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["fold"]["mismatches"] == 0
+
+
+@pytest.mark.usefixtures("alone")
+def test_synchronized_networks_are_copied_averaged_folded_and_saved(tmp_path: Path) -> None:
+    plain = sf.models.small(in_channels=1, width=0.25, steps=2)
+    network = synchronize_statistics(plain)
+    x = torch.rand(6, 1, 8, 8)
+    network(x)
+    average = torch.optim.swa_utils.AveragedModel(network)
+    assert torch.equal(average.module.eval()(x), network.eval()(x))
+    copied = copy.deepcopy(network.train())
+    assert torch.equal(copied(x), network(x))
+    sf.save(network.eval(), tmp_path / "network.safetensors")
+    assert torch.equal(sf.load(tmp_path / "network.safetensors")(x), network(x))
+    folded = sf.fold(network)
+    assert sf.verify(network, folded, [x]).mismatches == 0
+    fused = sf.fuse_conv_bn(folded)
+    assert sf.verify(folded, fused, [x]).mismatch_rate < 1e-2
+    sf.save(fused, tmp_path / "fused.safetensors")
+    assert torch.equal(sf.load(tmp_path / "fused.safetensors")(x), fused(x))
+
+
+class OwnNorm(nn.BatchNorm2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) * 2
+
+
+class OwnMembrane(sf.MPBN):
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        return super().forward(u) * 2
+
+
+@pytest.mark.usefixtures("alone")
+def test_only_what_is_known_is_synchronized() -> None:
+    norm = nn.BatchNorm2d(3).requires_grad_(False)
+    norm.weight.fill_(2.0)
+    row = nn.Sequential(norm, nn.Sequential(norm), nn.SyncBatchNorm(3), nn.GroupNorm(3, 3))
+    row.eval()
+    found = synchronize_statistics(row)
+    assert found[0] is found[1][0]  # by both its names
+    assert [type(module) for module in found[2:]] == [nn.SyncBatchNorm, nn.GroupNorm]
+    assert not any(p.requires_grad for p in found[0].parameters())
+    assert not found[0].training
+    assert found[0].weight is not norm.weight
+    x = torch.randn(4, 3, 5, 5)
+    torch.testing.assert_close(found[0](x), norm(x))
+    hooked = nn.BatchNorm2d(3)
+    hooked.register_forward_hook(lambda module, args, y: y * 2)
+    for strange, message in (
+        (OwnNorm(3), r"layer '0' \(OwnNorm\): only torch's own batch norms"),
+        (hooked, r"layer '0' \(BatchNorm2d\): it carries hooks"),
+        (sf.LIF(OwnMembrane(3)), "layer '0.norm': OwnMembrane has a forward of its own"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            synchronize_statistics(nn.Sequential(strange))
+
+
+@pytest.mark.usefixtures("alone")
+def test_synchronized_modules_of_one_process_equal_the_plain_ones() -> None:
+    """A group of one process: values, gradients and running statistics as without a group."""
+    plain = sf.models.small(in_channels=1, width=0.25).double()
+    group = synchronize_statistics(plain)
+    kinds = [type(module) for module in group.modules()]
+    assert kinds.count(SynchronizedBatchNorm) == 4
+    assert not any(kind is nn.BatchNorm2d for kind in kinds)
+    for x in torch.rand(3, 2, 6, 1, 8, 8, dtype=torch.float64):
+        outputs = [network(x) for network in (plain, group)]
+        torch.testing.assert_close(*outputs)
+    grads = [
+        torch.autograd.grad(output.square().sum(), list(network.parameters()))
+        for output, network in zip(outputs, (plain, group), strict=True)
+    ]
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other)
+    for one, other in zip(plain.buffers(), group.buffers(), strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(plain.eval()(x), group.eval()(x))
 
 
 def test_what_cannot_be_distributed_is_refused() -> None:

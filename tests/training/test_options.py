@@ -1,10 +1,15 @@
 """The options of training, each against plain torch or a hand calculation."""
 
 import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 import spikefold as sf
@@ -228,3 +233,35 @@ def test_standardized_inputs_have_mean_0_and_deviation_1(tmp_path: Path) -> None
     flat = TensorSamples(torch.ones(4, 1, 8, 8), torch.arange(4))
     with pytest.raises(ConfigError, match="the same in all samples"):
         experiment.build(dataclasses.replace(digits, train=flat))
+
+
+@pytest.mark.slow
+def test_float64_from_training_to_prediction(tmp_path: Path) -> None:
+    """The whole road in float64: run, verify, evaluate, predict, as a user goes it."""
+    out = tmp_path / "run"
+    words = ["--optimizer.epochs", "1", "--model.width", "0.25", "--model.steps", "2"]
+    image = tmp_path / "digit.png"
+    Image.fromarray(np.full((8, 8), 128, dtype=np.uint8)).save(image)
+    best, folded = str(out / "best.safetensors"), str(out / "folded.safetensors")
+    for command in (
+        ["run", "digits", *words, "--hardware.precision", "float64", "--out", str(out)],
+        ["verify", best, folded, "--data", "digits"],
+        ["evaluate", folded, "--data", "digits"],
+        ["predict", folded, str(image)],
+        ["recalibrate", best, "-o", str(tmp_path / "new.safetensors"), "--data", "digits"],
+    ):
+        program = [sys.executable, "-m", "spikefold.cli", *command, "--json"]
+        found = subprocess.run(program, capture_output=True, text=True, timeout=300)
+        assert found.returncode == 0, (command, found.stderr)
+        record = json.loads(found.stdout)
+        if command[0] == "verify":
+            assert (record["mismatches"], record["not_finite"]) == (0, [0, 0])
+    assert sf.load(folded).features[0].lif.theta.dtype == torch.float64
+
+
+def test_half_precision_without_a_gpu_is_refused(one_batch: Dataset, tmp_path: Path) -> None:
+    """Fabric would take bf16 instead, and the record would say fp16."""
+    experiment = dataclasses.replace(STEP, hardware=HardwareConfig(precision="fp16"))
+    with pytest.raises(ConfigError, match="fp16 needs a GPU; on a CPU take bf16"):
+        training.train(experiment, one_batch, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
