@@ -113,7 +113,12 @@ def test_a_name_is_given_once() -> None:
 
     with pytest.raises(ConfigError, match="there already"):
         register_surrogate(Other)
-    for kind, message in ((NoName, "name"), (NoDerivative, "derivative"), (int, "subclass")):
+    wrong: list[tuple[Any, str]] = [
+        (NoName, "name"),
+        (NoDerivative, "derivative"),
+        (int, "subclass"),
+    ]
+    for kind, message in wrong:
         with pytest.raises(ConfigError, match=message):
             register_surrogate(kind)
     assert set(SURROGATES) == {"tanh", "rectangle", "triangle", "sigmoid", "atan"}

@@ -69,6 +69,7 @@ def test_a_normalization_by_another_name_is_no_stranger() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.lif = sf.LIF(sf.MPBN(3))
+            assert self.lif.norm is not None
             self.norms = nn.ModuleList([self.lif.norm])
 
         def forward(self, x: Tensor) -> Tensor:
@@ -157,7 +158,12 @@ def test_what_holds_nothing_to_fold_passes_untouched() -> None:
 
     network = trained(nn.Sequential(unit(), Own(sf.Neuron()), sf.LIF(), OwnForward()), *X)
     folded = sf.fold(network)
-    assert [type(module) for module in folded] == [sf.SpikingLayer, Own, sf.LIF, OwnForward]
+    assert [type(module) for module in folded.children()] == [
+        sf.SpikingLayer,
+        Own,
+        sf.LIF,
+        OwnForward,
+    ]
     assert torch.equal(folded(x := torch.randn(X)), network(x))
 
 
@@ -179,7 +185,11 @@ def test_a_module_that_stands_twice_in_a_row_hides_nothing() -> None:
     )  # fmt: skip
     model = trained(row, 4, 3, 5, 5)
     fused = sf.fuse_conv_bn(model)
-    assert [type(module).__name__ for module in fused][-3:] == ["BatchNorm2d", "Conv2d", "Identity"]
+    assert [type(module).__name__ for module in fused.children()][-3:] == [
+        "BatchNorm2d",
+        "Conv2d",
+        "Identity",
+    ]
     close(model, fused, 4, 3, 5, 5)
 
 
@@ -320,7 +330,7 @@ def test_other_rows_and_norms_pass_untouched() -> None:
     model = trained(row, 4, 3, 6, 6)
     fused = sf.fuse_conv_bn(model)
     names = ["Conv2d", "Identity", "AvgPool2d", "BatchNorm2d", "Conv2d", "GroupNorm"]
-    assert [type(module).__name__ for module in fused] == names
+    assert [type(module).__name__ for module in fused.children()] == names
     close(model, fused, 4, 3, 6, 6)
 
 

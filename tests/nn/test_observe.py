@@ -57,7 +57,12 @@ def test_watching_changes_nothing_about_what_runs(monkeypatch: pytest.MonkeyPatc
     layer, x = unit(sf.MPBN(6)).eval(), torch.randn(3, 2, 3, 8, 8)
     ran: list[Any] = []
     fused = _kernels.fused_layer
-    monkeypatch.setattr(_kernels, "fused_layer", lambda a: ran.append(a) or fused(a))
+
+    def noted(arguments: Any) -> Any:
+        ran.append(arguments)
+        return fused(arguments)
+
+    monkeypatch.setattr(_kernels, "fused_layer", noted)
     with torch.no_grad():
         layer(x)
         (_, spikes), *others = seen(layer, x)
@@ -93,7 +98,7 @@ def test_the_final_method_cannot_be_overridden() -> None:
     with pytest.raises(TypeError, match="Mine: fire is final: override condition or integrate"):
 
         class Mine(sf.LIF):
-            def fire(self, currents: Any, state: Any = None) -> Any:
+            def fire(self, currents: Any, state: Any = None) -> Any:  # type: ignore[misc]
                 return super().fire(currents, state)
 
 
@@ -168,7 +173,12 @@ def test_a_forward_patched_onto_a_module_is_called(where: str) -> None:
     layer, x = unit(sf.MPBN(6)), torch.randn(3, 2, 3, 8, 8)
     module = layer.get_submodule(where)
     calls, forward = [], module.forward
-    module.forward = lambda *args: calls.append(args) or forward(*args)  # type: ignore[method-assign]
+
+    def patched(*args: Any) -> Any:
+        calls.append(args)
+        return forward(*args)
+
+    module.forward = patched  # type: ignore[method-assign]
     layer(x)
     assert len(calls) == (3 if where == "lif.norm" else 1)
 

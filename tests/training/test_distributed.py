@@ -166,7 +166,7 @@ def test_only_what_is_known_is_synchronized() -> None:
     row.eval()
     found = synchronize_statistics(row)
     assert found[0] is found[1][0]  # by both its names
-    assert [type(module) for module in found[2:]] == [nn.SyncBatchNorm, nn.GroupNorm]
+    assert [type(found[place]) for place in (2, 3)] == [nn.SyncBatchNorm, nn.GroupNorm]
     assert not any(p.requires_grad for p in found[0].parameters())
     assert not found[0].training
     assert found[0].weight is not norm.weight
