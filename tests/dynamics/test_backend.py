@@ -205,3 +205,14 @@ class Turn:
     def leave(self) -> None:
         self.executor.submit(self.context.__exit__, None, None, None).result()
         self.executor.shutdown()
+
+
+def test_contexts_left_out_of_order_leave_what_is_still_inside() -> None:
+    """As generators that are closed late do."""
+    outer, inner = sf.backend("reference"), sf.backend("fused")
+    outer.__enter__()
+    inner.__enter__()
+    outer.__exit__(None, None, None)
+    assert _backend._chosen == "fused"
+    inner.__exit__(None, None, None)
+    assert _backend._chosen is None
