@@ -4,32 +4,20 @@ beside them fused kernels that compute the same, held to them.
 
 from spikefold.dynamics._backend import Backend, backend, layer
 from spikefold.dynamics._kernels import missing as missing_kernels
-from spikefold.dynamics._layer import (
-    Condition,
-    Currents,
-    Fired,
-    Normalization,
-    Normalizing,
-    Statistics,
-    Thresholds,
-    compute,
-    reference_layer,
-)
+from spikefold.dynamics._condition import Condition, Normalization, Normalizing, Statistics
+from spikefold.dynamics._layer import Currents, compute, reference_layer
 from spikefold.dynamics._neuron import (
+    Fired,
     Neuron,
     Reset,
     charge,
     discharge,
-    folded_lif,
     integrate,
-    integrate_step,
-    lif,
     membrane_dtype,
-    mpbn_lif,
-    mpbn_lif_train,
 )
 from spikefold.dynamics._norm import (
     normalize,
+    of_step,
     per_neuron,
     sample_count,
     scale,
@@ -39,6 +27,7 @@ from spikefold.dynamics._norm import (
 from spikefold.dynamics._surrogate import (
     SURROGATES,
     Atan,
+    Form,
     Rectangle,
     Sigmoid,
     Surrogate,
@@ -58,6 +47,7 @@ __all__ = [
     "Condition",
     "Currents",
     "Fired",
+    "Form",
     "Neuron",
     "Normalization",
     "Normalizing",
@@ -67,24 +57,19 @@ __all__ = [
     "Statistics",
     "Surrogate",
     "Tanh",
-    "Thresholds",
     "Triangle",
     "backend",
     "charge",
     "compute",
     "discharge",
     "fire",
-    "folded_lif",
     "integrate",
-    "integrate_step",
     "is_above",
     "layer",
-    "lif",
     "membrane_dtype",
     "missing_kernels",
-    "mpbn_lif",
-    "mpbn_lif_train",
     "normalize",
+    "of_step",
     "per_neuron",
     "reference_layer",
     "register_surrogate",

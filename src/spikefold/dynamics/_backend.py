@@ -11,8 +11,9 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from spikefold.dynamics import _kernels
-from spikefold.dynamics._layer import Condition, Currents, Fired, reference_layer
-from spikefold.dynamics._neuron import Neuron
+from spikefold.dynamics._condition import Condition
+from spikefold.dynamics._layer import Currents, reference_layer
+from spikefold.dynamics._neuron import Fired, Neuron
 from spikefold.errors import ConfigError
 
 Backend = Literal["reference", "fused"]
@@ -85,7 +86,11 @@ def _say_once(message: str) -> None:
 
 
 def layer(
-    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None = None
+    currents: Currents,
+    condition: Condition,
+    neuron: Neuron,
+    v: Tensor | None = None,
+    decay: Tensor | None = None,
 ) -> Fired:
     """What a layer of neurons does: `reference_layer`, by kernels where they can.
 
@@ -94,22 +99,23 @@ def layer(
         condition: when they fire.
         neuron: the constants.
         v: membrane potential before the first step; None is zero.
+        decay: in the place of the constant one, `[]` or `[C]`; gets a gradient.
 
     Raises:
         ShapeError: if something does not fit together.
         ConfigError: inside `backend("fused")`, if the kernels cannot do this.
     """
     if _chosen == "reference":
-        return reference_layer(currents, condition, neuron, v)
-    prepared = _kernels.prepare(currents, condition, neuron, v)
+        return reference_layer(currents, condition, neuron, v, decay)
+    prepared = _kernels.prepare(currents, condition, neuron, v, decay)
     if not isinstance(prepared, str):
         return _kernels.fused_layer(prepared)
     if _chosen == "fused":
-        currents.check(condition, v)  # a wrong shape is the better reason
+        currents.check(condition, v, decay)  # a wrong shape is the better reason
         raise ConfigError(
             f"the fused kernels cannot run here: {prepared}; "
             'the reference can: spikefold.backend("reference")'
         )
     if prepared == _kernels.missing(currents.input.device.type):
         _say_once(f"{prepared}: the neurons run in plain torch, with the same results but slower")
-    return reference_layer(currents, condition, neuron, v)
+    return reference_layer(currents, condition, neuron, v, decay)

@@ -7,17 +7,20 @@ from torch import Tensor
 from spikefold.dynamics._norm import require_samples, sample_count
 from spikefold.errors import ShapeError
 
+Tensors = Sequence[Tensor | None]
+
 
 def check_layer(
     x: Tensor,
     steps: int,
     shortcut: Tensor | None,
     v: Tensor | None,
-    current: Sequence[Tensor | None],
-    potential: Sequence[Tensor | None],
+    current: Tensors,
+    potential: Tensors,
     *,
-    takes_current: bool,
-    takes_potential: bool,
+    decay: Tensor | None = None,
+    takes_current: bool = False,
+    takes_potential: bool = False,
 ) -> None:
     """Refuse shapes that do not fit together; the tensors' values are not looked at.
 
@@ -26,8 +29,10 @@ def check_layer(
         steps: T.
         shortcut: of the currents' shape.
         v: membrane potential before the first step, `[N, C, *spatial]`.
-        current: parameters `[C]` of the norm after the connection.
-        potential: parameters of the firing condition, all `[C]` or all `[C, *spatial]`.
+        current: parameters `[1, C]` or `[T, C]` of the norm after the connection.
+        potential: parameters of the firing condition, `[1, *shape]` or `[T, *shape]`; shape is
+            the same for all, `(C,)` or `(C, *spatial)`.
+        decay: `[]` or `[C]`.
         takes_current, takes_potential: whether their statistics are those of the batch.
 
     Raises:
@@ -49,24 +54,32 @@ def check_layer(
         raise ShapeError(f"shortcut of shape {list(shortcut.shape)} for currents {[steps, *step]}")
     if v is not None and v.shape != step:
         raise ShapeError(f"state of shape {list(v.shape)} for an input step {list(step)}")
-    _check_parameters(current, step[1:2], "normalization of {} channels", step)
+    if decay is not None and decay.shape != () and decay.shape != step[1:2]:
+        raise ShapeError(f"decay of shape {list(decay.shape)} for an input step {list(step)}")
+    _check_parameters(current, step[1:2], steps, "normalization of {} channels", step)
     parameter = next((tensor for tensor in potential if tensor is not None), None)
     if parameter is not None:
-        expected = step[1 : 1 + parameter.ndim]
-        _check_parameters(potential, expected, "parameters of shape {}", step)
+        expected = step[1 : parameter.ndim]
+        _check_parameters(potential, expected, steps, "parameters of shape {}", step)
         if takes_potential:
-            require_samples(sample_count(step, parameter.shape), step, parameter.shape)
+            require_samples(sample_count(step, expected), step, expected)
     if takes_current:
         merged = (shape[0] * step[0], *step[1:])
         require_samples(sample_count(merged, step[1:2]), merged, step[1:2])
 
 
 def _check_parameters(
-    parameters: Sequence[Tensor | None], expected: Sequence[int], what: str, step: Sequence[int]
+    parameters: Tensors, expected: Sequence[int], steps: int, what: str, step: Sequence[int]
 ) -> None:
     for tensor in parameters:
-        if tensor is not None and tensor.shape != expected:
-            shapes = [list(t.shape) for t in parameters if t is not None]
+        if tensor is None:
+            continue
+        if tensor.shape[1:] != expected or tensor.ndim == 0:
+            shapes = [list(t.shape[1:]) for t in parameters if t is not None]
             same = all(shape == shapes[0] for shape in shapes)
             named = what.format(shapes[0] if same else shapes)
             raise ShapeError(f"{named} for an input step {list(step)}")
+        if tensor.shape[0] != 1 and tensor.shape[0] != steps:
+            raise ShapeError(
+                f"parameters for {tensor.shape[0]} time steps, but the sequence has {steps}"
+            )

@@ -4,66 +4,24 @@
 `dynamics._kernels` compute the same without writing anything in between to memory.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
-from torch import Tensor, distributed
+from torch import Tensor
 
 from spikefold.dynamics._check import check_layer
-from spikefold.dynamics._neuron import (
-    Neuron,
-    folded_lif,
-    integrate,
-    lif,
-    membrane_dtype,
-    mpbn_lif,
-    mpbn_lif_train,
+from spikefold.dynamics._condition import (
+    Condition,
+    Normalization,
+    Statistics,
+    condition_parameters,
+    norm_parameters,
+    takes_statistics,
 )
-from spikefold.dynamics._norm import normalize, statistics
-from spikefold.dynamics._surrogate import fire
+from spikefold.dynamics._neuron import Fired, Neuron, integrate, membrane_dtype
+from spikefold.dynamics._norm import normalize, of_step, statistics
 from spikefold.errors import ShapeError
-
-
-class Statistics(NamedTuple):
-    """Mean and (where it was taken of a batch, biased) variance."""
-
-    mean: Tensor
-    variance: Tensor
-
-
-class Normalization(NamedTuple):
-    """(a - mean) · gain / sqrt(variance + eps) + shift, per channel or per element.
-
-    Attributes:
-        gain, shift: gamma and beta, `[C]` or `[C, *spatial]`.
-        eps: added to the variance.
-        fixed: statistics; None takes those of the batch.
-        group: processes whose batches count together; None: this one's alone.
-    """
-
-    gain: Tensor
-    shift: Tensor
-    eps: float
-    fixed: Statistics | None = None
-    group: distributed.ProcessGroup | None = None
-
-
-class Thresholds(NamedTuple):
-    """Folded thresholds, one number per channel `[C]` or element `[C, *spatial]`.
-
-    Attributes:
-        theta: a neuron fires above it,
-        polarity: or below it where this is -1; None if all are +1.
-    """
-
-    theta: Tensor
-    polarity: Tensor | None = None
-
-
-# From u[t] to h[t]; the neuron fires where h > threshold. Runs on the reference.
-Normalizing = Callable[[Tensor], Tensor]
-Condition = Normalization | Thresholds | Normalizing | None  # None: u > threshold
 
 
 class Currents(NamedTuple):
@@ -72,7 +30,8 @@ class Currents(NamedTuple):
     Attributes:
         input: `[T, N, C, *spatial]`, or `[1, N, C, *spatial]` if it is the same at all steps.
         steps: T.
-        norm: a batch normalization over time, batch and space; None: none.
+        norm: a batch normalization over time, batch and space, its parameters `[1, C]`, or an
+            affine map a step, `[T, C]`; None: none.
         shortcut: `[T, N, C, *spatial]`, or None.
     """
 
@@ -97,52 +56,33 @@ class Currents(NamedTuple):
         """`(T, N, C, *spatial)`."""
         return (self.steps, *self.input.shape[1:])
 
-    def check(self, condition: Condition = None, v: Tensor | None = None) -> None:
+    def check(
+        self,
+        condition: Condition = Condition(),
+        v: Tensor | None = None,
+        decay: Tensor | None = None,
+    ) -> None:
         """Refuse what is no sequence, or does not fit together.
 
         Arguments:
             condition: when the neurons fire.
             v: membrane potential before the first step.
+            decay: `[]` or `[C]`, or None.
 
         Raises:
             ShapeError: with the shapes.
         """
-        current, takes_current = _parameters(self.norm)
-        potential, takes_potential = _parameters(condition)
         check_layer(
             self.input,
             self.steps,
             self.shortcut,
             v,
-            current,
-            potential,
-            takes_current=takes_current,
-            takes_potential=takes_potential,
+            norm_parameters(self.norm),
+            condition_parameters(condition),
+            decay=decay,
+            takes_current=takes_statistics(self.norm),
+            takes_potential=takes_statistics(condition.norm),
         )
-
-
-def _parameters(condition: Condition) -> tuple[tuple[Tensor | None, ...], bool]:
-    """The tensors of a condition, and whether it takes statistics of this process' batch."""
-    if isinstance(condition, Normalization):
-        gain, shift, _, fixed, group = condition
-        return (gain, shift, *(fixed or ())), fixed is None and group is None
-    return condition if isinstance(condition, Thresholds) else (), False
-
-
-class Fired(NamedTuple):
-    """What a layer of neurons did.
-
-    Attributes:
-        spikes: zeros and ones `[T, N, C, *spatial]`, of the input's dtype.
-        v: the last membrane potential `[N, C, *spatial]`.
-        current: statistics `[C]` of the currents' norm, if it took the batch's.
-        potential: statistics `[T, *shape]` of the condition's norm, if it took the batch's.
-    """
-
-    spikes: Tensor
-    v: Tensor
-    current: Statistics | None = None
-    potential: Statistics | None = None
 
 
 def compute(
@@ -151,23 +91,38 @@ def compute(
     """The currents as a tensor, in the membrane's dtype if anything is done to the input.
 
     Returns:
-        `[T, N, C, *spatial]`, and the batch statistics if the norm took them.
+        `[T, N, C, *spatial]`, and the batch statistics `[1, C]` if the norm took them.
     """
     x, observed = currents.input, None
     if currents.norm is not None:
-        gain, shift, eps, fixed, group = currents.norm
-        flat = x.to(membrane_dtype(x)).flatten(0, 1)
-        if fixed is None:
-            fixed = Statistics(*statistics(flat, tuple(gain.shape), group))
-            observed = Statistics(*(value.detach() for value in fixed))
-        x = normalize(flat, *fixed, gain, shift, eps).unflatten(0, x.shape[:2])
+        x, observed = _normalized(x.to(membrane_dtype(x)), currents.norm, currents.steps)
     if currents.shortcut is not None:
         x = x.to(membrane_dtype(x)) + currents.shortcut
     return x.expand(currents.shape), observed
 
 
+def _normalized(
+    x: Float[Tensor, "steps N C *spatial"], norm: Normalization, steps: int
+) -> tuple[Float[Tensor, "..."], Statistics | None]:
+    """The normalized input, time merged into the batch; a step at a time if the map knows time."""
+    gain, shift, eps, fixed, group = norm
+    if any(len(tensor) > 1 for tensor in norm_parameters(norm) if tensor is not None):
+        return torch.stack([norm(x_t, t)[0] for t, x_t in enumerate(x.expand(steps, *x.shape[1:]))]), None
+    flat, observed = x.flatten(0, 1), None
+    used = fixed and Statistics(*(of_step(value, 0) for value in fixed))
+    if used is None:
+        used = Statistics(*statistics(flat, norm.shape, group))
+        observed = Statistics(*(value.detach()[None] for value in used))
+    y = normalize(flat, *used, of_step(gain, 0), of_step(shift, 0), eps)
+    return y.unflatten(0, x.shape[:2]), observed
+
+
 def reference_layer(
-    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None = None
+    currents: Currents,
+    condition: Condition,
+    neuron: Neuron,
+    v: Tensor | None = None,
+    decay: Tensor | None = None,
 ) -> Fired:
     """What a layer of neurons does, in plain torch: the definition.
 
@@ -176,28 +131,12 @@ def reference_layer(
         condition: when they fire.
         neuron: the constants.
         v: membrane potential before the first step; None is zero.
+        decay: in the place of the constant one, `[]` or `[C]`.
 
     Raises:
         ShapeError: if something does not fit together.
     """
-    currents.check(condition, v)
+    currents.check(condition, v, decay)
     x, current = compute(currents)
-    potential = None
-    if condition is None:
-        spikes, v = lif(x, neuron, v)
-    elif isinstance(condition, Thresholds):
-        spikes, v = folded_lif(x, condition.theta, condition.polarity, neuron, v)
-    elif not isinstance(condition, Normalization):
-        normalizing = condition
-        spikes, v = integrate(
-            x, neuron, lambda u: fire(normalizing(u), neuron.threshold, neuron.surrogate), v
-        )
-    elif condition.fixed is None:
-        gain, shift, eps, _, group = condition
-        spikes, v, *observed = mpbn_lif_train(x, gain, shift, eps, neuron, v, group)
-        potential = Statistics(*observed)
-    else:
-        mean, variance = condition.fixed
-        gain, shift, eps, *_ = condition
-        spikes, v = mpbn_lif(x, mean, variance, gain, shift, eps, neuron, v)
-    return Fired(spikes.to(currents.input.dtype), v, current, potential)
+    fired = integrate(x, condition, neuron, v, decay)
+    return fired._replace(spikes=fired.spikes.to(currents.input.dtype), current=current)

@@ -10,6 +10,16 @@ from torch import Tensor, distributed
 from spikefold.errors import ShapeError
 
 
+def of_step(parameter: Float[Tensor, "steps *shape"], t: int) -> Float[Tensor, "*shape"]:
+    """A parameter at time step t; one with a time axis of length 1 is the same at all steps.
+
+    Arguments:
+        parameter: `[1, *shape]` or `[T, *shape]`.
+        t: from 0.
+    """
+    return parameter[0] if len(parameter) == 1 else parameter[t]
+
+
 def per_neuron(parameter: Float[Tensor, "*shape"], ndim: int) -> Float[Tensor, "..."]:
     """View a tensor per channel `[C]` or per element `[C, H, W]` so that it meets `[N, C, H, W]`.
 
@@ -152,30 +162,37 @@ def normalize(
 
 @torch.no_grad()
 def update_running(
-    running: tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]],
+    running: tuple[Float[Tensor, "steps *shape"], Float[Tensor, "steps *shape"]],
     observed: tuple[Float[Tensor, "T *shape"], Float[Tensor, "T *shape"]],
     momentum: float | None,
     seen: Tensor,
     samples: int,
 ) -> None:
-    """Update running mean and variance, in place, by T more observations, one after another.
+    """Update running mean and variance, in place, by the observations of T time steps.
+
+    One set for all steps takes them one after another, one set a step each its own:
 
         r <- r + m (o[t] - r);  all T:  r <- (1 - m)^T r + sum over t of m (1 - m)^(T - 1 - t) o[t]
 
     Arguments:
-        running: mean and (unbiased) variance so far.
+        running: mean and (unbiased) variance so far, `[1, *shape]` or `[T, *shape]`.
         observed: mean and biased variance of each time step.
         momentum: m, or None for the cumulative mean, m = 1 / number of observations.
         seen: observations made before these, a number that only the cumulative mean reads.
         samples: values each statistic was taken of; the variance is made unbiased.
     """
-    steps = observed[0].shape[0]
+    steps = len(observed[0]) if len(running[0]) == 1 else 1
     pairs = tuple(zip(running, observed, (1.0, samples / (samples - 1)), strict=True))
     if momentum is None:
         for r, o, unbiased in pairs:
-            r.add_((unbiased * o.to(r.dtype).sum(0) - steps * r) / (seen + steps))
+            total = o.to(r.dtype).sum(0, keepdim=True) if len(r) == 1 else o.to(r.dtype)
+            r.add_((unbiased * total - steps * r) / (seen + steps))
         return
     keep = (1 - momentum) ** steps
+    if len(running[0]) > 1:
+        for r, o, unbiased in pairs:
+            r.lerp_(unbiased * o.to(r.dtype), momentum)
+        return
     weights = [momentum * (1 - momentum) ** (steps - 1 - t) for t in range(steps)]
     weight = running[0].new_tensor(weights)
     for r, o, unbiased in pairs:

@@ -1,9 +1,12 @@
 """Surrogate gradients: what stands for the derivative of the step function in the backward pass."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from functools import cache
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -12,20 +15,51 @@ from torch.autograd import forward_ad
 from spikefold.errors import ConfigError
 
 
+class Form(NamedTuple):
+    """The derivative of a step, ds/dz = height · shape(scale · z) for |z| <= window, else 0.
+
+    Attributes:
+        shape: one of `SHAPES`, even functions.
+        scale, height: numbers.
+        window: half the width outside of which the derivative is 0; inf: none.
+    """
+
+    shape: str
+    scale: float
+    height: float
+    window: float = math.inf
+
+
+# What the kernels know as well: `csrc/surrogate.h`, `_kernels/_triton_equations.py`.
+SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "logistic": lambda y: torch.sigmoid(y) * torch.sigmoid(-y),
+    "box": torch.ones_like,
+    "triangle": lambda y: (1 - y.abs()).clamp(min=0),
+    "rational": lambda y: 1 / (1 + y * y),
+}
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """The derivative ds/dz that replaces the step's, with z = h - threshold.
 
     Every surrogate is the derivative of a smooth or piecewise smooth step from 0 to 1, its
     `antiderivative`; so each has integral 1. One of your own is a frozen dataclass of plain numbers
-    with a `name`; it runs on the reference, and `register_surrogate` lets files name it.
+    with a `name`: it gives its `form` and runs in the kernels, or overrides `derivative` and runs on
+    the reference. `register_surrogate` lets files name it.
     """
 
     name: ClassVar[str]
 
+    def form(self) -> Form:
+        """What the derivative is, for plain torch and the kernels."""
+        raise NotImplementedError
+
     def derivative(self, z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """ds/dz at z, same shape."""
-        raise NotImplementedError
+        shape, scale, height, window = self.form()
+        slope = height * SHAPES[shape](scale * z)
+        return slope if window == math.inf else torch.where(z.abs() <= window, slope, 0.0)
 
     def antiderivative(self, z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The soft step whose derivative this is: 0 far below the threshold, 1 far above."""
@@ -51,10 +85,8 @@ class Tanh(Surrogate):
     def __post_init__(self) -> None:
         _require_positive(self, "k")
 
-    def derivative(self, z: Tensor) -> Tensor:
-        tanh = torch.tanh(self.k * z)
-        slope = self.k * (1 - tanh * tanh) / (2 * math.tanh(self.k / 2))
-        return torch.where(z.abs() <= 0.5, slope, 0.0)
+    def form(self) -> Form:  # 1 - tanh²(y) = 4 σ(2 y) σ(-2 y)
+        return Form("logistic", 2 * self.k, 2 * self.k / math.tanh(self.k / 2), 0.5)
 
     def antiderivative(self, z: Tensor) -> Tensor:
         return torch.tanh(self.k * z.clamp(-0.5, 0.5)) / (2 * math.tanh(self.k / 2)) + 0.5
@@ -70,8 +102,9 @@ class Rectangle(Surrogate):
     def __post_init__(self) -> None:
         _require_positive(self, "width")
 
-    def derivative(self, z: Tensor) -> Tensor:
-        return (z.abs() < self.width / 2).to(z.dtype) / self.width
+    def form(self) -> Form:
+        edge = np.float32(self.width / 2)  # not inside: the last float32 before it is
+        return Form("box", 1.0, 1 / self.width, float(np.nextafter(edge, np.float32(0))))
 
     def antiderivative(self, z: Tensor) -> Tensor:
         return (z / self.width + 0.5).clamp(0, 1)
@@ -87,8 +120,8 @@ class Triangle(Surrogate):
     def __post_init__(self) -> None:
         _require_positive(self, "width")
 
-    def derivative(self, z: Tensor) -> Tensor:
-        return (self.width - z.abs()).clamp(min=0) / self.width**2
+    def form(self) -> Form:
+        return Form("triangle", 1 / self.width, 1 / self.width)
 
     def antiderivative(self, z: Tensor) -> Tensor:
         y = z.clamp(-self.width, self.width) / self.width
@@ -105,9 +138,8 @@ class Sigmoid(Surrogate):
     def __post_init__(self) -> None:
         _require_positive(self, "alpha")
 
-    def derivative(self, z: Tensor) -> Tensor:
-        sigmoid = torch.sigmoid(self.alpha * z)
-        return self.alpha * sigmoid * (1 - sigmoid)
+    def form(self) -> Form:
+        return Form("logistic", self.alpha, self.alpha)
 
     def antiderivative(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.alpha * z)
@@ -123,9 +155,8 @@ class Atan(Surrogate):
     def __post_init__(self) -> None:
         _require_positive(self, "alpha")
 
-    def derivative(self, z: Tensor) -> Tensor:
-        y = (math.pi / 2 * self.alpha) * z
-        return (self.alpha / 2) / (1 + y * y)
+    def form(self) -> Form:
+        return Form("rational", math.pi / 2 * self.alpha, self.alpha / 2)
 
     def antiderivative(self, z: Tensor) -> Tensor:
         return torch.atan((math.pi / 2 * self.alpha) * z) / math.pi + 0.5
@@ -165,8 +196,8 @@ def require_surrogate_class(kind: type) -> None:
         raise ConfigError(f"surrogate: {kind.__name__} is not a subclass of sf.Surrogate")
     if not isinstance(getattr(kind, "name", None), str):
         raise ConfigError(f"surrogate: {kind.__name__} needs a name: ClassVar[str]")
-    if kind.derivative is Surrogate.derivative:
-        raise ConfigError(f"surrogate {kind.name}: {kind.__name__} has no derivative")
+    if kind.derivative is Surrogate.derivative and kind.form is Surrogate.form:
+        raise ConfigError(f"surrogate {kind.name}: {kind.__name__} has no form and no derivative")
 
 
 def require_surrogate(surrogate: object) -> None:
@@ -191,10 +222,10 @@ def require_surrogate(surrogate: object) -> None:
             raise ConfigError(f"surrogate {surrogate.name}: {name} must be a number, got a {kind}")
 
 
-def slope(surrogate: Surrogate) -> float:
-    """The one parameter that each surrogate of `SURROGATES` has."""
-    (parameter,) = vars(surrogate).values()
-    return parameter
+@cache
+def form_of(surrogate: Surrogate) -> Form | None:
+    """Its form, if its derivative is the one of a form."""
+    return surrogate.form() if type(surrogate).derivative is Surrogate.derivative else None
 
 
 def surrogate_to_dict(surrogate: Surrogate) -> dict[str, Any]:

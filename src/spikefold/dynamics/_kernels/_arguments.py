@@ -1,19 +1,17 @@
 """What the operators take, and what they refuse."""
 
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
 from spikefold.dynamics._check import check_layer
 from spikefold.dynamics._kernels import _cpu, _triton
-from spikefold.dynamics._neuron import Neuron
-from spikefold.dynamics._surrogate import Atan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
+from spikefold.dynamics._neuron import Reset
+from spikefold.dynamics._surrogate import SHAPES
 from spikefold.errors import ConfigError, ShapeError
 
 KERNELS = {"cpu": _cpu, "cuda": _triton}
-SURROGATES_OF_KERNELS: tuple[type[Surrogate], ...] = (Tanh, Rectangle, Triangle, Sigmoid, Atan)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -23,9 +21,13 @@ class Arguments(NamedTuple):
     Attributes:
         input: `[T, N, C, *spatial]`, or `[1, N, C, *spatial]` for all steps.
         steps: T.
-        current_*: the norm after the connection; no eps: none; no mean: the batch's statistics.
-        gain, shift, mean, variance, eps: the norm before the firing condition, likewise.
-        thresholds: per channel or element, or None.
+        current_*: the norm after the connection, `[1, C]` or `[T, C]`; no eps: none; no mean: the
+            batch's statistics.
+        gain, shift, mean, variance, eps: the norm before the firing condition, likewise, `[1, C]`
+            or `[1, C, *spatial]`, or T of them. A gain without eps is the thresholds' polarity.
+        thresholds: likewise, or None.
+        decays: `[]` or `[C]`, in the place of decay; or None.
+        shape, scale, height, window: the surrogate's `Form`.
         others: see `Neuron`.
     """
 
@@ -44,23 +46,26 @@ class Arguments(NamedTuple):
     variance: Tensor | None
     eps: float | None
     thresholds: Tensor | None
+    decays: Tensor | None
     decay: float
     threshold: float
     reset: str
-    surrogate: str
-    slope: float
     detach_reset: bool
+    shape: str
+    scale: float
+    height: float
+    window: float
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def sequence(self) -> tuple[int, ...]:
         """`(T, N, C, *spatial)`."""
         return (self.steps, *self.input.shape[1:])
 
     @property
     def parameters(self) -> tuple[int, ...]:
-        """The shape of the condition's parameters, `(C,)` or `(C, *spatial)`."""
+        """The shape of the condition's parameters without time, `(C,)` or `(C, *spatial)`."""
         given = next((tensor for tensor in self.potential if tensor is not None), None)
-        return tuple(self.input.shape[2:3] if given is None else given.shape)
+        return tuple(self.input.shape[2:3] if given is None else given.shape[1:])
 
     @property
     def current(self) -> tuple[Tensor | None, ...]:
@@ -84,8 +89,24 @@ class Arguments(NamedTuple):
 
 
 # The arguments that may get a gradient.
-DIFFERENTIABLE = ("input", "shortcut", "v", "current_gain", "current_shift", "gain", "shift")
+DIFFERENTIABLE = (
+    *("input", "shortcut", "v", "current_gain", "current_shift", "gain", "shift", "decays"),
+)
 DIFFERENTIABLE_AT = [Arguments._fields.index(name) for name in DIFFERENTIABLE]
+
+
+def _schema() -> str:
+    """The arguments as torch's schema language has them."""
+    names = {Tensor: "Tensor", int: "int", float: "float", str: "str", bool: "bool"}
+    parts = []
+    for name, kind in get_type_hints(Arguments).items():
+        optional = type(None) in get_args(kind)
+        base = next((k for k in get_args(kind) if k is not type(None)), kind)
+        parts.append(f"{names[base]}{'?' if optional else ''} {name}")
+    return ", ".join(parts)
+
+
+SCHEMA = _schema()
 
 
 def obstacle(a: Arguments) -> str | None:
@@ -93,7 +114,7 @@ def obstacle(a: Arguments) -> str | None:
     x, device = a.input, a.input.device
     if x.dtype not in _DTYPES:
         return f"inputs are {x.dtype}, not float32, bfloat16 or float16"
-    for tensor in (a.shortcut, a.v, *a.current, *a.potential):
+    for tensor in (a.shortcut, a.v, a.decays, *a.current, *a.potential):
         if tensor is None:
             continue
         if tensor.device != device:
@@ -124,6 +145,7 @@ def check(a: Arguments) -> None:
         a.v,
         a.current,
         a.potential,
+        decay=a.decays,
         takes_current=a.observes_current,
         takes_potential=a.observes_potential,
     )
@@ -157,7 +179,12 @@ def check_call(a: Arguments) -> Arguments:
         raise ConfigError("spikefold::layer: thresholds are folded, or there is a norm: not both")
     if a.thresholds is None and a.eps is None and a.gain is not None:
         raise ConfigError("spikefold::layer: polarity (gain without eps) needs thresholds")
-    neuron(*a[-6:])
+    if a.observes_current and (a.current_gain is not None and len(a.current_gain) > 1):
+        raise ConfigError("spikefold::layer: statistics over all steps, but a gain for each")
+    if a.reset not in get_args(Reset):
+        raise ConfigError(f"spikefold::layer: reset must be hard or soft, got {a.reset!r}")
+    if a.shape not in SHAPES:
+        raise ConfigError(f"spikefold::layer: unknown shape {a.shape!r}: one of {', '.join(SHAPES)}")
     return a
 
 
@@ -172,9 +199,9 @@ def check_backward(
     """`check_call`, and that gradients and statistics are those of the layer."""
     a = check_call(Arguments(*arguments))
     expected = {
-        "grad_spikes": (grad_spikes, a.shape),
-        "grad_v": (grad_v, a.shape[1:]),
-        "current": (current, (2, *a.shape[2:3]) if a.observes_current else (0,)),
+        "grad_spikes": (grad_spikes, a.sequence),
+        "grad_v": (grad_v, a.sequence[1:]),
+        "current": (current, (2, 1, *a.sequence[2:3]) if a.observes_current else (0,)),
         "potential": (
             potential,
             (2, a.steps, *a.parameters) if a.observes_potential else (0,),
@@ -202,19 +229,3 @@ def check_backward(
     if len(needed) != len(DIFFERENTIABLE):
         raise ConfigError(f"spikefold::layer_backward: needed has {len(DIFFERENTIABLE)} entries")
     return a
-
-
-@cache
-def neuron(
-    decay: float, threshold: float, reset: str, surrogate: str, slope: float, detach_reset: bool
-) -> Neuron:
-    """The constants of a layer.
-
-    Raises:
-        ConfigError: if one is out of range, or the kernels know no such surrogate.
-    """
-    kinds = {kind.name: kind for kind in SURROGATES_OF_KERNELS}
-    if surrogate not in kinds:
-        raise ConfigError(f"unknown surrogate {surrogate!r}: one of {', '.join(kinds)}")
-    kind = kinds[surrogate](slope)  # type: ignore[call-arg]
-    return Neuron(decay, threshold, reset, kind, detach_reset)  # type: ignore[arg-type]

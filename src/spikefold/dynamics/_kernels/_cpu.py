@@ -1,13 +1,13 @@
 """The kernels on a CPU: compiled C++ (`csrc`), which may be absent."""
 
 import importlib
+from struct import Struct
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from spikefold.dynamics._kernels._problem import Norm, Problem
-from spikefold.dynamics._surrogate import slope
+from spikefold.dynamics._kernels._problem import Norm, Problem, step_of
 
 native: ModuleType | None
 try:
@@ -16,7 +16,10 @@ except ImportError:
     native = None
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_SURROGATES = {"tanh": 0, "rectangle": 1, "triangle": 2, "sigmoid": 3, "atan": 4}
+_SHAPES = {"logistic": 0, "box": 1, "triangle": 2, "rational": 3}
+# A struct of the kernels (`csrc/layer.h`) in one call: integers and addresses q, numbers d.
+_NORM = "qqd" + 10 * "q"
+_LAYER = Struct("qqqqqqqqddqqqddd" + 2 * _NORM + 13 * "q")
 
 
 def missing() -> str | None:
@@ -24,46 +27,33 @@ def missing() -> str | None:
     return "spikefold was installed without its compiled kernels" if native is None else None
 
 
-def _address(tensor: Tensor | None) -> int:
+def _at(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _norm(norm: Norm | None) -> object:
-    assert native is not None
-    ours = native.Norm()
-    if norm is None:
-        return ours
-    ours.present = True
-    ours.batch = norm.batch
-    ours.eps = norm.eps
-    for name in ("gain", "shift", "mean", "variance", "grad_gain", "grad_shift"):
-        setattr(ours, name, _address(getattr(norm, name)))
-    return ours
+_ABSENT = (0, 0, 0.0, *(0,) * 10)
 
 
-_TENSORS = (
-    *("input", "shortcut", "v", "thresholds", "spikes", "v_last", "grad_spikes", "grad_v_last"),
-    *("grad_input", "grad_shortcut", "grad_v"),
-)
+def _norm(n: Norm | None) -> tuple[float, ...]:
+    if n is None:
+        return _ABSENT
+    parameters = (n.gain, n.shift, n.mean, n.variance)
+    places = [number for p in parameters for number in (_at(p), step_of(p))]
+    return (1, n.batch, n.eps, *places, _at(n.grad_gain), _at(n.grad_shift))
 
 
-def _layer(problem: Problem) -> object:
-    assert native is not None
-    neuron, layer = problem.neuron, native.Layer()
-    for name in ("steps", "rows", "groups", "inner", "input_step", "shortcut_step"):
-        setattr(layer, name, getattr(problem, name))
-    for name in _TENSORS:
-        setattr(layer, name, _address(getattr(problem, name)))
-    layer.dtype = _DTYPES[problem.input.dtype]
-    layer.decay = neuron.decay
-    layer.threshold = neuron.threshold
-    layer.hard = neuron.reset == "hard"
-    layer.detach_reset = neuron.detach_reset
-    layer.surrogate = _SURROGATES[neuron.surrogate.name]
-    layer.slope = slope(neuron.surrogate)
-    layer.current = _norm(problem.current)
-    layer.potential = _norm(problem.potential)
-    return layer
+def _layer(p: Problem) -> bytes:
+    shape, scale, height, window = p.form
+    return _LAYER.pack(
+        *(p.steps, p.rows, p.groups, p.inner, p.input_step, p.shortcut_step),
+        *(_DTYPES[p.input.dtype], _at(p.decays), p.decay, p.threshold, p.hard, p.detach_reset),
+        *(_SHAPES[shape], scale, height, window),
+        *_norm(p.current),
+        *_norm(p.potential),
+        *(_at(p.input), _at(p.shortcut), _at(p.v), _at(p.thresholds), step_of(p.thresholds)),
+        *(_at(p.spikes), _at(p.v_last), _at(p.grad_spikes), _at(p.grad_v_last)),
+        *(_at(p.grad_input), _at(p.grad_shortcut), _at(p.grad_v), _at(p.grad_decay)),
+    )
 
 
 def forward(problem: Problem) -> None:

@@ -9,16 +9,10 @@ from torch.autograd import forward_ad
 
 from spikefold.dynamics._kernels import _arguments, _operators
 from spikefold.dynamics._kernels._arguments import KERNELS, Arguments
-from spikefold.dynamics._layer import (
-    Condition,
-    Currents,
-    Fired,
-    Normalization,
-    Statistics,
-    Thresholds,
-)
-from spikefold.dynamics._neuron import Neuron
-from spikefold.dynamics._surrogate import slope
+from spikefold.dynamics._condition import Condition, Normalization, Statistics
+from spikefold.dynamics._layer import Currents
+from spikefold.dynamics._neuron import Fired, Neuron
+from spikefold.dynamics._surrogate import form_of
 from spikefold.errors import ConfigError
 
 
@@ -35,42 +29,43 @@ _NO_NORM = (None, None, None, None, None)
 
 
 def prepare(
-    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None
+    currents: Currents,
+    condition: Condition,
+    neuron: Neuron,
+    v: Tensor | None,
+    decay: Tensor | None = None,
 ) -> Arguments | str:
     """A layer as the operator takes it, or why the kernels cannot run it.
 
     Arguments:
-        currents, condition, neuron, v: as for `reference_layer`.
+        currents, condition, neuron, v, decay: as for `reference_layer`.
 
     Raises:
         ShapeError: if something does not fit together.
     """
-    for norm in (currents.norm, condition):
-        if isinstance(norm, Normalization) and norm.group is not None:
-            return "statistics are taken over several processes"
-        if isinstance(norm, Normalization) and norm.fixed and norm.fixed[0].requires_grad:
-            return "statistics that are fixed need a gradient"
-    after = _NO_NORM if currents.norm is None else _norm(currents.norm)
-    norm_arguments: tuple[Any, ...] = _NO_NORM
-    thresholds: Tensor | None = None
-    if isinstance(condition, Normalization):
-        norm_arguments = _norm(condition)
-    elif isinstance(condition, Thresholds):
-        theta, polarity = condition
-        thresholds = theta if polarity is None else polarity * theta
-        norm_arguments = (polarity, None, None, None, None)
-    elif condition is not None:
+    x, steps, norm, shortcut = currents
+    membrane = condition.norm
+    if not (membrane is None or isinstance(membrane, Normalization)):
         return "the firing condition is a function, or a module with hooks"
-    if type(neuron.surrogate) not in _arguments.SURROGATES_OF_KERNELS:
-        return f"the surrogate {type(neuron.surrogate).__name__} is not one of theirs"
-    x, steps, _, shortcut = currents
+    for each in (norm, membrane):
+        if each is not None and each.group is not None:
+            return "statistics are taken over several processes"
+        if each is not None and each.fixed and each.fixed[0].requires_grad:
+            return "statistics that are fixed need a gradient"
+    form = form_of(neuron.surrogate)
+    if form is None:
+        return f"the surrogate {type(neuron.surrogate).__name__} has a derivative of its own"
+    after = _NO_NORM if norm is None else _norm(norm)
+    before = _NO_NORM if membrane is None else _norm(membrane)
+    if condition.polarity is not None:
+        before = (condition.polarity, None, None, None, None)
     if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0:
         x = x[:1]  # the same memory at all steps: computed once, as it is
-    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.surrogate.name)
-    tensors = (x, steps, shortcut, v, *after, *norm_arguments, thresholds)
-    arguments = Arguments._make(
-        (*tensors, *constants, slope(neuron.surrogate), neuron.detach_reset)
-    )
+    if len(x) == 1 and any(p is not None and len(p) > 1 for p in after[:4]):
+        x = x.expand(steps, *x.shape[1:])  # the currents differ from step to step
+    tensors = (x, steps, shortcut, v, *after, *before, condition.limits(), decay)
+    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset)
+    arguments = Arguments(*tensors, *constants, *form)
     if x.device.type not in KERNELS:
         return f"there are none for {x.device.type}"
     return _arguments.obstacle(arguments) or _transformed(arguments) or arguments

@@ -61,9 +61,9 @@ def arranged(x: Tensor, last: bool, steps_dense: bool = False) -> Tensor:
     return empty((steps,), tuple(step), last, x).copy_(x)
 
 
-def flat(parameter: Tensor, last: bool) -> Tensor:
-    """Parameters `[C]` or `[C, *spatial]` in the order of a step's elements in memory."""
-    return in_memory(parameter, last, 0).contiguous()
+def flat(parameter: Tensor | None, last: bool) -> Tensor | None:
+    """Parameters `[steps, *shape]` with every step dense, in the order of a step in memory."""
+    return None if parameter is None else in_memory(parameter, last, 1).contiguous()
 
 
 def in_memory(parameters: Tensor, last: bool, front: int) -> Tensor:

@@ -10,38 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikefold.dynamics._kernels import _arguments, _memory
+from spikefold.dynamics._kernels import _memory
 from spikefold.dynamics._kernels._arguments import (
+    DIFFERENTIABLE,
     DIFFERENTIABLE_AT,
     KERNELS,
+    SCHEMA,
     Arguments,
     check_backward,
     check_call,
 )
 from spikefold.dynamics._kernels._problem import Norm, Problem
-
-_SCHEMA = (
-    "Tensor input, int steps, Tensor? shortcut, Tensor? v, "
-    "Tensor? current_gain, Tensor? current_shift, Tensor? current_mean, "
-    "Tensor? current_variance, float? current_eps, "
-    "Tensor? gain, Tensor? shift, Tensor? mean, Tensor? variance, float? eps, "
-    "Tensor? thresholds, float decay, float threshold, str reset, str surrogate, float slope, "
-    "bool detach_reset"
-)
+from spikefold.dynamics._surrogate import Form
 
 
 def _allocate(a: Arguments) -> tuple[Tensor, ...]:
     """Spikes, last potential, means and variances of currents and of potentials.
 
-    The last two are `[2, C]` and `[2, T, *shape]`, empty where no statistics are taken.
+    The last two are `[2, 1, C]` and `[2, T, *shape]`, empty where no statistics are taken.
     """
     last = _memory.is_channels_last(a.input)
-    steps, *step = a.shape
+    steps, *step = a.sequence
     spikes = _memory.empty((steps,), tuple(step), last, a.input)
     v = _memory.empty((), tuple(step), last, a.input, torch.float32)
     current, potential = _nothing(a), _nothing(a)
     if a.observes_current:
-        current = _memory.empty_parameters((2,), a.shape[2:3], last, v)
+        current = _memory.empty_parameters((2, 1), a.sequence[2:3], last, v)
     if a.observes_potential:
         potential = _memory.empty_parameters((2, a.steps), a.parameters, last, v)
     return spikes, v, current, potential
@@ -52,8 +46,7 @@ def _nothing(a: Arguments) -> Tensor:
 
 
 def _allocate_gradients(a: Arguments, needed: list[bool]) -> tuple[Tensor, ...]:
-    """Gradients of input, shortcut, v, of gain and shift `[2, C]` of the currents' norm and
-    `[2, *shape]` of the potential's; empty where not needed.
+    """Gradients of `DIFFERENTIABLE`, empty where not needed; the decays' one a group.
 
     Without a norm after the connection the shortcut's gradient is the input's, which always is
     there; the operator returns it once.
@@ -61,16 +54,20 @@ def _allocate_gradients(a: Arguments, needed: list[bool]) -> tuple[Tensor, ...]:
     last = _memory.is_channels_last(a.input)
     steps, *step = a.input.shape
     x = _memory.empty((steps,), tuple(step), last, a.input)
-    shortcut, v, current, potential = (_nothing(a) for _ in range(4))
+    shortcut, v, decays = _nothing(a), _nothing(a), _nothing(a)
     if needed[1] and not _shares_gradient(a):
         shortcut = _memory.empty((a.steps,), tuple(step), last, a.input)
     if needed[2]:
         v = _memory.empty((), tuple(step), last, a.input, torch.float32)
-    if needed[3] or needed[4]:
-        current = _memory.empty_parameters((2,), a.shape[2:3], last, a.input).zero_()
-    if needed[5] or needed[6]:
-        potential = _memory.empty_parameters((2,), a.parameters, last, a.input).zero_()
-    return x, shortcut, v, current, potential
+    parameters = [
+        _memory.empty_parameters((len(p),), tuple(p.shape[1:]), last, a.input).zero_()
+        if need and p is not None
+        else _nothing(a)
+        for need, p in zip(needed[3:7], (*a.current[:2], a.gain, a.shift), strict=True)
+    ]
+    if needed[7] and a.decays is not None:
+        decays = _memory.empty_parameters((), a.parameters, last, a.input).zero_()
+    return x, shortcut, v, *parameters, decays
 
 
 def _shares_gradient(a: Arguments) -> bool:
@@ -78,28 +75,20 @@ def _shares_gradient(a: Arguments) -> bool:
 
 
 def _problem(a: Arguments, current: Tensor, potential: Tensor) -> Problem:
-    """The kernel's view of the arguments and of the batch statistics, `[2, ...]` each."""
+    """The kernel's view of the arguments and of the batch statistics, `[2, steps, ...]` each."""
     last = _memory.is_channels_last(a.input)
     # a gradient is written for every step of the input: they must not share memory
     shared = a.input.shape[0] > 1 and a.input.stride(0) == 0
     x = _memory.arranged(a.input, last, steps_dense=shared)
     shortcut = None if a.shortcut is None else _memory.arranged(a.shortcut, last)
-    rows, groups, inner = _memory.sizes(a.shape[1:], last, len(a.parameters) > 1)
+    rows, groups, inner = _memory.sizes(a.sequence[1:], last, len(a.parameters) > 1)
 
-    def parameter(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else _memory.flat(tensor, last)
+    def norm(tensors: tuple[Tensor | None, ...], eps: float | None, observed: Tensor) -> Norm:
+        gain, shift, mean, variance = (_memory.flat(tensor, last) for tensor in tensors)
+        if observed.numel():
+            mean, variance = (_memory.flat(value, last) for value in observed)
+        return Norm(gain, shift, mean, variance, eps or 0.0, bool(observed.numel()))
 
-    current_norm = None
-    if a.current_eps is not None:
-        fixed = (parameter(a.current_mean), parameter(a.current_variance))
-        mean, variance = current.contiguous().unbind() if a.observes_current else fixed
-        gain, shift = parameter(a.current_gain), parameter(a.current_shift)
-        current_norm = Norm(gain, shift, mean, variance, a.current_eps, a.observes_current)
-    gain, shift = parameter(a.gain), parameter(a.shift)
-    mean, variance = parameter(a.mean), parameter(a.variance)
-    if a.observes_potential:
-        mean, variance = _memory.in_memory(potential, last, 2).contiguous().unbind()
-    norm = Norm(gain, shift, mean, variance, a.eps or 0.0, a.observes_potential)
     return Problem(
         steps=a.steps,
         rows=rows,
@@ -107,14 +96,28 @@ def _problem(a: Arguments, current: Tensor, potential: Tensor) -> Problem:
         inner=inner,
         input_step=rows * groups * inner if a.steps == 1 else _step(x),
         shortcut_step=0 if shortcut is None else shortcut.stride(0),
-        neuron=_arguments.neuron(*a[-6:]),
-        current=current_norm,
-        potential=norm,
-        thresholds=parameter(a.thresholds),
+        decay=a.decay,
+        threshold=a.threshold,
+        hard=a.reset == "hard",
+        detach_reset=a.detach_reset,
+        form=Form(*a[-4:]),
+        current=None if a.current_eps is None else norm(a.current, a.current_eps, current),
+        potential=norm(a.potential[:4], a.eps, potential),
+        thresholds=_memory.flat(a.thresholds, last),
+        decays=None if a.decays is None else _decays(a, a.decays, last),
         input=x,
         shortcut=shortcut,
         v=None if a.v is None else _memory.arranged(a.v[None], last)[0],
     )
+
+
+def _decays(a: Arguments, decays: Tensor, last: bool) -> Tensor:
+    """The decays, one a group: `[]` and `[C]` expanded to what the parameters are."""
+    channels = decays.expand(a.parameters[:1])
+    by_channel = channels.reshape(channels.shape + (1,) * (len(a.parameters) - 1))
+    flat = _memory.flat(by_channel.expand(a.parameters)[None], last)
+    assert flat is not None
+    return flat[0]
 
 
 def _step(x: Tensor) -> int:
@@ -166,14 +169,14 @@ def backward(
         problem.grad_spikes = _memory.arranged(grad_spikes, last, steps_dense=True)
     if grad_v is not None:
         problem.grad_v_last = _memory.arranged(grad_v[None].float(), last)[0]
-    problem.grad_input, shortcut, v, of_current, of_potential = grads
-    problem.grad_shortcut = shortcut if shortcut.numel() else None
-    problem.grad_v = v if v.numel() else None
-    if of_current.numel() and problem.current is not None:
-        problem.current.grad_gain, problem.current.grad_shift = of_current.unbind()
-    if of_potential.numel():
-        in_memory = _memory.in_memory(of_potential, last, 1)
-        problem.potential.grad_gain, problem.potential.grad_shift = in_memory.unbind()
+    (problem.grad_input, *others) = grads
+    shortcut, v, *parameters, decays = (grad if grad.numel() else None for grad in others)
+    problem.grad_shortcut, problem.grad_v = shortcut, v
+    flat = [_memory.in_memory(grad, last, 1) if grad is not None else None for grad in parameters]
+    if problem.current is not None:
+        problem.current.grad_gain, problem.current.grad_shift = flat[:2]
+    problem.potential.grad_gain, problem.potential.grad_shift = flat[2:]
+    problem.grad_decay = None if decays is None else _memory.in_memory(decays, last, 0)
     run(problem)
     return grads
 
@@ -181,10 +184,10 @@ def backward(
 # ------------------------------------------------------------------ registration
 
 _library = torch.library.Library("spikefold", "DEF")
-_library.define(f"layer({_SCHEMA}) -> ({', '.join(['Tensor'] * 4)})")
+_library.define(f"layer({SCHEMA}) -> ({', '.join(['Tensor'] * 4)})")
 _library.define(
     "layer_backward(Tensor? grad_spikes, Tensor? grad_v, Tensor current, Tensor potential, "
-    f"bool[] needed, {_SCHEMA}) -> ({', '.join(['Tensor'] * 5)})"
+    f"bool[] needed, {SCHEMA}) -> ({', '.join(['Tensor'] * len(DIFFERENTIABLE))})"
 )
 
 
@@ -241,17 +244,20 @@ def differentiate(
     for i, tensor in zip(ctx.at, tensors, strict=True):
         inputs[i] = tensor
     needed = [ctx.needs_input_grad[i] for i in DIFFERENTIABLE_AT]
-    x, shortcut, v, of_current, of_potential = backward(
-        grads[0], grads[1], current, potential, needed, *inputs
-    )
-    if _shares_gradient(Arguments(*inputs)):
-        shortcut = x
-    none = (None, None)
-    by_position = (x, shortcut, v, *(of_current if of_current.numel() else none))
-    by_position = (*by_position, *(of_potential if of_potential.numel() else none))
-    for i, need, grad in zip(DIFFERENTIABLE_AT, needed, by_position, strict=True):
+    a = Arguments(*inputs)
+    grads = list(backward(grads[0], grads[1], current, potential, needed, *inputs))
+    if _shares_gradient(a):
+        grads[1] = grads[0]
+    if needed[-1]:
+        grads[-1] = _sum_to(grads[-1], tuple(a.decays.shape))
+    for i, need, grad in zip(DIFFERENTIABLE_AT, needed, grads, strict=True):
         found[i] = grad if need else None
     return tuple(found)
+
+
+def _sum_to(grad: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The decays' gradient, one a group, as what was handed over, `[]` or `[C]`."""
+    return grad.sum() if not shape else grad.flatten(1).sum(1) if grad.ndim > 1 else grad
 
 
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -2,15 +2,22 @@
 
 A step of a tensor lies in memory as `[rows, groups, inner]`: `[N, C, H·W]` contiguous,
 `[N·H·W, C, 1]` channels last or `[N, F, 1]`; element-wise parameters make every element a group,
-`[N, C·H·W, 1]`. Parameters and statistics are one float32 a group, a statistic is taken over rows
-and inner. All tensors are dense in this order, so a kernel needs their addresses only.
+`[N, C·H·W, 1]`. A parameter or statistic is one float32 a group and, where it differs from step to
+step, a row of them for each; a statistic is taken over rows and inner. All tensors are dense in
+this order, so a kernel needs their addresses, and how far it is from a step to the next (0: the
+same at all).
 """
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from spikefold.dynamics._neuron import Neuron
+from spikefold.dynamics._surrogate import Form
+
+
+def step_of(parameter: Tensor | None) -> int:
+    """From a step of a parameter `[1, groups]` or `[T, groups]` to the next; 0: the same at all."""
+    return 0 if parameter is None or parameter.shape[0] == 1 else parameter.stride(0)
 
 
 @dataclass(slots=True)
@@ -18,12 +25,12 @@ class Norm:
     """(a - mean) · gain / sqrt(variance + eps) + shift; what is None is left out.
 
     Attributes:
-        gain, shift: `[groups]` or None.
-        mean, variance: `[groups]`, or None: nothing is subtracted, divided.
+        gain, shift: `[1, groups]` or `[T, groups]`, or None.
+        mean, variance: likewise, or None: nothing is subtracted, divided.
         eps: added to the variance.
         batch: the statistics are the batch's: forward writes `mean` and `variance`
-            (`[steps, groups]` of potentials, `[groups]` of currents), backward reads them.
-        grad_gain, grad_shift: `[groups]`, zeros that backward adds to, or None.
+            (`[T, groups]` of potentials, `[1, groups]` of currents), backward reads them.
+        grad_gain, grad_shift: zeros of gain's and shift's shape that backward adds to, or None.
     """
 
     gain: Tensor | None = None
@@ -43,21 +50,25 @@ class Problem:
     Forward reads `input`, `shortcut` and `v`, and writes `spikes`, `v_last` and batch statistics.
     Backward reads `input`, `shortcut`, `v` and the statistics again, with `grad_spikes` and
     `grad_v_last` (None: zeros), and writes `grad_input`, `grad_shortcut` (the gradient of the
-    currents, if not None) and `grad_v` (if not None).
+    currents, if not None), `grad_v` and `grad_decay` (if not None).
 
     Attributes:
         steps, rows, groups, inner: sizes.
         input_step: elements from one step of the input to the next; 0: the same at all steps,
             `grad_input` then is the sum over the steps.
         shortcut_step: the same of the shortcut.
-        neuron: the constants.
+        decay: of the potential, where `decays` has not one a group.
+        threshold: where `thresholds` has none; what a soft reset subtracts.
+        hard, detach_reset: see `Neuron`.
+        form: of the surrogate.
         current: the norm between input and shortcut, or None; its statistics are taken over the
             steps as well (once, if input_step is 0).
         potential: the norm before the firing condition.
-        thresholds: `[groups]`, or None: `neuron.threshold` for all.
+        thresholds: `[1, groups]` or `[T, groups]`, or None.
+        decays: `[groups]`, or None.
         input, shortcut, spikes, grad_spikes, grad_input, grad_shortcut: float32, bfloat16 or
             float16, all the same.
-        v, v_last, grad_v, grad_v_last: float32.
+        v, v_last, grad_v, grad_v_last, grad_decay: float32.
     """
 
     steps: int
@@ -66,10 +77,15 @@ class Problem:
     inner: int
     input_step: int
     shortcut_step: int
-    neuron: Neuron
+    decay: float
+    threshold: float
+    hard: bool
+    detach_reset: bool
+    form: Form
     current: Norm | None
     potential: Norm
     thresholds: Tensor | None
+    decays: Tensor | None
     input: Tensor
     shortcut: Tensor | None
     v: Tensor | None
@@ -80,3 +96,4 @@ class Problem:
     grad_input: Tensor | None = None
     grad_shortcut: Tensor | None = None
     grad_v: Tensor | None = None
+    grad_decay: Tensor | None = None

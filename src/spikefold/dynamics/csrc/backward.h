@@ -26,9 +26,11 @@ struct TwoSums {
 
 // Through the step function: grad_h, and what of grad_v passes the reset into u.
 template <int Kind, bool Hard, bool Detach, typename X>
-TwoSums through_step(const Layer& layer, const Shape& shape, const Affine& norm, const Lanes& threshold, int64_t t,
-                     const float* u, Held& held) {
-    const float factor = surrogate_factor(Kind, layer.slope), slope = layer.slope;
+TwoSums through_step(const Layer& layer, const Shape& shape, const Step& step, int64_t t, const float* u, Held& held) {
+    const Affine& norm = step.norm;
+    const Lanes& threshold = step.threshold;
+    const float scale = float(layer.scale), height = float(layer.height), window = float(layer.window);
+    const float subtracted = float(layer.threshold);
     Reader<X> read(shape, layer.grad_spikes, t * layer.rows * layer.groups * layer.inner);
     TwoSums sums;
     shape.segments([&](int64_t first, int64_t n) {
@@ -42,8 +44,8 @@ TwoSums through_step(const Layer& layer, const Shape& shape, const Affine& norm,
                 Vector centered = norm.centered(k, potential);
                 Vector h = centered * norm.scale.part[k] + norm.shift.part[k];
                 Vector grad = load(grad_s + i + k * WIDTH);
-                if constexpr (!Detach) grad = grad - grad_v * (Hard ? potential : fill(layer.threshold));
-                grad = grad * derivative<Kind>(h - threshold.part[k], slope, factor);
+                if constexpr (!Detach) grad = grad - grad_v * (Hard ? potential : fill(subtracted));
+                grad = grad * derivative<Kind>(h - threshold.part[k], scale, height, window);
                 store(held.grad_h + at, grad);
                 if constexpr (Hard)
                     store(held.grad_v + at, select(h > threshold.part[k], grad_v * 0.f, grad_v));
@@ -58,7 +60,7 @@ TwoSums through_step(const Layer& layer, const Shape& shape, const Affine& norm,
 }
 
 template <typename X>
-using ThroughStep = TwoSums (*)(const Layer&, const Shape&, const Affine&, const Lanes&, int64_t, const float*, Held&);
+using ThroughStep = TwoSums (*)(const Layer&, const Shape&, const Step&, int64_t, const float*, Held&);
 
 template <typename X, int Kind>
 ThroughStep<X> through_step_of_kind(const Layer& layer) {
@@ -68,12 +70,11 @@ ThroughStep<X> through_step_of_kind(const Layer& layer) {
 
 template <typename X>
 ThroughStep<X> through_step_of(const Layer& layer) {
-    switch (layer.surrogate) {
-        case TANH: return through_step_of_kind<X, TANH>(layer);
-        case RECTANGLE: return through_step_of_kind<X, RECTANGLE>(layer);
+    switch (layer.shape) {
+        case LOGISTIC: return through_step_of_kind<X, LOGISTIC>(layer);
+        case BOX: return through_step_of_kind<X, BOX>(layer);
         case TRIANGLE: return through_step_of_kind<X, TRIANGLE>(layer);
-        case SIGMOID: return through_step_of_kind<X, SIGMOID>(layer);
-        default: return through_step_of_kind<X, ATAN>(layer);
+        default: return through_step_of_kind<X, RATIONAL>(layer);
     }
 }
 
@@ -83,14 +84,13 @@ struct ThroughNorm {
     bool batch;
     Lanes mean_grad, mean_product;
 
-    ThroughNorm(const Affine& n, const Norm& of, const Layer& layer, const Tile& tile, int64_t step, const TwoSums& sums,
-                int64_t samples)
+    ThroughNorm(const Affine& n, const Norm& of, const Tile& tile, int64_t t, const TwoSums& sums, int64_t samples)
         : norm(n), batch(of.batch) {
         if (!batch) return;
         float grad[LANES], product[LANES];
         for_lanes(tile, [&](int64_t l, int64_t group) {
             grad[l] = float(sums.sum.lane[l] / double(samples));
-            product[l] = float(sums.product.lane[l] / (spread_of(of, step, group, layer.groups) * double(samples)));
+            product[l] = float(sums.product.lane[l] / (spread_of(of, t, group) * double(samples)));
         });
         mean_grad = lanes(tile, [&](int64_t l) { return grad[l]; });
         mean_product = lanes(tile, [&](int64_t l) { return product[l]; });
@@ -102,22 +102,24 @@ struct ThroughNorm {
     }
 };
 
-// Added up over the steps.
-inline void write_gradients(const Norm& norm, const Layer& layer, const Tile& tile, int64_t step, const TwoSums& sums) {
-    if (!norm.grad_gain) return;
+// Added up over the steps that share them.
+inline void write_gradients(const Norm& norm, const Tile& tile, int64_t t, const TwoSums& sums) {
+    const Parameter grad_gain{norm.grad_gain, norm.gain.step}, grad_shift{norm.grad_shift, norm.shift.step};
     for_groups(tile, [&](int64_t l, int64_t group) {
-        double deviation = __builtin_sqrt(spread_of(norm, step, group, layer.groups));
-        pointer<float>(norm.grad_gain)[group] += float(sums.product.lane[l] / deviation);
-        pointer<float>(norm.grad_shift)[group] += float(sums.sum.lane[l]);
+        if (grad_gain) grad_gain(t, group) += float(sums.product.lane[l] / __builtin_sqrt(spread_of(norm, t, group)));
+        if (grad_shift) grad_shift(t, group) += float(sums.sum.lane[l]);
     });
 }
 
-// From the currents' gradient, in scratch, to the input's: through the norm after the connection.
+// From the currents' gradient, in scratch, to the input's: through the norm after the connection, at the steps
+// from `begin` to `end`, at which it is the same.
 template <typename X>
-void through_current(const Layer& layer, const Shape& shape, const Affine& current, const float* grads, int64_t size) {
-    int64_t elements = layer.rows * layer.groups * layer.inner, steps = input_steps(layer);
+void through_current(const Layer& layer, const Shape& shape, const float* grads, int64_t size, int64_t begin,
+                     int64_t end) {
+    const Affine current(layer.current, shape.tile, begin);
+    int64_t elements = layer.rows * layer.groups * layer.inner;
     TwoSums sums;
-    for (int64_t t = 0; t < steps; ++t) {
+    for (int64_t t = begin; t < end; ++t) {
         Reader<X> read(shape, layer.input, t * layer.input_step);
         shape.segments([&](int64_t first, int64_t n) {
             const float *y = read(first, n), *grad = grads + t * size + first;
@@ -136,9 +138,9 @@ void through_current(const Layer& layer, const Shape& shape, const Affine& curre
         });
     }
     sums.join(shape.tile.columns);
-    write_gradients(layer.current, layer, shape.tile, 0, sums);
-    ThroughNorm through(current, layer.current, layer, shape.tile, 0, sums, samples_of(shape) * steps);
-    for (int64_t t = 0; t < steps; ++t) {
+    write_gradients(layer.current, shape.tile, begin, sums);
+    ThroughNorm through(current, layer.current, shape.tile, begin, sums, samples_of(shape) * (end - begin));
+    for (int64_t t = begin; t < end; ++t) {
         Reader<X> read(shape, layer.input, t * layer.input_step);
         Writer<X> write(shape, layer.grad_input, t * elements);
         shape.segments([&](int64_t first, int64_t n) {
@@ -157,16 +159,35 @@ void through_current(const Layer& layer, const Shape& shape, const Affine& curre
     }
 }
 
+// The potential left by the step before t, recomputed from what it was before firing.
+struct Before {
+    const Layer& layer;
+    const float* potentials;  // of that step; none: the one handed over
+    Step step;
+    Reader<float> read;
+    const float* v = nullptr;
+
+    Before(const Layer& l, const Shape& shape, const float* held, int64_t size, int64_t t)
+        : layer(l), potentials(t ? held + (t - 1) * size : nullptr), step(l, shape.tile, t ? t - 1 : 0),
+          read(shape, t ? 0 : l.v, 0) {}
+
+    void at(int64_t first, int64_t n) { v = potentials ? potentials + first : read(first, n); }
+    Vector operator()(int64_t i, int k) const {
+        Vector u = load(v + i + k * WIDTH);
+        return potentials ? reset(layer, u, fire(step, k, u)) : u;
+    }
+};
+
 template <typename X>
 void backward(const Layer& layer, const Tile& tile, float* scratch) {
     Shape shape(tile);
     const int64_t size = padded(tile), elements = layer.rows * layer.groups * layer.inner;
-    const bool normed = layer.current.present, constant = !layer.input_step;
+    const bool normed = layer.current.present, constant = !layer.input_step, learns = layer.grad_decay;
     Held held(scratch, size);
-    Affine current(layer.current, tile, 0, layer.groups);
-    Lanes threshold = thresholds(layer, tile);
+    Steps steps(layer, tile);
+    const Lanes decay = decays(layer, tile);
     Keep keep{held.potentials, size};
-    walk<X>(layer, shape, current, threshold, keep);
+    walk<X>(layer, shape, steps, keep);
 
     for (int64_t i = 0; i < size; ++i) held.grad_v[i] = 0.f;
     if (layer.grad_v_last) {
@@ -176,35 +197,50 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
             for (int64_t i = 0; i < n; ++i) held.grad_v[first + i] = from[i];
         });
     }
+    Sums of_decay;
     // The currents' gradients take the place of the potentials that are no longer needed; all in the last
     // one's where the input is the same at all steps. Without a norm they are the input's own.
     for (int64_t t = layer.steps - 1; t >= 0; --t) {
-        Affine norm(layer.potential, tile, t, layer.groups);
+        const Step& step = steps(t);
         float* u = held.potentials + t * size;
-        TwoSums sums = through_step_of<X>(layer)(layer, shape, norm, threshold, t, u, held);
+        TwoSums sums = through_step_of<X>(layer)(layer, shape, step, t, u, held);
         sums.join(tile.columns);
-        write_gradients(layer.potential, layer, tile, t, sums);
-        ThroughNorm through(norm, layer.potential, layer, tile, t, sums, samples_of(shape));
+        write_gradients(layer.potential, tile, t, sums);
+        ThroughNorm through(step.norm, layer.potential, tile, t, sums, samples_of(shape));
         float* kept = held.potentials + (constant ? layer.steps - 1 : t) * size;
         const bool add = constant && t + 1 < layer.steps, direct = !normed && !constant;
         Writer<X> write(shape, direct ? layer.grad_input : layer.grad_shortcut, t * elements);
+        Before before(layer, shape, held.potentials, size, t);
         shape.segments([&](int64_t first, int64_t n) {
             float* to = write.target(first, n);
-            blocks(n, [&](int64_t i, auto) {
+            if (learns) before.at(first, n);
+            Lanes partial;
+            blocks(n, [&](int64_t i, auto keep) {
                 write.prefetch(i);
                 for (int k = 0; k < PARTS; ++k) {
                     int64_t at = first + i + k * WIDTH;
                     Vector grad = load(held.grad_v + at) + through(k, load(held.grad_h + at), load(u + at));
-                    store(held.grad_v + at, grad * layer.decay);
+                    if (learns) partial.part[k] += keep(k, grad * before(i, k));
+                    store(held.grad_v + at, grad * decay.part[k]);
                     store(to + i + k * WIDTH, grad);
                     if (!direct) store(kept + at, add ? load(kept + at) + grad : grad);
                 }
             });
+            if (learns) of_decay.add(partial);
             write.flush(to, first, n);
         });
     }
+    if (learns) {
+        of_decay.join(tile.columns);
+        for_groups(tile, [&](int64_t l, int64_t group) {
+            pointer<float>(layer.grad_decay)[group] = float(of_decay.lane[l]);
+        });
+    }
     const float* grads = held.potentials + (constant ? layer.steps - 1 : 0) * size;
-    if (normed || constant) through_current<X>(layer, shape, current, grads, size);
+    if (normed || constant) {
+        const int64_t last = input_steps(layer), run = layer.current.varies() ? 1 : last;
+        for (int64_t t = 0; t < last; t += run) through_current<X>(layer, shape, grads, size, t, t + run);
+    }
     Writer<float> write(shape, layer.grad_v, 0);
     shape.segments([&](int64_t first, int64_t n) { write.flush(held.grad_v + first, first, n); });
 }

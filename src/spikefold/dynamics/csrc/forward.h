@@ -28,10 +28,9 @@ ALWAYS_INLINE Vector squared(Vector d) { return d * d; }
 template <typename X>
 void observe_currents(const Layer& layer, const Shape& shape) {
     Sums sum = sum_input<X>(layer, shape, [](int, Vector y) { return y; });
-    write_statistics(layer.current, shape, 0, layer.groups, samples_of(shape) * input_steps(layer), sum,
-                     [&](const Lanes& mean) {
-                         return sum_input<X>(layer, shape, [&](int k, Vector y) { return squared(y - mean.part[k]); });
-                     });
+    write_statistics(layer.current, shape, 0, samples_of(shape) * input_steps(layer), sum, [&](const Lanes& mean) {
+        return sum_input<X>(layer, shape, [&](int k, Vector y) { return squared(y - mean.part[k]); });
+    });
 }
 
 // The currents of a segment at a step, block by block: norm(y) + shortcut.
@@ -69,14 +68,14 @@ auto with_input(const Layer& layer, F f) {
     return layer.shortcut ? f((Input<X, false, true>*)nullptr) : f((Input<X, false, false>*)nullptr);
 }
 
-ALWAYS_INLINE Vector charge(const Layer& layer, Vector v, Vector x) { return v * layer.decay + x; }
+ALWAYS_INLINE Vector charge(const Lanes& decay, int k, Vector v, Vector x) { return v * decay.part[k] + x; }
 
 ALWAYS_INLINE Vector reset(const Layer& layer, Vector u, Vector spike) {
-    return layer.hard ? u * (1.f - spike) : u - layer.threshold * spike;
+    return layer.hard ? u * (1.f - spike) : u - float(layer.threshold) * spike;
 }
 
-ALWAYS_INLINE Vector fire(const Affine& norm, const Lanes& threshold, int k, Vector u) {
-    return select(norm(k, u) > threshold.part[k], fill(1.f), fill(0.f));
+ALWAYS_INLINE Vector fire(const Step& step, int k, Vector u) {
+    return select(step.norm(k, u) > step.threshold.part[k], fill(1.f), fill(0.f));
 }
 
 // The potential at rest, or the one handed over.
@@ -88,23 +87,24 @@ inline void begin(const Layer& layer, const Shape& shape, int64_t first, int64_t
 // All steps of a segment before the next one, where no statistic is to be taken: the potential stays
 // in the first cache. `see(t, first, n)` gives, for each step, a function of the block: (i, k, u, spike).
 template <typename X, typename Seer>
-void walk(const Layer& layer, const Shape& shape, const Affine& current, const Lanes& threshold, Seer& seer) {
+void walk(const Layer& layer, const Shape& shape, Steps& steps, Seer& seer) {
+    const Lanes decay = decays(layer, shape.tile);
     with_input<X>(layer, [&](auto* kind) {
         using In = std::remove_pointer_t<decltype(kind)>;
         float v[SEGMENT + LANES] = {};
         shape.segments([&](int64_t first, int64_t n) {
             begin(layer, shape, first, n, v);
             for (int64_t t = 0; t < layer.steps; ++t) {
-                In input(layer, shape, current, t);
+                const Step& step = steps(t);
+                In input(layer, shape, step.current, t);
                 input.at(first, n);
-                Affine norm(layer.potential, shape.tile, t, layer.groups);
                 seer.begin(t, first, n);
                 blocks(n, [&](int64_t i, auto) {
                     input.prefetch(i);
                     seer.prefetch(i);
                     for (int k = 0; k < PARTS; ++k) {
                         float* at = v + i + k * WIDTH;
-                        Vector u = charge(layer, load(at), input(i, k)), spike = fire(norm, threshold, k, u);
+                        Vector u = charge(decay, k, load(at), input(i, k)), spike = fire(step, k, u);
                         seer(i, k, u, spike);
                         store(at, reset(layer, u, spike));
                     }
@@ -118,7 +118,8 @@ void walk(const Layer& layer, const Shape& shape, const Affine& current, const L
 
 // The charged potentials of a step for the whole tile, and their sum.
 template <typename X>
-Sums charge_tile(const Layer& layer, const Shape& shape, const Affine& current, int64_t t, float* v) {
+Sums charge_tile(const Layer& layer, const Shape& shape, const Affine& current, const Lanes& decay, int64_t t,
+                 float* v) {
     return with_input<X>(layer, [&](auto* kind) {
         std::remove_pointer_t<decltype(kind)> input(layer, shape, current, t);
         Sums sum;
@@ -129,7 +130,7 @@ Sums charge_tile(const Layer& layer, const Shape& shape, const Affine& current, 
                 input.prefetch(i);
                 for (int k = 0; k < PARTS; ++k) {
                     float* at = v + first + i + k * WIDTH;
-                    Vector u = charge(layer, load(at), input(i, k));
+                    Vector u = charge(decay, k, load(at), input(i, k));
                     store(at, u);
                     partial.part[k] += keep(k, u);
                 }
@@ -141,7 +142,7 @@ Sums charge_tile(const Layer& layer, const Shape& shape, const Affine& current, 
 }
 
 inline void observe_potentials(const Layer& layer, const Shape& shape, int64_t t, const Sums& sum, const float* u) {
-    write_statistics(layer.potential, shape, t, layer.groups, samples_of(shape), sum, [&](const Lanes& mean) {
+    write_statistics(layer.potential, shape, t, samples_of(shape), sum, [&](const Lanes& mean) {
         Sums square;
         for (int64_t first = 0; first < shape.count; first += SEGMENT) {
             Lanes partial;
@@ -182,24 +183,25 @@ template <typename X>
 void forward(const Layer& layer, const Tile& tile, float* v) {
     Shape shape(tile);
     if (layer.current.batch) observe_currents<X>(layer, shape);
-    Affine current(layer.current, tile, 0, layer.groups);
-    Lanes threshold = thresholds(layer, tile);
     Record<X> record(layer, shape);
-    if (!layer.potential.batch) return walk<X>(layer, shape, current, threshold, record);
-
+    if (!layer.potential.batch) {
+        Steps steps(layer, tile);
+        return walk<X>(layer, shape, steps, record);
+    }
+    const Lanes decay = decays(layer, tile);
     shape.segments([&](int64_t first, int64_t n) { begin(layer, shape, first, n, v + first); });
     for (int64_t i = shape.count; i < padded(tile); ++i) v[i] = 0.f;
     for (int64_t t = 0; t < layer.steps; ++t) {
-        Sums sum = charge_tile<X>(layer, shape, current, t, v);
+        Sums sum = charge_tile<X>(layer, shape, Affine(layer.current, tile, t), decay, t, v);
         observe_potentials(layer, shape, t, sum, v);
-        Affine norm(layer.potential, tile, t, layer.groups);
+        const Step step(layer, tile, t);
         shape.segments([&](int64_t first, int64_t n) {
             record.begin(t, first, n);
             blocks(n, [&](int64_t i, auto) {
                 record.prefetch(i);
                 for (int k = 0; k < PARTS; ++k) {
                     float* at = v + first + i + k * WIDTH;
-                    Vector u = load(at), spike = fire(norm, threshold, k, u);
+                    Vector u = load(at), spike = fire(step, k, u);
                     record(i, k, u, spike);
                     store(at, reset(layer, u, spike));
                 }

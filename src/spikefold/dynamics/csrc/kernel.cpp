@@ -214,16 +214,13 @@ Lanes lanes(const Tile& tile, F f) {
 struct Affine {
     Lanes mean, scale, shift;
 
-    Affine(const Norm& norm, const Tile& tile, int64_t step, int64_t groups) {
+    Affine(const Norm& norm, const Tile& tile, int64_t t) {
         float m[LANES], g[LANES], b[LANES];
-        const float *means = pointer<float>(norm.mean), *variances = pointer<float>(norm.variance);
-        const float *gains = pointer<float>(norm.gain), *shifts = pointer<float>(norm.shift);
         for_lanes(tile, [&](int64_t l, int64_t group) {
-            int64_t at = norm.batch ? step * groups + group : group;
-            double deviation = variances ? __builtin_sqrt(double(variances[at]) + norm.eps) : 1.0;
-            m[l] = means ? means[at] : 0.f;
-            g[l] = float((gains ? double(gains[group]) : 1.0) / deviation);
-            b[l] = shifts ? shifts[group] : 0.f;
+            double deviation = norm.variance ? __builtin_sqrt(double(norm.variance(t, group)) + norm.eps) : 1.0;
+            m[l] = norm.mean ? norm.mean(t, group) : 0.f;
+            g[l] = float((norm.gain ? double(norm.gain(t, group)) : 1.0) / deviation);
+            b[l] = norm.shift ? norm.shift(t, group) : 0.f;
         });
         mean = lanes(tile, [&](int64_t l) { return m[l]; });
         scale = lanes(tile, [&](int64_t l) { return g[l]; });
@@ -234,6 +231,47 @@ struct Affine {
     Vector operator()(int k, Vector a) const { return centered(k, a) * scale.part[k] + shift.part[k]; }
 };
 
+inline Lanes thresholds(const Layer& layer, const Tile& tile, int64_t t) {
+    float threshold[LANES];
+    for_lanes(tile, [&](int64_t l, int64_t group) {
+        threshold[l] = layer.thresholds ? layer.thresholds(t, group) : float(layer.threshold);
+    });
+    return lanes(tile, [&](int64_t l) { return threshold[l]; });
+}
+
+inline Lanes decays(const Layer& layer, const Tile& tile) {
+    float decay[LANES];
+    for_lanes(tile, [&](int64_t l, int64_t group) {
+        decay[l] = layer.decays ? pointer<float>(layer.decays)[group] : float(layer.decay);
+    });
+    return lanes(tile, [&](int64_t l) { return decay[l]; });
+}
+
+// What a tile needs to know of time step t: the maps of currents and potentials, and the thresholds.
+struct Step {
+    Affine current, norm;
+    Lanes threshold;
+
+    Step(const Layer& layer, const Tile& tile, int64_t t)
+        : current(layer.current, tile, t), norm(layer.potential, tile, t), threshold(thresholds(layer, tile, t)) {}
+};
+
+// The steps of a tile one after another; made anew only where something differs from step to step.
+struct Steps {
+    const Layer& layer;
+    const Tile& tile;
+    const bool differ;
+    Step step;
+
+    Steps(const Layer& l, const Tile& tl)
+        : layer(l), tile(tl), differ(l.current.varies() || l.potential.varies() || l.thresholds.step), step(l, tl, 0) {}
+
+    const Step& operator()(int64_t t) {
+        if (differ) step = Step(layer, tile, t);
+        return step;
+    }
+};
+
 // Each group of a tile once.
 template <typename F>
 void for_groups(const Tile& tile, F f) {
@@ -242,8 +280,7 @@ void for_groups(const Tile& tile, F f) {
 
 // Mean and biased variance from the sum; `squares(mean)` gives the sums of squares around it.
 template <typename F>
-void write_statistics(const Norm& norm, const Shape& shape, int64_t step, int64_t groups, int64_t samples, Sums sum,
-                      F squares) {
+void write_statistics(const Norm& norm, const Shape& shape, int64_t t, int64_t samples, Sums sum, F squares) {
     float mean[LANES];
     sum.join(shape.tile.columns);
     for_lanes(shape.tile, [&](int64_t l, int64_t) { mean[l] = float(sum.lane[l] / double(samples)); });
@@ -252,23 +289,14 @@ void write_statistics(const Norm& norm, const Shape& shape, int64_t step, int64_
     for_groups(shape.tile, [&](int64_t l, int64_t group) {
         double error = sum.lane[l] / double(samples) - double(mean[l]);  // of the rounded mean
         double variance = square.lane[l] / double(samples) - error * error;
-        pointer<float>(norm.mean)[step * groups + group] = mean[l];
-        pointer<float>(norm.variance)[step * groups + group] = float(variance < 0 ? 0 : variance);
+        norm.mean(t, group) = mean[l];
+        norm.variance(t, group) = float(variance < 0 ? 0 : variance);
     });
 }
 
 // variance + eps, or 1: what a group's gradients are divided by.
-inline double spread_of(const Norm& norm, int64_t step, int64_t group, int64_t groups) {
-    if (!norm.variance) return 1.0;
-    return double(pointer<float>(norm.variance)[norm.batch ? step * groups + group : group]) + norm.eps;
-}
-
-inline Lanes thresholds(const Layer& layer, const Tile& tile) {
-    float threshold[LANES];
-    for_lanes(tile, [&](int64_t l, int64_t group) {
-        threshold[l] = layer.thresholds ? pointer<float>(layer.thresholds)[group] : layer.threshold;
-    });
-    return lanes(tile, [&](int64_t l) { return threshold[l]; });
+inline double spread_of(const Norm& norm, int64_t t, int64_t group) {
+    return norm.variance ? double(norm.variance(t, group)) + norm.eps : 1.0;
 }
 
 inline int64_t samples_of(const Shape& shape) { return shape.tile.columns ? shape.tile.rows : shape.count; }

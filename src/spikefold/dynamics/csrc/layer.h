@@ -3,41 +3,56 @@
 // A step of a tensor lies in memory as [rows, groups, inner]: [N, C, H·W] contiguous, [N·H·W, C, 1]
 // channels last or [N, F, 1]; element-wise parameters make every element a group, [N, C·H·W, 1].
 // Parameters and statistics are one float a group; a statistic is taken over rows and inner.
-// Pointers are integers here because Python hands them over; 0 stands for an absent tensor.
+// A parameter is an address and how far it is from a time step to the next (0: the same at all).
+// `_cpu.py` packs these structs, all of whose members have eight bytes, in the order in which they stand
+// here. Pointers are integers, 0 stands for an absent tensor.
 #pragma once
 
 #include <cstdint>
 
 namespace spikefold {
 
-using Address = std::uintptr_t;
+using Address = std::int64_t;
+using Number = std::int64_t;
 
-enum Surrogate { TANH, RECTANGLE, TRIANGLE, SIGMOID, ATAN };
+enum SurrogateShape { LOGISTIC, BOX, TRIANGLE, RATIONAL };
 enum Dtype { FLOAT32, BFLOAT16, FLOAT16 };
+
+struct Parameter {
+    Address address = 0;
+    Number step = 0;
+
+    explicit operator bool() const { return address; }
+    float& operator()(int64_t t, int64_t group) const { return reinterpret_cast<float*>(address)[t * step + group]; }
+};
 
 // (a - mean) * gain / sqrt(variance + eps) + shift. No mean is 0, no variance leaves the gain alone,
 // no gain is 1, no shift is 0.
 struct Norm {
-    bool present = false;
-    bool batch = false;  // statistics of this batch: forward writes mean and variance, backward reads them
+    Number present = 0;
+    Number batch = 0;  // statistics of this batch: forward writes mean and variance, backward reads them
     double eps = 0;
-    Address gain = 0, shift = 0, mean = 0, variance = 0;
-    Address grad_gain = 0, grad_shift = 0;
+    Parameter gain, shift, mean, variance;
+    Address grad_gain = 0, grad_shift = 0;  // of gain's and shift's steps
+
+    bool varies() const { return gain.step || shift.step || mean.step || variance.step; }
 };
 
 struct Layer {
-    int64_t steps = 1, rows = 0, groups = 0, inner = 1;
-    int64_t input_step = 0, shortcut_step = 0;  // elements from a step to the next; 0: the same at all steps
-    int dtype = FLOAT32;                        // of input, shortcut, spikes and their gradients
-    float decay = 0;
-    bool hard = true, detach_reset = false;
-    int surrogate = TANH;
-    float slope = 1;       // the surrogate's parameter
-    float threshold = 0;   // what the soft reset subtracts; the threshold itself, unless `thresholds` has one a group
+    Number steps = 1, rows = 0, groups = 0, inner = 1;
+    Number input_step = 0, shortcut_step = 0;  // elements from a step to the next; 0: the same at all steps
+    Number dtype = FLOAT32;                    // of input, shortcut, spikes and their gradients
+    Address decays = 0;                        // one a group, in the place of `decay`
+    double decay = 0;
+    double threshold = 0;  // what the soft reset subtracts; the threshold itself, unless there are `thresholds`
+    Number hard = 1, detach_reset = 0;
+    Number shape = LOGISTIC;  // the surrogate's derivative: height * shape(scale * z) where |z| <= window
+    double scale = 1, height = 1, window = 0;
     Norm current, potential;  // current: after the connection; potential: MPBN, [steps, groups] if batch
-    Address input = 0, shortcut = 0, v = 0, thresholds = 0;
+    Address input = 0, shortcut = 0, v = 0;
+    Parameter thresholds;
     Address spikes = 0, v_last = 0;
-    Address grad_spikes = 0, grad_v_last = 0, grad_input = 0, grad_shortcut = 0, grad_v = 0;
+    Address grad_spikes = 0, grad_v_last = 0, grad_input = 0, grad_shortcut = 0, grad_v = 0, grad_decay = 0;
 };
 
 // What one thread handles at a time, over all steps: `rows` pieces of `width` elements, `stride` apart,

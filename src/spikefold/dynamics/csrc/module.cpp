@@ -35,12 +35,12 @@ int supported() {
 
 std::atomic<int> chosen{supported()};
 
-Kernels pick(int dtype) {
+Kernels pick(int64_t dtype) {
 #ifdef SPIKEFOLD_X86
-    if (chosen == AVX512) return avx512::kernels(dtype);
-    if (chosen == AVX2) return avx2::kernels(dtype);
+    if (chosen == AVX512) return avx512::kernels(int(dtype));
+    if (chosen == AVX2) return avx2::kernels(int(dtype));
 #endif
-    return baseline::kernels(dtype);
+    return baseline::kernels(int(dtype));
 }
 
 const char* limit_instruction_set(int limit) {
@@ -137,50 +137,18 @@ void backward(const Layer& layer, int threads) {
 NB_MODULE(_native, m) {
     using namespace spikefold;
     m.doc() = "Compiled kernels of the neuron; see dynamics/_kernels/_cpu.py.";
-    auto run = nb::call_guard<nb::gil_scoped_release>();
-    m.def("forward", &forward, nb::arg("layer"), nb::arg("threads"), run);
-    m.def("backward", &backward, nb::arg("layer"), nb::arg("threads"), run);
+    using Run = void (*)(const Layer&, int);
+    auto define = [&](const char* name, Run run) {
+        m.def(name, [run](nb::bytes packed, int threads) {
+            Layer layer;
+            if (packed.size() != sizeof layer) throw nb::value_error("a layer of another version");
+            __builtin_memcpy(&layer, packed.c_str(), sizeof layer);
+            nb::gil_scoped_release released;
+            run(layer, threads);
+        }, nb::arg("layer"), nb::arg("threads"));
+    };
+    define("forward", &forward);
+    define("backward", &backward);
     m.def("limit_instruction_set", &limit_instruction_set, nb::arg("limit"),
           "Use at most 0 the baseline, 1 AVX2, 2 AVX-512; the name of what is used.");
-
-    nb::class_<Norm>(m, "Norm")
-        .def(nb::init<>())
-        .def_rw("present", &Norm::present)
-        .def_rw("batch", &Norm::batch)
-        .def_rw("eps", &Norm::eps)
-        .def_rw("gain", &Norm::gain)
-        .def_rw("shift", &Norm::shift)
-        .def_rw("mean", &Norm::mean)
-        .def_rw("variance", &Norm::variance)
-        .def_rw("grad_gain", &Norm::grad_gain)
-        .def_rw("grad_shift", &Norm::grad_shift);
-
-    nb::class_<Layer>(m, "Layer")
-        .def(nb::init<>())
-        .def_rw("steps", &Layer::steps)
-        .def_rw("rows", &Layer::rows)
-        .def_rw("groups", &Layer::groups)
-        .def_rw("inner", &Layer::inner)
-        .def_rw("input_step", &Layer::input_step)
-        .def_rw("shortcut_step", &Layer::shortcut_step)
-        .def_rw("dtype", &Layer::dtype)
-        .def_rw("decay", &Layer::decay)
-        .def_rw("hard", &Layer::hard)
-        .def_rw("detach_reset", &Layer::detach_reset)
-        .def_rw("surrogate", &Layer::surrogate)
-        .def_rw("slope", &Layer::slope)
-        .def_rw("threshold", &Layer::threshold)
-        .def_rw("current", &Layer::current)
-        .def_rw("potential", &Layer::potential)
-        .def_rw("input", &Layer::input)
-        .def_rw("shortcut", &Layer::shortcut)
-        .def_rw("v", &Layer::v)
-        .def_rw("thresholds", &Layer::thresholds)
-        .def_rw("spikes", &Layer::spikes)
-        .def_rw("v_last", &Layer::v_last)
-        .def_rw("grad_spikes", &Layer::grad_spikes)
-        .def_rw("grad_v_last", &Layer::grad_v_last)
-        .def_rw("grad_input", &Layer::grad_input)
-        .def_rw("grad_shortcut", &Layer::grad_shortcut)
-        .def_rw("grad_v", &Layer::grad_v);
 }

@@ -1,4 +1,4 @@
-// Derivatives of the surrogates at z = h - threshold; dynamics/_surrogate.py is the definition.
+// Derivatives of the surrogates at z = h - threshold; `SHAPES` in dynamics/_surrogate.py is the definition.
 // Included by kernel.cpp inside the namespace of an instruction set.
 
 // exp(-a) for a >= 0, to 2 ulp: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]; 0 beyond 87.
@@ -24,31 +24,19 @@ ALWAYS_INLINE Vector logistic_slope(Vector y) {
     return e / ((1.f + e) * (1.f + e));
 }
 
-// `slope` is the surrogate's parameter, `factor` what `surrogate_factor` makes of it.
-template <int Kind>
-ALWAYS_INLINE Vector derivative(Vector z, float slope, float factor) {
-    Vector size = magnitude(z);
-    if constexpr (Kind == TANH) {
-        return select(size <= 0.5f, logistic_slope(2.f * slope * z) * factor, fill(0.f));
-    } else if constexpr (Kind == RECTANGLE) {
-        return select(size < slope * 0.5f, fill(factor), fill(0.f));
-    } else if constexpr (Kind == TRIANGLE) {
-        Vector height = slope - size;
-        return select(height < 0.f, fill(0.f), height) * factor;
-    } else if constexpr (Kind == SIGMOID) {
-        return logistic_slope(slope * z) * factor;
+// height * shape(scale * z) where |z| <= window, else 0.
+template <int Shape>
+ALWAYS_INLINE Vector derivative(Vector z, float scale, float height, float window) {
+    Vector y = scale * z, slope;
+    if constexpr (Shape == LOGISTIC) {
+        slope = height * logistic_slope(y);
+    } else if constexpr (Shape == BOX) {
+        slope = fill(height);
+    } else if constexpr (Shape == TRIANGLE) {
+        Vector rest = 1.f - magnitude(y);
+        slope = height * select(rest < 0.f, fill(0.f), rest);
     } else {
-        Vector y = factor * z;
-        return (slope * 0.5f) / (1.f + y * y);
+        slope = height / (1.f + y * y);
     }
-}
-
-inline float surrogate_factor(int kind, float slope) {
-    switch (kind) {
-        case TANH: return float(4.0 * slope / (2.0 * __builtin_tanh(0.5 * slope)));
-        case RECTANGLE: return 1.f / slope;
-        case TRIANGLE: return 1.f / (slope * slope);
-        case SIGMOID: return slope;
-        default: return float(1.5707963267948966 * slope);
-    }
+    return window < __builtin_inff() ? select(magnitude(z) <= window, slope, fill(0.f)) : slope;
 }

@@ -1,0 +1,140 @@
+"""When a neuron fires, as data: a normalization of its potential, or thresholds, or neither.
+
+Every parameter has a leading time axis; of length 1 it means the same at all steps.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, distributed
+
+from spikefold.dynamics._norm import normalize, of_step, per_neuron, statistics
+
+
+class Statistics(NamedTuple):
+    """Mean and (where it was taken of a batch, biased) variance."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+class Normalization(NamedTuple):
+    """(a - mean) · gain / sqrt(variance + eps) + shift, per channel or per element.
+
+    Attributes:
+        gain, shift: gamma and beta, `[1, C]` or `[1, C, *spatial]`; `[T, ...]`: one set a step.
+        eps: added to the variance.
+        fixed: statistics, likewise; None takes those of the batch.
+        group: processes whose batches count together; None: this one's alone.
+    """
+
+    gain: Tensor
+    shift: Tensor
+    eps: float
+    fixed: Statistics | None = None
+    group: distributed.ProcessGroup | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the parameters, without time: `(C,)` or `(C, *spatial)`."""
+        return tuple(self.gain.shape[1:])
+
+    def __call__(
+        self, u: Float[Tensor, "N C *spatial"], t: int
+    ) -> tuple[Float[Tensor, "N C *spatial"], Statistics | None]:
+        """The normalized values of time step t, and the statistics if they are the batch's."""
+        if self.fixed is None:
+            observed = Statistics(*statistics(u, self.shape, self.group))
+            used = observed
+        else:
+            observed = None
+            used = Statistics(*(of_step(value, t) for value in self.fixed))
+        gain, shift = of_step(self.gain, t), of_step(self.shift, t)
+        return normalize(u, *used, gain, shift, self.eps), observed
+
+
+# From u and t to h and the statistics, if any were taken of the batch. One that is not a
+# `Normalization` runs on the reference.
+Normalizing = Callable[[Tensor, int], tuple[Tensor, Statistics | None]]
+
+
+class Condition(NamedTuple):
+    """A neuron fires where norm(u) > threshold, or past theta if it was folded.
+
+        norm:    h = norm(u[t]);          s[t] = 1[h > threshold]
+        theta:   h = polarity[t] · u[t];  s[t] = 1[h > polarity[t] · theta[t]]
+        neither: h = u[t];                s[t] = 1[h > threshold]
+
+    Attributes:
+        norm: of the potential.
+        theta: folded thresholds, `[1, C]` or `[1, C, *spatial]`; `[T, ...]`: one set a step.
+        polarity: +1, or -1 where the neuron fires below theta; None if all are +1.
+    """
+
+    norm: Normalizing | None = None
+    theta: Tensor | None = None
+    polarity: Tensor | None = None
+
+    def potential(
+        self, u: Float[Tensor, "N C *spatial"], t: int
+    ) -> tuple[Float[Tensor, "N C *spatial"], Statistics | None]:
+        """What is compared at time step t, and statistics if they were taken of the batch.
+
+        Arguments:
+            u: membrane potential before firing.
+            t: from 0.
+        """
+        if self.norm is not None:
+            return self.norm(u, t)
+        if self.polarity is not None:
+            return u * per_neuron(of_step(self.polarity, t), u.ndim), None
+        return u, None
+
+    def limit(self, threshold: float, t: int, ndim: int) -> Tensor | float:
+        """What it is compared with.
+
+        Arguments:
+            threshold: of the layer.
+            t: from 0.
+            ndim: dimensions of the potential.
+        """
+        limits = self.limits()
+        return threshold if limits is None else per_neuron(of_step(limits, t), ndim)
+
+    def limits(self) -> Tensor | None:
+        """polarity · theta, or None."""
+        if self.theta is None or self.polarity is None:
+            return self.theta
+        return self.polarity * self.theta
+
+    def since(self, t: int) -> "Condition":
+        """The condition of a sequence that begins at time step t of this one."""
+
+        def later(value: Tensor) -> Tensor:
+            return value if len(value) == 1 else value[t:]
+
+        norm = self.norm
+        if isinstance(norm, Normalization):
+            fixed = norm.fixed and Statistics(*map(later, norm.fixed))
+            norm = norm._replace(gain=later(norm.gain), shift=later(norm.shift), fixed=fixed)
+        elif norm is not None and t:
+            first = norm
+            norm = lambda u, s: first(u, s + t)  # noqa: E731
+        theta, polarity = (value if value is None else later(value) for value in self[1:])
+        return Condition(norm, theta, polarity)
+
+
+def condition_parameters(condition: Condition) -> tuple[Tensor | None, ...]:
+    """The tensors of a condition, all `[1, *shape]` or `[T, *shape]`."""
+    return (*norm_parameters(condition.norm), *condition[1:])
+
+
+def norm_parameters(norm: Normalizing | None) -> tuple[Tensor | None, ...]:
+    """The tensors of a norm; none of one that is not a `Normalization`."""
+    return (norm.gain, norm.shift, *(norm.fixed or ())) if isinstance(norm, Normalization) else ()
+
+
+def takes_statistics(norm: Normalizing | None) -> bool:
+    """Whether a norm takes the statistics of this process' batch."""
+    return isinstance(norm, Normalization) and norm.fixed is None and norm.group is None
