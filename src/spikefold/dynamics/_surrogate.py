@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -186,7 +187,7 @@ def require_surrogate(surrogate: object) -> None:
             raise ConfigError(
                 f"surrogate {surrogate.name}: {name} is no field: {kind} must be a frozen dataclass"
             )
-        if not isinstance(value, bool | int | float | str):
+        if not isinstance(value, bool | Real | str):
             kind = type(value).__name__
             raise ConfigError(f"surrogate {surrogate.name}: {name} must be a number, got a {kind}")
 
@@ -208,7 +209,11 @@ def surrogate_to_dict(surrogate: Surrogate) -> dict[str, Any]:
             f"surrogate {surrogate.name!r}: {type(surrogate).__name__} has to be registered before "
             "it can be saved: @sf.dynamics.register_surrogate"
         )
-    return {"name": surrogate.name, **asdict(surrogate)}
+    plain = {
+        name: value if isinstance(value, bool | int | str) else float(value)
+        for name, value in asdict(surrogate).items()
+    }
+    return {"name": surrogate.name, **plain}
 
 
 def surrogate_from_dict(data: dict[str, Any]) -> Surrogate:

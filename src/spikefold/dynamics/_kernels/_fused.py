@@ -48,7 +48,8 @@ def prepare(
     for norm in (currents.norm, condition):
         if isinstance(norm, Normalization) and norm.group is not None:
             return "statistics are taken over several processes"
-        if isinstance(norm, Normalization) and norm.fixed and norm.fixed[0].requires_grad:
+        fixed = (isinstance(norm, Normalization) and norm.fixed) or ()
+        if any(value.requires_grad for value in fixed):
             return "statistics that are fixed need a gradient"
     after = _NO_NORM if currents.norm is None else _norm(currents.norm)
     norm_arguments: tuple[Any, ...] = _NO_NORM
@@ -64,7 +65,7 @@ def prepare(
     if type(neuron.surrogate) not in _arguments.SURROGATES_OF_KERNELS:
         return f"the surrogate {type(neuron.surrogate).__name__} is not one of theirs"
     x, steps, _, shortcut = currents
-    if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0:
+    if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0 and not x.requires_grad:
         x = x[:1]  # the same memory at all steps: computed once, as it is
     constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.surrogate.name)
     tensors = (x, steps, shortcut, v, *after, *norm_arguments, thresholds)
@@ -103,10 +104,7 @@ class Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise ConfigError(
-                "the fused kernels have no second derivative (create_graph=True): run forward "
-                'inside spikefold.backend("reference")'
-            )
+            raise ConfigError(_operators.NO_SECOND_DERIVATIVE)
 
         def run(*arguments: Any) -> tuple[Tensor, ...]:
             if _is_looked_on(arguments[:2]):  # the gradients: the rest was plain in forward

@@ -19,6 +19,7 @@ from spikefold.dynamics._kernels._arguments import (
     check_call,
 )
 from spikefold.dynamics._kernels._problem import Norm, Problem
+from spikefold.errors import ConfigError
 
 _SCHEMA = (
     "Tensor input, int steps, Tensor? shortcut, Tensor? v, "
@@ -180,6 +181,11 @@ def backward(
 
 # ------------------------------------------------------------------ registration
 
+NO_SECOND_DERIVATIVE = (
+    "the fused kernels have no second derivative (create_graph=True): run forward inside "
+    'spikefold.backend("reference")'
+)
+
 _library = torch.library.Library("spikefold", "DEF")
 _library.define(f"layer({_SCHEMA}) -> ({', '.join(['Tensor'] * 4)})")
 _library.define(
@@ -260,4 +266,16 @@ def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
 
 torch.library.register_autograd(
     "spikefold::layer", _differentiate, setup_context=save, lib=_library
+)
+
+
+def _refuse_second_derivative(ctx: Any, *grads: Any) -> None:
+    raise ConfigError(NO_SECOND_DERIVATIVE)
+
+
+torch.library.register_autograd(
+    "spikefold::layer_backward",
+    _refuse_second_derivative,
+    setup_context=lambda ctx, inputs, output: None,
+    lib=_library,
 )
