@@ -25,7 +25,7 @@ class Arguments(NamedTuple):
         steps: T.
         current_*: the norm after the connection; no eps: none; no mean: the batch's statistics.
         gain, shift, mean, variance, eps: the norm before the firing condition, likewise.
-        thresholds: per channel or element, or None.
+        thresholds: theta per channel or element, or None; gain, without eps, then is the polarity.
         others: see `Neuron`.
     """
 

@@ -57,8 +57,7 @@ def prepare(
     if isinstance(condition, Normalization):
         norm_arguments = _norm(condition)
     elif isinstance(condition, Thresholds):
-        theta, polarity = condition
-        thresholds = theta if polarity is None else polarity * theta
+        thresholds, polarity = condition
         norm_arguments = (polarity, None, None, None, None)
     elif condition is not None:
         return "the firing condition is a function, or a module with hooks"

@@ -54,7 +54,8 @@ class Problem:
         current: the norm between input and shortcut, or None; its statistics are taken over the
             steps as well (once, if input_step is 0).
         potential: the norm before the firing condition.
-        thresholds: `[groups]`, or None: `neuron.threshold` for all.
+        thresholds: theta `[groups]`, the potential's gain then being the polarity; or None:
+            `neuron.threshold` for all.
         input, shortcut, spikes, grad_spikes, grad_input, grad_shortcut: float32, bfloat16 or
             float16, all the same.
         v, v_last, grad_v, grad_v_last: float32.

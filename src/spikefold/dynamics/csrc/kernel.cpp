@@ -263,10 +263,12 @@ inline double spread_of(const Norm& norm, int64_t step, int64_t group, int64_t g
     return double(pointer<float>(norm.variance)[norm.batch ? step * groups + group : group]) + norm.eps;
 }
 
+// What is compared with gain * u where thresholds were folded, polarity * theta: the gain is the polarity then.
 inline Lanes thresholds(const Layer& layer, const Tile& tile) {
+    const float *theta = pointer<float>(layer.thresholds), *polarity = pointer<float>(layer.potential.gain);
     float threshold[LANES];
     for_lanes(tile, [&](int64_t l, int64_t group) {
-        threshold[l] = layer.thresholds ? pointer<float>(layer.thresholds)[group] : layer.threshold;
+        threshold[l] = theta ? theta[group] * (polarity ? polarity[group] : 1.f) : layer.threshold;
     });
     return lanes(tile, [&](int64_t l) { return threshold[l]; });
 }
