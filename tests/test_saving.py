@@ -57,7 +57,7 @@ def test_a_folded_network_of_positive_polarity_comes_back(tmp_path: Path) -> Non
     assert again.state_dict().keys() == network.state_dict().keys()
     folded = [module for module in again.modules() if isinstance(module, sf.FoldedLIF)]
     assert folded
-    assert all(module.polarity is None for module in folded)
+    assert all(module.polarity.min() == 1 for module in folded)
 
 
 def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

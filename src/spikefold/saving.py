@@ -18,6 +18,7 @@ from torch import Tensor
 from spikefold.errors import ConfigError, FileFormatError
 from spikefold.folding import TRANSFORMS
 from spikefold.models import Arguments, Network, build
+from spikefold.nn import FoldedLIF
 
 FORMAT = 1
 _KEY = "spikefold"
@@ -153,6 +154,10 @@ def read(path: str | Path) -> Stored:
         extra = header["extra"]
     except (ConfigError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
+    for name, module in network.named_modules():
+        # format 1 left out what is +1 everywhere
+        if isinstance(module, FoldedLIF):
+            state.setdefault(f"{name}.polarity", torch.ones_like(module.theta))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -139,7 +139,7 @@ def expected(a: Arguments) -> Tensor | None:
     current = None if a.current_eps is None else norm(a.current, a.current_eps)
     condition: Any = None
     if a.thresholds is not None:
-        condition = Thresholds(a.thresholds * (1 if a.gain is None else a.gain), a.gain)
+        condition = Thresholds(a.thresholds, a.gain)
     elif a.eps is not None:
         condition = norm(a.potential[:4], a.eps)
     (kind,) = (kind for kind in SURROGATES_OF_KERNELS if kind.name == a.surrogate)

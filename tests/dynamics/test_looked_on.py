@@ -1,11 +1,12 @@
 """Whoever looks on sees the operator: tracers, modes, transforms; and no tensor is misread."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import spikefold as sf
@@ -24,7 +25,7 @@ def expanded(y: Tensor) -> Tensor:
 
 
 def over_time(y: Tensor) -> Tensor:
-    return sf.LIF(sf.MPBN(3))(sf.OverTime(torch.nn.Identity())(y.expand(4, *y.shape)))
+    return sf.LIF(sf.MPBN(3))(sf.OverTime(nn.Identity())(y.expand(4, *y.shape)))
 
 
 def by_currents(y: Tensor) -> Tensor:
@@ -48,6 +49,41 @@ def test_an_input_expanded_over_time_gets_its_gradient(run: Callable[[Tensor], T
         same = over_time if run is over_time else expanded
         (expected,) = torch.autograd.grad((same(y) * weights).sum(), y)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_expanded_leaf_gets_the_gradient_of_each_step() -> None:
+    """Also through a unit, which convolves one image once where nothing needs a gradient."""
+    unit = sf.SpikingLayer(nn.Linear(3, 4), nn.Identity(), sf.LIF())
+    weights = torch.randn(4, 2, 4)
+    for run, shape in ((sf.LIF(), (2, 4)), (unit, (2, 3))):
+        found = []
+        for backend in ("fused", "reference"):
+            x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).expand(4, *shape)
+            x = x.detach().requires_grad_()
+            with sf.backend(backend):  # type: ignore[arg-type]
+                (run(x) * weights).sum().backward()
+            found.append(x.grad)
+        torch.testing.assert_close(*found)
+        assert (found[0].abs().sum((1, 2)) > 0).all()
+
+
+def test_second_derivatives_are_refused_however_the_operator_is_reached() -> None:
+    for mode in (contextlib.nullcontext(), torch.device("cpu"), Seen()):
+        x = torch.randn(3, 2, 4, requires_grad=True)
+        with mode, pytest.raises(ConfigError, match="no second derivative"):  # noqa: PT012
+            (grad,) = torch.autograd.grad(sf.LIF()(x).sum(), x, create_graph=True)
+            grad.square().sum().backward()
+
+
+def test_statistics_that_need_a_gradient_get_one_or_are_refused() -> None:
+    one = torch.ones(4)
+    for place in (0, 1):
+        fixed = [torch.zeros(4), torch.ones(4)]
+        fixed[place].requires_grad_()
+        norm = dynamics.Normalization(one, one, 1e-5, dynamics.Statistics(*fixed))
+        currents = Currents.of(torch.randn(3, 5, 4))
+        with pytest.raises(ConfigError, match="fixed need a gradient"):
+            dynamics.layer(currents, norm, Neuron())
 
 
 # ------------------------------------------------------------------ modes

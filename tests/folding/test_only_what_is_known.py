@@ -118,6 +118,25 @@ def test_neurons_with_methods_of_their_own_are_not_replaced(kind: type[sf.LIF]) 
         sf.fold(unit(lif=kind(sf.MPBN(6))))
 
 
+@pytest.mark.parametrize("method", ["step", "integrate", "fire", "forward"])
+def test_methods_patched_onto_neurons_are_named(method: str) -> None:
+    layer = unit()
+    setattr(layer.lif, method, getattr(layer.lif, method))
+    with pytest.raises(FoldError, match=f"layer 'lif': .*{method} of its own"):
+        sf.fold(layer)
+
+
+def test_the_default_dtype_does_not_matter() -> None:
+    network = trained(unit(), *X)
+    expected = sf.fold(network).lif.theta
+    for dtype in (torch.float16, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            assert torch.equal(sf.fold(network).lif.theta, expected)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
 def test_a_normalization_of_ones_own_runs_and_folds_as_it_runs() -> None:
     network = trained(unit(lif=sf.LIF(Shifted(6))), *X)
     plain = copy.deepcopy(network)

@@ -152,6 +152,8 @@ def test_nan_and_infinity_are_reported(value: float) -> None:
     record = sf.verify(network, folded, [X])
     assert record.not_finite == (1, 1)
     assert record.max_output_difference == 0
+    network.value = -value if value == value else math.inf
+    assert sf.verify(network, folded, [X]).max_output_difference == math.inf
 
 
 class Several(Net):
@@ -179,6 +181,37 @@ def test_outputs_may_be_several_or_one_a_step(form: str) -> None:
     assert (record.samples, record.labelled) == (50, 50)
     folded.readout.bias.data += 1.0
     assert sf.verify(network, folded, [X], per_step=form == "steps").max_output_difference >= 1
+
+
+def test_outputs_of_other_names_are_not_compared() -> None:
+    network, folded = pair(Several)
+    network.form, folded.form = "tuple", "dict"
+    with pytest.raises(FoldError, match="differ in their outputs"):
+        sf.verify(network, folded, [X])
+
+
+@pytest.mark.usefixtures("as_user")
+def test_batches_of_other_forms() -> None:
+    network, folded = pair(Net)
+    labels = network(X).argmax(1)
+    for batch in ([X], (X, labels.numpy()), [X, labels.tolist()]):
+        assert sf.verify(network, folded, [batch]).mismatches == 0
+    wrong: list[tuple[Any, str]] = [
+        ({"x": X}, "got a dict"),
+        ((X, labels, labels), "got a tuple"),
+        (["x"], "inputs must be a tensor, got a str"),
+        ((X, "labels"), "labels must be whole numbers"),
+    ]
+    for batch, message in wrong:
+        with pytest.raises(ShapeError, match=message):
+            sf.verify(network, folded, [batch])
+
+
+def test_compiled_and_exported_parts_without_neurons_are_no_obstacle() -> None:
+    network, _ = pair(Net)
+    network.readout = torch.fx.symbolic_trace(network.readout)
+    network.readout.compile(backend="eager")
+    assert sf.verify(network, sf.fold(network), [X]).mismatches == 0
 
 
 def test_labels_that_do_not_fit_are_refused() -> None:

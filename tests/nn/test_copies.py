@@ -1,8 +1,11 @@
 """Twins share tensors and nothing else; copies, parts of state dicts, other dtypes."""
 
 import copy
+import functools
 import threading
 import types
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch.nn.utils import prune
 
 import spikefold as sf
 from spikefold.data import TensorSamples
-from spikefold.errors import ConfigError, FoldError
+from spikefold.errors import ConfigError, FileFormatError, FoldError
 from spikefold.folding import evaluation
 from spikefold.nn import twin
 from spikefold.training import evaluate
@@ -50,11 +53,9 @@ def test_a_whole_state_dict_decides_about_the_polarity() -> None:
         one.load_state_dict(other.state_dict())
         x = torch.randn(3, 50, 4)
         assert torch.equal(one(x), other(x))
-        assert (one.polarity is None) is (not second)
-    old = {"theta": folded(negative=False).theta}  # as spikefold wrote it where no gain is negative
-    folded(negative=False).load_state_dict(old)
+        assert torch.equal(one.polarity, other.polarity)
     with pytest.raises(RuntimeError, match=r"Missing key.*polarity"):
-        folded(negative=True).load_state_dict(old)
+        folded(negative=True).load_state_dict({"theta": folded(negative=False).theta})
 
 
 # ------------------------------------------------------------------ dtypes
@@ -167,3 +168,115 @@ def test_evaluations_and_a_training_do_not_meet() -> None:
     assert len(found) == 3
     assert all(one == found[0] for one in found)
     assert network.features[0].norm.num_batches_tracked == 0
+
+
+class Scattered(nn.Module):
+    """Modules reached in all ways but by a name alone."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+        self.lif = sf.LIF(sf.MPBN(3))
+        self.way = way
+        self.listed: Any = [self.lif, {"norm": self.norm}]
+        self.method = self.norm.forward
+        self.called = functools.partial(self.call, self.norm)
+        first = self.lif.forward
+        if way == "patched closure":
+            self.lif.forward = lambda x: first(x)  # type: ignore[method-assign]
+
+    @staticmethod
+    def call(norm: nn.Module, x: Tensor) -> Tensor:
+        return norm(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = {
+            "list": lambda: self.listed[1]["norm"](x),
+            "method": lambda: self.method(x),
+            "partial": lambda: self.called(x),
+            "patched closure": lambda: self.norm(x),
+        }[self.way]()
+        lif = self.listed[0] if self.way == "list" else self.lif
+        return lif(normed[None]).mean(0)
+
+
+WAYS = ["list", "method", "partial", "patched closure"]
+
+
+@pytest.mark.parametrize("compiled", ["not", "in place", "wrapped"])
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_leads_to_a_module_leads_to_its_twin(way: str, compiled: str) -> None:
+    """A network in training is evaluated in evaluation mode, and its statistics stay."""
+    network: Any = Scattered(way)
+    for x in torch.randn(5, 20, 3):
+        network(x)
+    x = torch.randn(20, 3)
+    expected = copy.deepcopy(network).eval()(x) if way != "patched closure" else None
+    if compiled == "in place":
+        network.compile(backend="eager")
+    elif compiled == "wrapped":
+        network = torch.compile(network, backend="eager")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with evaluation(network) as other:
+        found = other(x)
+    after = network.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert expected is None or torch.equal(found, expected)
+    assert network.training
+
+
+@pytest.mark.parametrize("way", WAYS[:3])
+def test_a_spoilt_network_is_found_whatever_leads_to_its_neurons(way: str) -> None:
+    class Twice(Scattered):
+        def forward(self, x: Tensor) -> Tensor:
+            events = self.lif((x > 0).float()[None] * 20 - 10)  # far from every threshold
+            return (events + self.listed[0](x[None])).mean(0)
+
+    network = Twice(way)
+    for x in torch.randn(5, 20, 3):
+        network(x)
+    network.train()
+    folded = sf.fold(network)
+    x = torch.randn(20, 3)
+    record = sf.verify(network, folded, [x])
+    assert (record.mismatches, record.spikes) == (0, 120)
+    folded.lif.theta -= 2.5
+    assert sf.verify(network, folded, [x]).mismatches > 0
+    assert list(sf.with_spikes(network.eval())(x)[1]["lif"].shape) == [2, 20, 3]
+
+
+def test_a_module_that_has_no_parameters_yet_is_named() -> None:
+    network = nn.Sequential(nn.LazyConv2d(6, 3), sf.LIF(sf.MPBN(6)))
+    for transform in (sf.fold, sf.with_spikes):
+        with pytest.raises((ConfigError, FoldError), match=r"layer '0' \(LazyConv2d\) has no para"):
+            transform(network)
+
+
+def test_graphs_scripts_and_wilful_constructors_have_twins() -> None:
+    class Wilful(nn.Linear):
+        def __new__(cls, size: int) -> "Wilful":
+            return super().__new__(cls)
+
+        def __init__(self, size: int) -> None:
+            super().__init__(size, size)
+
+    network = nn.Sequential(
+        torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))),
+        torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))),
+        Wilful(3),
+    ).train()
+    x = torch.randn(4, 3)
+    with evaluation(network) as other:
+        assert torch.equal(other(x), other(x))  # no dropout
+    assert all(module.training for module in network)
+    assert torch.equal(other(x), network.eval()(x))
+
+
+def test_thresholds_of_another_dtype_are_not_loaded(tmp_path: Path) -> None:
+    network = sf.models.small(in_channels=1, steps=2, width=0.25)
+    converted = sf.fold(network).double()
+    sf.save(converted, tmp_path / "f.safetensors")
+    with pytest.raises(FileFormatError, match=r"theta was folded for torch.float32"):
+        sf.load(tmp_path / "f.safetensors")
+    with pytest.raises(RuntimeError, match=r"hold for the dtype they were found in"):
+        sf.fold(copy.deepcopy(network).double()).load_state_dict(sf.fold(network).state_dict())

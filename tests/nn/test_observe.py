@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch.nn.utils import prune
 
 import spikefold as sf
 from spikefold.dynamics import _kernels
-from spikefold.errors import ConfigError
+from spikefold.errors import ConfigError, FoldError
 from spikefold.nn import Call, observing
 
 
@@ -100,6 +101,15 @@ def test_the_final_method_cannot_be_overridden() -> None:
         class Mine(sf.LIF):
             def fire(self, currents: Any, state: Any = None) -> Any:  # type: ignore[misc]
                 return super().fire(currents, state)
+
+    class Mixin:
+        def fire(self, currents: Any, state: Any = None) -> Any:
+            return None
+
+    with pytest.raises(TypeError, match="Mixed: fire is final"):
+
+        class Mixed(Mixin, sf.LIF):  # type: ignore[misc]
+            pass
 
 
 def test_neurons_of_ones_own_are_seen() -> None:
@@ -216,7 +226,7 @@ def test_with_spikes_gives_what_fires_and_shares_the_tensors(training: bool) -> 
     assert {t.dtype for t in network.state_dict().values()} == {torch.float64, torch.int64}
 
 
-def test_with_spikes_takes_loops_and_steps_and_folds() -> None:
+def test_with_spikes_takes_loops_and_steps() -> None:
     network, x = Twice().eval(), torch.randn(3, 2, 3)
     output, spikes = sf.with_spikes(network)(x)
     assert torch.equal(output, network(x))
@@ -239,3 +249,27 @@ def test_with_spikes_refuses_what_it_cannot_see() -> None:
     layer.lif.register_forward_hook(lambda *args: None)
     with pytest.raises(ConfigError, match="layer 'lif': neurons with hooks"):
         sf.with_spikes(layer)
+
+    class OwnStep(sf.LIF):
+        def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            return super().step(x * 2, state)
+
+    with pytest.raises(ConfigError, match="or step of their own"):
+        sf.with_spikes(OwnStep())
+    with pytest.raises(FoldError, match="fold the network first"):
+        sf.fold(sf.with_spikes(unit(sf.MPBN(6))))
+
+
+def test_threads_do_not_share_their_spikes() -> None:
+    network = sf.with_spikes(sf.models.small(in_channels=1, steps=2, width=0.25).eval())
+    images = torch.rand(8, 4, 1, 8, 8)
+    with torch.no_grad():
+        expected = [network(x)[1]["features.3.lif"] for x in images]
+
+        def run(x: Tensor) -> list[Tensor]:
+            with torch.no_grad():
+                return [network(x)[1]["features.3.lif"] for _ in range(10)]
+
+        with ThreadPoolExecutor(4) as executor:
+            for found, spikes in zip(executor.map(run, images), expected, strict=True):
+                assert all(torch.equal(one, spikes) for one in found)

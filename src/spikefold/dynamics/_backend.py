@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from spikefold.dynamics import _kernels
@@ -57,6 +58,14 @@ def backend(name: Backend) -> Iterator[None]:
     """
     if name not in get_args(Backend):
         raise ConfigError(f"backend must be one of {', '.join(get_args(Backend))}, got {name!r}")
+    if torch.compiler.is_dynamo_compiling():  # which takes no threads apart
+        global _chosen
+        before, _chosen = _chosen, name
+        try:
+            yield
+        finally:
+            _chosen = before
+        return
     entry = _Entry(name)
     # entered before it looks, so that of two threads that ask at once at least one is refused
     _entries.append(entry)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -217,7 +218,7 @@ def require_surrogate(surrogate: object) -> None:
             raise ConfigError(
                 f"surrogate {surrogate.name}: {name} is no field: {kind} must be a frozen dataclass"
             )
-        if not isinstance(value, bool | int | float | str):
+        if not isinstance(value, bool | Real | str):
             kind = type(value).__name__
             raise ConfigError(f"surrogate {surrogate.name}: {name} must be a number, got a {kind}")
 
@@ -239,7 +240,11 @@ def surrogate_to_dict(surrogate: Surrogate) -> dict[str, Any]:
             f"surrogate {surrogate.name!r}: {type(surrogate).__name__} has to be registered before "
             "it can be saved: @sf.dynamics.register_surrogate"
         )
-    return {"name": surrogate.name, **asdict(surrogate)}
+    plain = {
+        name: value if isinstance(value, bool | int | str) else float(value)
+        for name, value in asdict(surrogate).items()
+    }
+    return {"name": surrogate.name, **plain}
 
 
 def surrogate_from_dict(data: dict[str, Any]) -> Surrogate:

@@ -16,6 +16,7 @@ from spikefold.nn import (
     MPBN,
     FoldedLIF,
     SpikingNeuron,
+    WithSpikes,
     attached,
     copied,
     replaced,
@@ -90,7 +91,7 @@ def _check(norm: Normalization) -> None:
         raise FoldError("running variance has negative values")
     if bool(((variance + norm.eps == 0) & (norm.gain == 0)).any()):
         raise FoldError("gain and variance + eps are both 0 in a channel: 0 / 0 is no potential")
-    smallest = torch.tensor([torch.finfo(torch.float32).tiny])
+    smallest = torch.tensor([torch.finfo(torch.float32).tiny], dtype=torch.float32)
     if bool(smallest / 2 == 0):
         raise FoldError(
             "denormal numbers are flushed to zero, and thresholds found so do not hold elsewhere: "
@@ -112,8 +113,8 @@ def _normalization(neuron: SpikingNeuron) -> Normalization | None:
         return None
     kind = type(neuron)
     base = LIF if isinstance(neuron, LIF) else SpikingNeuron
-    for method in ("forward", "step", "integrate"):
-        if getattr(kind, method) is not getattr(base, method):
+    for method in ("forward", "step", "integrate", "fire"):
+        if getattr(kind, method) is not getattr(base, method) or method in vars(neuron):
             raise FoldError(f"{kind.__name__} has a {method} of its own, which would be lost")
     if attached(neuron):
         raise FoldError(strange(neuron))
@@ -143,8 +144,7 @@ def fold_neuron(neuron: SpikingNeuron) -> FoldedLIF:
 
 def _folded(neuron: SpikingNeuron, norm: Normalization) -> FoldedLIF:
     theta, polarity = exact_thresholds(norm, neuron.neuron.threshold)
-    made = FoldedLIF(theta, polarity if bool((polarity < 0).any()) else None, neuron.neuron)
-    return made.eval()
+    return FoldedLIF(theta, polarity, neuron.neuron).eval()
 
 
 @overload
@@ -181,6 +181,8 @@ def fold(model: nn.Module) -> nn.Module:
         >>> torch.equal(network(images), folded(images))
         True
     """
+    if any(isinstance(module, WithSpikes) for module in model.modules()):
+        raise FoldError("fold the network first, then take sf.with_spikes of it")
     try:
         folded = copied(model).eval()
     except ConfigError as error:

@@ -1,8 +1,9 @@
 """Verification: two networks, spike by spike, on real data."""
 
 import math
+import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from spikefold.errors import FoldError, ShapeError
 from spikefold.nn import Call, FoldedLIF, SpikingNeuron, observing, twin
 
-Batch = Tensor | tuple[Tensor, Tensor]
+Batch = Tensor | Sequence[Any]
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
@@ -161,21 +162,24 @@ class _Comparison:
         layer.mismatches += int((one != other).sum())
         layer.fired += int(one.sum())
 
-    def compare_outputs(self, outputs: list[Tensor], others: list[Tensor]) -> None:
+    def compare_outputs(self, outputs: dict[str, Tensor], others: dict[str, Tensor]) -> None:
         """Differences, and what is not finite."""
-        if [o.shape for o in outputs] != [o.shape for o in others]:
-            raise FoldError(
-                f"the networks differ in their outputs: {[list(o.shape) for o in outputs]} and "
-                f"{[list(o.shape) for o in others]}"
-            )
+        shapes, other_shapes = (
+            {name: list(value.shape) for name, value in named.items()}
+            for named in (outputs, others)
+        )
+        if shapes != other_shapes:
+            raise FoldError(f"the networks differ in their outputs: {shapes} and {other_shapes}")
         record = self.record
-        for one, other in zip(outputs, others, strict=True):
+        for one, other in zip(outputs.values(), others.values(), strict=True):
             bad, other_bad = ~torch.isfinite(one), ~torch.isfinite(other)
             first, second = record.not_finite
             record.not_finite = (first + int(bad.sum()), second + int(other_bad.sum()))
-            difference = (one.double() - other.double()).abs()
-            difference = torch.where(bad & other_bad, 0.0, difference)
-            difference = torch.where(bad != other_bad, torch.inf, difference)
+            wide = torch.complex128 if one.is_complex() else torch.float64
+            one, other = one.to(wide), other.to(wide)
+            difference = torch.where(bad | other_bad, torch.inf, (one - other).abs())
+            same = (one == other) | (one.isnan() & other.isnan())
+            difference = torch.where(same, 0.0, difference)
             if difference.numel():
                 record.max_output_difference = max(
                     record.max_output_difference, difference.max().item()
@@ -250,13 +254,13 @@ def verify(
         raise FoldError(f"the networks differ in their layers of neurons: {', '.join(sorted(odd))}")
     record = Verification()
     arguments = {} if steps is None else {"steps": steps}
-    with evaluation(model) as one, evaluation(folded) as other:
+    with evaluation(model) as one, evaluation(folded) as other, _eagerly():
         comparison = _Comparison(one, other, record)
         for batch in batches:
-            x, labels = (batch, None) if isinstance(batch, Tensor) else batch
+            x, labels = _inputs(batch)
             results = comparison.run(x, arguments)
             outputs = tuple(dict(_named(result)) for result in results)
-            comparison.compare_outputs(list(outputs[0].values()), list(outputs[1].values()))
+            comparison.compare_outputs(*outputs)
             if not outputs[0]:
                 raise ShapeError(f"the network returns a {type(results[0]).__name__}, no tensor")
             first = next(iter(outputs[0].values()))
@@ -272,6 +276,36 @@ def verify(
     return record
 
 
+@contextmanager
+def _eagerly() -> Iterator[None]:
+    """Functions that torch.compile made run as they were written, where every decision is seen."""
+    if "torch._dynamo" in sys.modules:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+        return
+    yield  # nothing was compiled yet
+    if "torch._dynamo" in sys.modules:
+        raise FoldError(
+            "a part of the networks was compiled while it was verified, and could not be seen: run "
+            "them once, then verify"
+        )
+
+
+def _inputs(batch: Any) -> tuple[Tensor, Tensor | None]:
+    """A batch's inputs and labels."""
+    parts = (batch,) if isinstance(batch, Tensor) else batch
+    if not isinstance(parts, tuple | list) or len(parts) not in (1, 2):
+        kind = type(batch).__name__
+        raise ShapeError(f"a batch is a tensor, or a pair of inputs and labels [N], got a {kind}")
+    x, labels = parts[0], parts[1] if len(parts) == 2 else None
+    if not isinstance(x, Tensor):
+        raise ShapeError(f"inputs must be a tensor, got a {type(x).__name__}")
+    try:
+        return x, None if labels is None else torch.as_tensor(labels, device=x.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ShapeError(f"labels must be whole numbers [N]: {error}") from error
+
+
 def _neurons(network: nn.Module) -> set[str]:
     return {name for name, part in network.named_modules() if isinstance(part, SpikingNeuron)}
 
@@ -282,13 +316,12 @@ def _require_eager(network: nn.Module) -> None:
         raise FoldError(f"verify takes networks, got {type(network).__name__}")
     for name, module in network.named_modules():
         kind = None
-        if "_orig_mod" in module._modules or module._compiled_call_impl:
+        neurons = any(isinstance(part, SpikingNeuron) for part in module.modules())
+        if ("_orig_mod" in module._modules or module._compiled_call_impl) and neurons:
             kind = "compiled: verify the module you compiled"
-        elif isinstance(module, torch.jit.ScriptModule):
+        elif isinstance(module, torch.jit.ScriptModule) and "spikefold::" in _graph(module):
             kind = "traced or scripted: verify the module you traced"
-        elif isinstance(module, torch.fx.GraphModule) and not any(
-            isinstance(part, SpikingNeuron) for part in module.modules()
-        ):
+        elif isinstance(module, torch.fx.GraphModule) and "spikefold" in _graph(module):
             kind = "exported: verify the module you exported"
         if kind is not None:
             where = f"layer '{name}'" if name else "the network"
@@ -296,6 +329,13 @@ def _require_eager(network: nn.Module) -> None:
                 f"{where} ({type(module).__name__}) is {kind}, or compare outputs and spikes of "
                 "sf.with_spikes"
             )
+
+
+def _graph(module: nn.Module) -> str:
+    """What a module that was traced or exported computes; nothing where neurons can be seen."""
+    if any(isinstance(part, SpikingNeuron) for part in module.modules()):
+        return ""
+    return str(getattr(module, "inlined_graph", "") or getattr(module, "graph", ""))
 
 
 def _named(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -102,9 +102,10 @@ def observe(
         batch: shape `(N, C, *spatial)` they were taken of.
         group: processes whose batches count together.
     """
-    if norm.running_mean is None or norm.running_var is None:
+    if norm.running_mean is None or norm.running_var is None or not norm.track_running_stats:
         return
-    assert norm.num_batches_tracked is not None
+    if norm.num_batches_tracked is None:  # torch takes that; then nothing is cumulative
+        norm.num_batches_tracked = torch.tensor(0)
     device = norm.running_mean.device
     samples = dynamics.sample_count(batch, (norm.num_features,), group, device)
     running = (norm.running_mean, norm.running_var)

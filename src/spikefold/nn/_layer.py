@@ -1,5 +1,6 @@
 """The unit networks are made of, and what carries ordinary modules over time."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -21,7 +22,8 @@ def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Ten
     """The module's output at every time step, or at one `[1, N, ...]` if they are all the same."""
     if x.ndim < 3:
         raise ShapeError(f"expected [T, N, ...], got {list(x.shape)}: is a dimension missing?")
-    if is_constant_in_time(x):
+    # what needs a gradient needs one a step
+    if is_constant_in_time(x) and not (x.requires_grad and torch.is_grad_enabled()):
         x = x[:1]
     y: Tensor = module(x.flatten(0, 1))
     return y.unflatten(0, x.shape[:2])

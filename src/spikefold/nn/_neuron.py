@@ -21,7 +21,7 @@ from spikefold.dynamics import (
 from spikefold.errors import ConfigError
 from spikefold.nn._attached import attached
 from spikefold.nn._mpbn import MPBN
-from spikefold.nn._observe import Call, notify
+from spikefold.nn._observe import Call, Recorder, notify
 
 
 class SpikingNeuron(nn.Module):
@@ -34,9 +34,11 @@ class SpikingNeuron(nn.Module):
         neuron: the constants of the layer.
     """
 
+    recording: tuple[Recorder, str] | None = None  # see `with_spikes`
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "fire" in vars(cls):
+        if cls.fire is not SpikingNeuron.fire:
             raise TypeError(f"{cls.__name__}: fire is final: override condition or integrate")
 
     def __init__(self, neuron: Neuron) -> None:
@@ -83,6 +85,9 @@ class SpikingNeuron(nn.Module):
         fired = self.integrate(currents, state)
         if not torch.compiler.is_dynamo_compiling():
             notify(Call(self, currents, state, fired))
+        elif self.recording is not None:
+            recorder, name = self.recording
+            recorder.spikes.setdefault(name, []).append(fired.spikes)
         return fired
 
     def integrate(self, currents: Currents, state: Tensor | None) -> Fired:
@@ -190,17 +195,17 @@ class FoldedLIF(SpikingNeuron):
     Arguments:
         theta: thresholds per channel `[C]` or per element `[C, *spatial]`; ±inf where a neuron
             never or always fires.
-        polarity: +1 or -1 (gain negative: the neuron fires below theta); None if all are +1.
+        polarity: +1 or -1 (gain negative: the neuron fires below theta); None makes all +1.
         neuron: the constants; its `threshold` is what a soft reset subtracts.
     """
 
     theta: Tensor
-    polarity: Tensor | None
+    polarity: Tensor
 
     def __init__(self, theta: Tensor, polarity: Tensor | None, neuron: Neuron) -> None:
         super().__init__(neuron)
         self.register_buffer("theta", theta)
-        self.register_buffer("polarity", polarity)
+        self.register_buffer("polarity", torch.ones_like(theta) if polarity is None else polarity)
 
     def condition(self) -> Condition:
         """The potential is past theta."""
@@ -227,24 +232,19 @@ class FoldedLIF(SpikingNeuron):
 
         return super()._apply(keep_dtype, *args, **kwargs)
 
-    # Whether any polarity is -1 is a property of trained weights. A state dict always says it, so
-    # that one without it is a part of one, and what that does not hold stays.
-
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.polarity is None:
-            destination[prefix + "polarity"] = torch.ones_like(self.theta)
-
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        if prefix + "polarity" in state_dict and self.polarity is None:
-            self.polarity = torch.ones_like(self.theta)
+        *_, errors = args
+        for name in ("theta", "polarity"):
+            stored = state_dict.get(prefix + name)
+            if stored is not None and stored.dtype != self.theta.dtype:
+                errors.append(
+                    f"{prefix}{name} was folded for {stored.dtype}, this network is "
+                    f"{self.theta.dtype}: thresholds hold for the dtype they were found in"
+                )
+                return
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        if self.polarity is not None and not self.polarity.is_meta:
-            self.polarity = self.polarity if bool((self.polarity != 1).any()) else None
 
     def extra_repr(self) -> str:
         """Shape and constants, for print."""

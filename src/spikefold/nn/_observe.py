@@ -33,6 +33,13 @@ class Call(NamedTuple):
     fired: Fired
 
 
+class Recorder:
+    """Where neurons note their spikes while torch.compile traces them: it takes no ContextVar."""
+
+    def __init__(self) -> None:
+        self.spikes: dict[str, list[Tensor]] = {}
+
+
 _observers: ContextVar[tuple[Callable[[Call], None], ...]] = ContextVar("observers", default=())
 
 

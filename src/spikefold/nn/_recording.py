@@ -6,39 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spikefold.dynamics import Currents, Fired
 from spikefold.errors import ConfigError
-from spikefold.nn._copy import replaced, twin
+from spikefold.nn._copy import twin
 from spikefold.nn._neuron import SpikingNeuron
-
-
-class _Recorder:
-    """Where the neurons of one network note what they fire."""
-
-    def __init__(self) -> None:
-        self.spikes: dict[str, list[Tensor]] = {}
-
-
-class _Recorded(nn.Module):
-    """Neurons in the place of which it stands, and a note of what they fire."""
-
-    def __init__(self, inner: SpikingNeuron, name: str, recorder: _Recorder) -> None:
-        super().__init__()
-        self.inner = inner
-        self.name = name
-        self.recorder = recorder
-        self.train(inner.training)
-
-    forward = SpikingNeuron.forward
-    step = SpikingNeuron.step
-
-    def fire(self, currents: Currents, state: Tensor | None = None) -> Fired:
-        fired = self.inner.fire(currents, state)
-        self.recorder.spikes.setdefault(self.name, []).append(fired.spikes)
-        return fired
-
-    def is_called(self) -> bool:
-        return False
+from spikefold.nn._observe import Call, Recorder, observing
 
 
 class WithSpikes(nn.Module):
@@ -53,21 +24,23 @@ class WithSpikes(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        recorder = _Recorder()
-        shared = twin(network)
-        replacements: dict[int, nn.Module] = {}
-        for name, module in shared.named_modules():
-            if isinstance(module, SpikingNeuron):
-                if module.is_called():
-                    raise ConfigError(
-                        f"layer '{name}': neurons with hooks or a forward of their own cannot give "
-                        "their spikes as outputs"
-                    )
-                replacements[id(module)] = _Recorded(module, name, recorder)
-        if not replacements:
+        self.recorder = Recorder()
+        names = []
+
+        def record(name: str, made: nn.Module) -> None:
+            if not isinstance(made, SpikingNeuron):
+                return
+            if made.is_called() or type(made).step is not SpikingNeuron.step:
+                raise ConfigError(
+                    f"layer '{name}': neurons with hooks, or a forward or step of their own, "
+                    "cannot give their spikes as outputs"
+                )
+            names.append(name)
+            made.__dict__["recording"] = (self.recorder, name)
+
+        self.network = twin(network, record)
+        if not names:
             raise ConfigError("with_spikes: the network has no spiking neurons")
-        self.network = replaced(shared, replacements)
-        self.recorder = recorder
         self.train(network.training)
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Float[Tensor, "..."]]]:
@@ -77,13 +50,21 @@ class WithSpikes(nn.Module):
             the output, and by name of the layer its spikes `[T, N, C, *spatial]`; of a layer that
             is called several times, one call after another along T.
         """
-        self.recorder.spikes = {}
-        output = self.network(*args, **kwargs)
+        fired: dict[str, list[Tensor]] = {}
+        if torch.compiler.is_dynamo_compiling():
+            self.recorder.spikes = fired
+            output = self.network(*args, **kwargs)
+            self.recorder.spikes = {}
+        else:
+
+            def see(name: str, call: Call) -> None:
+                fired.setdefault(name, []).append(call.fired.spikes)
+
+            with observing(self.network, see):
+                output = self.network(*args, **kwargs)
         spikes = {
-            name: calls[0] if len(calls) == 1 else torch.cat(calls)
-            for name, calls in self.recorder.spikes.items()
+            name: calls[0] if len(calls) == 1 else torch.cat(calls) for name, calls in fired.items()
         }
-        self.recorder.spikes = {}
         return output, spikes
 
 
@@ -92,13 +73,13 @@ def with_spikes(network: nn.Module) -> WithSpikes:
 
     So that a loss may depend on spikes, and compiled, traced and exported networks can be compared
     with others. It shares parameters and buffers with the network (trained through either, moved
-    with either), which is left as it is.
+    with either), which is left as it is. Fold first, then ask for spikes.
 
     Arguments:
         network: any module with spiking neurons, in the mode that counts.
 
     Raises:
-        ConfigError: if it has no neurons, or some with hooks or a forward of their own.
+        ConfigError: if it has no neurons, or some with hooks, or a forward or step of their own.
 
     Example:
         >>> import torch, spikefold as sf

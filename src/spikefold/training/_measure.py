@@ -34,7 +34,10 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
     values: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
 
     def see(name: str, call: Call) -> None:
-        condition = call.neuron.condition()
+        try:
+            condition = call.neuron.condition()
+        except NotImplementedError:  # it does everything in a way of its own
+            return
         if isinstance(condition, Thresholds):
             return
         constants = call.neuron.neuron
@@ -95,7 +98,7 @@ def thresholds(folded: nn.Module) -> dict[str, Any]:
     for name, module in folded.named_modules():
         if isinstance(module, FoldedLIF):
             theta = module.theta.flatten().tolist()
-            negative = 0 if module.polarity is None else int((module.polarity < 0).sum())
+            negative = int((module.polarity < 0).sum())
             record[name] = {
                 "threshold": module.neuron.threshold,
                 "theta": [value if math.isfinite(value) else str(value) for value in theta],

@@ -25,7 +25,7 @@ class Arguments(NamedTuple):
             batch's statistics.
         gain, shift, mean, variance, eps: the norm before the firing condition, likewise, `[1, C]`
             or `[1, C, *spatial]`, or T of them. A gain without eps is the thresholds' polarity.
-        thresholds: likewise, or None.
+        thresholds: theta, likewise, or None.
         decays: `[]` or `[C]`, in the place of decay; or None.
         shape, scale, height, window: the surrogate's `Form`.
         others: see `Neuron`.

@@ -50,7 +50,7 @@ def prepare(
     for each in (norm, membrane):
         if each is not None and each.group is not None:
             return "statistics are taken over several processes"
-        if each is not None and each.fixed and each.fixed[0].requires_grad:
+        if each is not None and any(value.requires_grad for value in each.fixed or ()):
             return "statistics that are fixed need a gradient"
     form = form_of(neuron.surrogate)
     if form is None:
@@ -59,11 +59,11 @@ def prepare(
     before = _NO_NORM if membrane is None else _norm(membrane)
     if condition.polarity is not None:
         before = (condition.polarity, None, None, None, None)
-    if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0:
+    if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0 and not x.requires_grad:
         x = x[:1]  # the same memory at all steps: computed once, as it is
     if len(x) == 1 and any(p is not None and len(p) > 1 for p in after[:4]):
         x = x.expand(steps, *x.shape[1:])  # the currents differ from step to step
-    tensors = (x, steps, shortcut, v, *after, *before, condition.limits(), decay)
+    tensors = (x, steps, shortcut, v, *after, *before, condition.theta, decay)
     constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset)
     arguments = Arguments(*tensors, *constants, *form)
     if x.device.type not in KERNELS:
@@ -98,10 +98,7 @@ class Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise ConfigError(
-                "the fused kernels have no second derivative (create_graph=True): run forward "
-                'inside spikefold.backend("reference")'
-            )
+            raise ConfigError(_operators.NO_SECOND_DERIVATIVE)
 
         def run(*arguments: Any) -> tuple[Tensor, ...]:
             if _is_looked_on(arguments[:2]):  # the gradients: the rest was plain in forward

@@ -22,6 +22,7 @@ from spikefold.dynamics._kernels._arguments import (
 )
 from spikefold.dynamics._kernels._problem import Norm, Problem
 from spikefold.dynamics._surrogate import Form
+from spikefold.errors import ConfigError
 
 
 def _allocate(a: Arguments) -> tuple[Tensor, ...]:
@@ -183,6 +184,11 @@ def backward(
 
 # ------------------------------------------------------------------ registration
 
+NO_SECOND_DERIVATIVE = (
+    "the fused kernels have no second derivative (create_graph=True): run forward inside "
+    'spikefold.backend("reference")'
+)
+
 _library = torch.library.Library("spikefold", "DEF")
 _library.define(f"layer({SCHEMA}) -> ({', '.join(['Tensor'] * 4)})")
 _library.define(
@@ -266,4 +272,16 @@ def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
 
 torch.library.register_autograd(
     "spikefold::layer", _differentiate, setup_context=save, lib=_library
+)
+
+
+def _refuse_second_derivative(ctx: Any, *grads: Any) -> None:
+    raise ConfigError(NO_SECOND_DERIVATIVE)
+
+
+torch.library.register_autograd(
+    "spikefold::layer_backward",
+    _refuse_second_derivative,
+    setup_context=lambda ctx, inputs, output: None,
+    lib=_library,
 )

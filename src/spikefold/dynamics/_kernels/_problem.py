@@ -64,7 +64,8 @@ class Problem:
         current: the norm between input and shortcut, or None; its statistics are taken over the
             steps as well (once, if input_step is 0).
         potential: the norm before the firing condition.
-        thresholds: `[1, groups]` or `[T, groups]`, or None.
+        thresholds: theta, `[1, groups]` or `[T, groups]`, the potential's gain then being the
+            polarity; or None.
         decays: `[groups]`, or None.
         input, shortcut, spikes, grad_spikes, grad_input, grad_shortcut: float32, bfloat16 or
             float16, all the same.

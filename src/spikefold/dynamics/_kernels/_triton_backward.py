@@ -20,6 +20,7 @@ from spikefold.dynamics._kernels._triton_equations import (
     held,
     hold,
     jit,
+    limit_of,
     normalize,
     of_step,
     parameter,
@@ -50,7 +51,7 @@ def recompute(
     x_mean, x_scale, x_shift, _ = affine(
         current_gain, current_shift, current_mean, current_variance, current_eps, group, known
     )
-    limit = parameter(thresholds, group, known, threshold)
+    limit = limit_of(thresholds, gain, group, known, threshold)
     potential = read_or_zero(v, offset, inside)
     for t in range(steps):
         x = current(
@@ -103,7 +104,7 @@ def backward(
     offset, inside, group, known, partial, scratch = place(
         samples, groups, first, count, INNER, ELEMENTS, GROUPS
     )
-    limit = parameter(thresholds, group, known, threshold)
+    limit = limit_of(thresholds, gain, group, known, threshold)
     x_mean = parameter(current_mean, group, known, 0.0)
     grad_potential = read_or_zero(grad_v_last, offset, inside)
     grads = tl.zeros(inside.shape, tl.float32)  # summed over the steps
@@ -216,7 +217,7 @@ def backward_step(
         u_mean, u_scale, u_shift, _ = affine(
             gain, shift, of_step(mean, t, groups), of_step(variance, t, groups), eps, group, known
         )
-        limit = parameter(thresholds, group, known, threshold)
+        limit = limit_of(thresholds, gain, group, known, threshold)
         grad_s = read_or_zero(of_step(grad_spikes, t, elements), offset, inside)
         grad_h, passed = through_step(
             grad_s, grad_potential, u, normalize(u, u_mean, u_scale, u_shift), limit,

@@ -111,6 +111,15 @@ def parameter(pointer, group, known, neutral):
         return tl.load(pointer + group, mask=known, other=1.0)
 
 
+@jit()
+def limit_of(thresholds, gain, group, known, threshold):
+    """What is compared with gain · u: polarity · theta where thresholds were folded."""
+    if thresholds is None:
+        return parameter(thresholds, group, known, threshold)
+    else:
+        return parameter(thresholds, group, known, 0.0) * parameter(gain, group, known, 1.0)
+
+
 # ------------------------------------------------------------------ norms
 
 

@@ -22,6 +22,7 @@ from spikefold.dynamics._kernels._triton_equations import (
     here,
     hold,
     jit,
+    limit_of,
     normalize,
     of_step,
     parameter,
@@ -147,7 +148,7 @@ def forward(
         u_shift = parameter(shift, group, known, 0.0)
     else:
         u_mean, u_scale, u_shift, _ = affine(gain, shift, mean, variance, eps, group, known)
-    limit = parameter(thresholds, group, known, threshold)
+    limit = limit_of(thresholds, gain, group, known, threshold)
     potential = read_or_zero(v, offset, inside)
     for t in range(steps):
         x = current(
@@ -188,7 +189,7 @@ def forward_step(
             gain, shift, of_step(mean, t - 1, groups), of_step(variance, t - 1, groups), eps,
             group, known,
         )  # fmt: skip
-        limit = parameter(thresholds, group, known, threshold)
+        limit = limit_of(thresholds, gain, group, known, threshold)
         s = fire(normalize(u, u_mean, u_scale, u_shift), limit)
         write(of_step(spikes, t - 1, elements), offset, inside, s)
         potential = discharge(u, s, threshold, HARD)

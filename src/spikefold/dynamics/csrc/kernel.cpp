@@ -231,10 +231,12 @@ struct Affine {
     Vector operator()(int k, Vector a) const { return centered(k, a) * scale.part[k] + shift.part[k]; }
 };
 
+// What is compared with gain * u where thresholds were folded, polarity * theta: the gain is the polarity then.
 inline Lanes thresholds(const Layer& layer, const Tile& tile, int64_t t) {
+    const Parameter &theta = layer.thresholds, &polarity = layer.potential.gain;
     float threshold[LANES];
     for_lanes(tile, [&](int64_t l, int64_t group) {
-        threshold[l] = layer.thresholds ? layer.thresholds(t, group) : float(layer.threshold);
+        threshold[l] = theta ? theta(t, group) * (polarity ? polarity(t, group) : 1.f) : float(layer.threshold);
     });
     return lanes(tile, [&](int64_t l) { return threshold[l]; });
 }
