@@ -31,12 +31,16 @@ from spikefold.errors import (
 )
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.nn import (
+    IF,
     LIF,
     MPBN,
+    PLIF,
     FoldedLIF,
+    MembraneNorm,
     OverTime,
     SpikingLayer,
     SpikingNeuron,
+    State,
     WithSpikes,
     with_spikes,
 )
@@ -45,14 +49,17 @@ from spikefold.saving import load, save
 __version__ = version("spikefold")
 
 __all__ = [
+    "IF",
     "LIF",
     "MPBN",
+    "PLIF",
     "Atan",
     "ConfigError",
     "DataError",
     "FileFormatError",
     "FoldError",
     "FoldedLIF",
+    "MembraneNorm",
     "Neuron",
     "OverTime",
     "Rectangle",
@@ -61,6 +68,7 @@ __all__ = [
     "SpikefoldError",
     "SpikingLayer",
     "SpikingNeuron",
+    "State",
     "Surrogate",
     "Tanh",
     "Triangle",

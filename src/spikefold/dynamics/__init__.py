@@ -3,8 +3,14 @@ beside them fused kernels that compute the same, held to them.
 """
 
 from spikefold.dynamics._backend import Backend, backend, layer
+from spikefold.dynamics._condition import (
+    PLAIN,
+    Condition,
+    Normalization,
+    Normalizing,
+    Statistics,
+)
 from spikefold.dynamics._kernels import missing as missing_kernels
-from spikefold.dynamics._condition import Condition, Normalization, Normalizing, Statistics
 from spikefold.dynamics._layer import Currents, compute, reference_layer
 from spikefold.dynamics._neuron import (
     Fired,
@@ -41,6 +47,7 @@ from spikefold.dynamics._surrogate import (
 )
 
 __all__ = [
+    "PLAIN",
     "SURROGATES",
     "Atan",
     "Backend",

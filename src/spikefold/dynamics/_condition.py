@@ -3,8 +3,7 @@
 Every parameter has a leading time axis; of length 1 it means the same at all steps.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from jaxtyping import Float
 from torch import Tensor, distributed
@@ -41,7 +40,7 @@ class Normalization(NamedTuple):
         return tuple(self.gain.shape[1:])
 
     def __call__(
-        self, u: Float[Tensor, "N C *spatial"], t: int
+        self, u: Float[Tensor, "N C *spatial"], t: int, /
     ) -> tuple[Float[Tensor, "N C *spatial"], Statistics | None]:
         """The normalized values of time step t, and the statistics if they are the batch's."""
         if self.fixed is None:
@@ -54,9 +53,14 @@ class Normalization(NamedTuple):
         return normalize(u, *used, gain, shift, self.eps), observed
 
 
-# From u and t to h and the statistics, if any were taken of the batch. One that is not a
-# `Normalization` runs on the reference.
-Normalizing = Callable[[Tensor, int], tuple[Tensor, Statistics | None]]
+class Normalizing(Protocol):
+    """From u[t] and t to h[t], and statistics if they were taken of the batch.
+
+    One that is not a `Normalization` runs on the reference.
+    """
+
+    def __call__(self, u: Tensor, t: int, /) -> tuple[Tensor, Statistics | None]:
+        """What is compared with the threshold at time step t."""
 
 
 class Condition(NamedTuple):
@@ -103,10 +107,15 @@ class Condition(NamedTuple):
         return threshold if limits is None else per_neuron(of_step(limits, t), ndim)
 
     def limits(self) -> Tensor | None:
-        """polarity · theta, or None."""
+        """Polarity · theta, or None."""
         if self.theta is None or self.polarity is None:
             return self.theta
         return self.polarity * self.theta
+
+    def steps(self) -> int | None:
+        """T, where something differs from step to step."""
+        lengths = [len(value) for value in condition_parameters(self) if value is not None]
+        return max(lengths) if lengths and max(lengths) > 1 else None
 
     def since(self, t: int) -> "Condition":
         """The condition of a sequence that begins at time step t of this one."""
@@ -138,3 +147,6 @@ def norm_parameters(norm: Normalizing | None) -> tuple[Tensor | None, ...]:
 def takes_statistics(norm: Normalizing | None) -> bool:
     """Whether a norm takes the statistics of this process' batch."""
     return isinstance(norm, Normalization) and norm.fixed is None and norm.group is None
+
+
+PLAIN = Condition()  # u > threshold

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spikefold.dynamics._check import check_layer
 from spikefold.dynamics._condition import (
+    PLAIN,
     Condition,
     Normalization,
     Statistics,
@@ -58,7 +59,7 @@ class Currents(NamedTuple):
 
     def check(
         self,
-        condition: Condition = Condition(),
+        condition: Condition = PLAIN,
         v: Tensor | None = None,
         decay: Tensor | None = None,
     ) -> None:
@@ -107,7 +108,8 @@ def _normalized(
     """The normalized input, time merged into the batch; a step at a time if the map knows time."""
     gain, shift, eps, fixed, group = norm
     if any(len(tensor) > 1 for tensor in norm_parameters(norm) if tensor is not None):
-        return torch.stack([norm(x_t, t)[0] for t, x_t in enumerate(x.expand(steps, *x.shape[1:]))]), None
+        by_step = enumerate(x.expand(steps, *x.shape[1:]))
+        return torch.stack([norm(x_t, t)[0] for t, x_t in by_step]), None
     flat, observed = x.flatten(0, 1), None
     used = fixed and Statistics(*(of_step(value, 0) for value in fixed))
     if used is None:

@@ -178,7 +178,7 @@ def update_running(
         running: mean and (unbiased) variance so far, `[1, *shape]` or `[T, *shape]`.
         observed: mean and biased variance of each time step.
         momentum: m, or None for the cumulative mean, m = 1 / number of observations.
-        seen: observations made before these, a number that only the cumulative mean reads.
+        seen: observations made before these, `[]` or `[T]`, which only the cumulative mean reads.
         samples: values each statistic was taken of; the variance is made unbiased.
     """
     steps = len(observed[0]) if len(running[0]) == 1 else 1
@@ -186,7 +186,8 @@ def update_running(
     if momentum is None:
         for r, o, unbiased in pairs:
             total = o.to(r.dtype).sum(0, keepdim=True) if len(r) == 1 else o.to(r.dtype)
-            r.add_((unbiased * total - steps * r) / (seen + steps))
+            before = seen.reshape(-1, *(1,) * (r.ndim - 1))
+            r.add_((unbiased * total - steps * r) / (before + steps))
         return
     keep = (1 - momentum) ** steps
     if len(running[0]) > 1:

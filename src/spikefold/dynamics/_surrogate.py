@@ -46,8 +46,8 @@ class Surrogate:
 
     Every surrogate is the derivative of a smooth or piecewise smooth step from 0 to 1, its
     `antiderivative`; so each has integral 1. One of your own is a frozen dataclass of plain numbers
-    with a `name`: it gives its `form` and runs in the kernels, or overrides `derivative` and runs on
-    the reference. `register_surrogate` lets files name it.
+    with a `name`: it gives its `form` and runs in the kernels, or overrides `derivative` and runs
+    on the reference. `register_surrogate` lets files name it.
     """
 
     name: ClassVar[str]

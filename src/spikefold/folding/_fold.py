@@ -1,5 +1,6 @@
 """The fold: membrane normalization into firing thresholds, with not one spike changed."""
 
+from collections.abc import Callable
 from typing import TypeVar, overload
 
 import torch
@@ -7,14 +8,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikefold import dynamics
-from spikefold.dynamics import Normalization
+from spikefold.dynamics import Condition, Normalization
 from spikefold.errors import ConfigError, FoldError
 from spikefold.folding._threshold import last_silent
 from spikefold.models import Network
 from spikefold.nn import (
     LIF,
-    MPBN,
     FoldedLIF,
+    MembraneNorm,
     SpikingNeuron,
     WithSpikes,
     attached,
@@ -28,46 +29,103 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 @torch.no_grad()
 def exact_thresholds(
-    norm: Normalization, threshold: float
-) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """Theta and polarity with norm(u) > threshold <=> polarity · u > polarity · theta, exactly.
+    condition: Condition, threshold: float, like: Float[Tensor, "*shape"]
+) -> Condition:
+    """Theta and polarity with h > threshold <=> polarity · u > polarity · theta, exactly.
 
-    In real arithmetic theta = (threshold - beta) · sqrt(variance + eps) / gamma + mean. In
-    floating point that is off by an ulp or more for most channels; evaluation's normalization,
-    however, is monotone in u, and the bisection runs that very normalization. It holds for every
-    finite u whose distance from the mean is finite as well.
+    For a normalization, in real arithmetic, theta = (threshold - beta) · sqrt(variance + eps) /
+    gamma + mean. In floating point that is off by an ulp or more for most channels; evaluation's
+    potential, however, is monotone in u, and the bisection runs `condition.potential`, the very
+    one. It holds for every finite u whose distance from the mean is finite as well.
 
     Arguments:
-        norm: with fixed statistics, float32 or float64; of an `MPBN` in evaluation mode,
-            `normalization()`.
+        condition: with fixed statistics, float32 or float64: of neurons in evaluation mode,
+            `condition()`. One that is no `Normalization` is tried at 10,000 potentials; that it is
+            monotone between them is taken on trust.
         threshold: firing threshold.
+        like: any tensor of the neurons' shape, dtype and device.
 
     Returns:
-        theta (±inf for a neuron that never or always fires) and polarity (+1; -1 where the gain
-        is negative), both of the normalization's shape.
+        theta (±inf for a neuron that never or always fires) and polarity (+1; -1 where the neuron
+        fires below theta), for each time step at which the condition differs.
 
     Raises:
-        FoldError: if statistics or parameters are not finite, or a variance is negative; if this
-            thread flushes denormal numbers to zero.
+        FoldError: if statistics or parameters are not finite, a variance is negative, or a
+            condition of one's own is not monotone; if this thread flushes denormal numbers to zero.
     """
-    _check(norm)
-    assert norm.fixed is not None
-    mean, variance = norm.fixed
-    gain, shift, eps = norm.gain, norm.shift, norm.eps
-    polarity = torch.where(gain < 0, -1.0, 1.0).to(mean.dtype)
+    _require_denormals()
+    if isinstance(condition.norm, Normalization):
+        _check(condition.norm)
+    found = [_thresholds_at(condition, t, threshold, like) for t in range(condition.steps() or 1)]
+    theta, polarity = (torch.stack(values) for values in zip(*found, strict=True))
+    return Condition(None, theta, polarity)
+
+
+def _thresholds_at(
+    condition: Condition, t: int, threshold: float, like: Float[Tensor, "*shape"]
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """Theta and polarity of time step t."""
+
+    def potential(u: Tensor) -> Tensor:
+        return condition.potential(u[None], t)[0][0]
 
     def fires(u: Tensor) -> Tensor:
-        h = dynamics.normalize(u[None], mean, variance, gain, shift, eps)[0]
-        return dynamics.is_above(h, threshold)
+        return dynamics.is_above(potential(u), threshold)
 
-    theta = polarity * last_silent(
-        lambda u: fires(polarity * u), mean.shape, mean.dtype, mean.device
-    )
+    norm, one = condition.norm, torch.ones_like(like)
+    if not isinstance(norm, Normalization):
+        polarity = _direction(potential, like)
+        return polarity * _last_silent(lambda u: fires(polarity * u), like), polarity
+    assert norm.fixed is not None
+    mean, variance = (dynamics.of_step(value, t) for value in norm.fixed)
+    gain = dynamics.of_step(norm.gain, t)
+    polarity = torch.where(gain < 0, -one, one)
+    theta = polarity * _last_silent(lambda u: fires(polarity * u), like)
     # A gain that vanishes leaves a constant, whatever u; no search, for u - mean may overflow.
-    constant = dynamics.scale(gain, variance, eps) == 0
-    limit = torch.where(fires(mean), -torch.inf, torch.inf).to(mean.dtype)
-    theta = torch.where(constant, limit, theta)
-    return theta, torch.where(constant, 1.0, polarity)
+    constant = dynamics.scale(gain, variance, norm.eps) == 0
+    limit = torch.where(fires(mean.expand_as(like)), -torch.inf * one, torch.inf * one)
+    return torch.where(constant, limit, theta), torch.where(constant, one, polarity)
+
+
+def _last_silent(fires: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    return last_silent(fires, like.shape, like.dtype, like.device)
+
+
+SAMPLES = 10_000
+
+
+def _direction(potential: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """+1 where the potential rises with u, -1 where it falls, at `SAMPLES` ordered u.
+
+    Raises:
+        FoldError: with the first u at which it does neither.
+    """
+    half = torch.logspace(-8, 8, SAMPLES // 2, dtype=like.dtype, device=like.device)
+    values = torch.cat([-half.flip(0), half])
+    h = torch.stack([potential(torch.full_like(like, u)) for u in values.tolist()])
+    if not bool(torch.isfinite(h).all()):
+        raise FoldError("its firing condition is NaN or infinite for some potential")
+    rises, falls = (h.diff(dim=0) >= 0).all(0), (h.diff(dim=0) <= 0).all(0)
+    if not bool((rises | falls).all()):
+        change = h.diff(dim=0).sign()
+        turned = ((change > 0).any(0) & (change < 0).any(0)).flatten().nonzero()[0]
+        signs = change.flatten(1)[:, turned].flatten()
+        first = signs[signs != 0][0]
+        at = int((signs == -first).nonzero()[0])
+        raise FoldError(
+            f"its firing condition is not monotone in the potential: it turns at u = "
+            f"{values[at].item():g}, so no threshold decides as it does"
+        )
+    return torch.where(rises, torch.ones_like(like), -torch.ones_like(like))
+
+
+def _require_denormals() -> None:
+    smallest = torch.tensor([torch.finfo(torch.float32).tiny], dtype=torch.float32)
+    if bool(smallest / 2 == 0):
+        raise FoldError(
+            "denormal numbers are flushed to zero, and thresholds found so do not hold elsewhere: "
+            "torch.set_flush_denormal(False), fold, verify"
+        )
 
 
 def _check(norm: Normalization) -> None:
@@ -91,16 +149,10 @@ def _check(norm: Normalization) -> None:
         raise FoldError("running variance has negative values")
     if bool(((variance + norm.eps == 0) & (norm.gain == 0)).any()):
         raise FoldError("gain and variance + eps are both 0 in a channel: 0 / 0 is no potential")
-    smallest = torch.tensor([torch.finfo(torch.float32).tiny], dtype=torch.float32)
-    if bool(smallest / 2 == 0):
-        raise FoldError(
-            "denormal numbers are flushed to zero, and thresholds found so do not hold elsewhere: "
-            "torch.set_flush_denormal(False), fold, verify"
-        )
 
 
-def _normalization(neuron: SpikingNeuron) -> Normalization | None:
-    """What is to be folded of these neurons, None if nothing is.
+def _foldable(neuron: SpikingNeuron) -> Condition | None:
+    """The condition that is to be folded of these neurons, None if nothing is.
 
     Raises:
         FoldError: if they do something else besides, or it is not known what.
@@ -109,7 +161,7 @@ def _normalization(neuron: SpikingNeuron) -> Normalization | None:
         condition = neuron.condition()
     except NotImplementedError:  # it does everything in a way of its own
         return None
-    if condition is None or isinstance(condition, dynamics.Thresholds):
+    if condition.norm is None:
         return None
     kind = type(neuron)
     base = LIF if isinstance(neuron, LIF) else SpikingNeuron
@@ -118,13 +170,10 @@ def _normalization(neuron: SpikingNeuron) -> Normalization | None:
             raise FoldError(f"{kind.__name__} has a {method} of its own, which would be lost")
     if attached(neuron):
         raise FoldError(strange(neuron))
-    if isinstance(condition, Normalization):
-        return condition
-    if isinstance(condition, MPBN) and attached(condition):
-        raise FoldError(f"its {type(condition).__name__}: {strange(condition)}")
-    raise FoldError(
-        f"its firing condition, {type(condition).__name__}, is computed in a way of its own"
-    )
+    norm = getattr(neuron, "norm", None)
+    if isinstance(norm, MembraneNorm) and attached(norm):
+        raise FoldError(f"its {type(norm).__name__}: {strange(norm)}")
+    return condition
 
 
 def fold_neuron(neuron: SpikingNeuron) -> FoldedLIF:
@@ -136,15 +185,31 @@ def fold_neuron(neuron: SpikingNeuron) -> FoldedLIF:
     Raises:
         FoldError: if there is nothing to fold or the statistics are not finite.
     """
-    norm = _normalization(neuron)
-    if norm is None:
+    condition = _foldable(neuron)
+    if condition is None:
         raise FoldError("the neuron has no MPBN: nothing to fold")
-    return _folded(neuron, norm)
+    return _folded(neuron, condition)
 
 
-def _folded(neuron: SpikingNeuron, norm: Normalization) -> FoldedLIF:
-    theta, polarity = exact_thresholds(norm, neuron.neuron.threshold)
-    return FoldedLIF(theta, polarity, neuron.neuron).eval()
+def _folded(neuron: SpikingNeuron, condition: Condition) -> FoldedLIF:
+    thresholds = exact_thresholds(condition, neuron.neuron.threshold, _like(neuron, condition))
+    decay = neuron.decay()
+    kept = None if decay is None else decay.detach().clone()
+    return FoldedLIF(thresholds, neuron.neuron, kept).eval()
+
+
+def _like(neuron: SpikingNeuron, condition: Condition) -> Tensor:
+    """A tensor of the shape, dtype and device of the neurons' parameters."""
+    norm = condition.norm
+    if isinstance(norm, Normalization):
+        return norm.gain[0]
+    module = getattr(neuron, "norm", None)
+    shape = getattr(module, "shape", None)
+    if shape is None:
+        raise FoldError("its firing condition does not tell for how many neurons it is (a shape)")
+    tensors = (*neuron.parameters(), *neuron.buffers(), torch.zeros(()))
+    first = next(tensor for tensor in tensors if tensor.is_floating_point())
+    return first.new_zeros(shape)
 
 
 @overload
@@ -193,14 +258,14 @@ def fold(model: nn.Module) -> nn.Module:
         if not isinstance(module, SpikingNeuron):
             continue
         try:
-            norm = _normalization(module)
-            if norm is not None:
-                replacements[id(module)] = _folded(module, norm)
+            condition = _foldable(module)
+            if condition is not None:
+                replacements[id(module)] = _folded(module, condition)
                 owned |= {id(part) for part in module.modules()}
         except FoldError as error:
             raise FoldError(f"layer '{name}': {error}") from error
     for name, module in folded.named_modules():
-        if isinstance(module, MPBN) and id(module) not in owned:
+        if isinstance(module, MembraneNorm) and id(module) not in owned:
             raise FoldError(
                 f"layer '{name}': an MPBN outside a LIF cannot be folded: give it to its LIF"
             )

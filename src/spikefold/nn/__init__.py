@@ -4,22 +4,26 @@ from spikefold.nn._attached import attached, strange
 from spikefold.nn._batch_norm import BATCH_NORMS, Processes, SynchronizedBatchNorm
 from spikefold.nn._copy import copied, replaced, twin
 from spikefold.nn._layer import OverTime, SpikingLayer, is_constant_in_time, over_time
-from spikefold.nn._mpbn import MPBN
-from spikefold.nn._neuron import LIF, FoldedLIF, SpikingNeuron
+from spikefold.nn._mpbn import MPBN, MembraneNorm
+from spikefold.nn._neuron import IF, LIF, PLIF, FoldedLIF, SpikingNeuron, State
 from spikefold.nn._observe import Call, observing
 from spikefold.nn._recording import WithSpikes, with_spikes
 from spikefold.nn._synchronize import synchronize_statistics
 
 __all__ = [
     "BATCH_NORMS",
+    "IF",
     "LIF",
     "MPBN",
+    "PLIF",
     "Call",
     "FoldedLIF",
+    "MembraneNorm",
     "OverTime",
     "Processes",
     "SpikingLayer",
     "SpikingNeuron",
+    "State",
     "SynchronizedBatchNorm",
     "WithSpikes",
     "attached",

@@ -53,7 +53,9 @@ class SynchronizedBatchNorm(_BatchNorm):
         x = input.to(dynamics.membrane_dtype(input))
         group = self.processes.group
         mean, variance = dynamics.statistics(x, (self.num_features,), group)
-        observe(self, Statistics(mean.detach(), variance.detach()), tuple(x.shape), group)
+        observe(
+            self, Statistics(mean.detach()[None], variance.detach()[None]), tuple(x.shape), group
+        )
         one, zero = torch.ones_like(mean), torch.zeros_like(mean)
         gain, shift = (self.weight, self.bias) if self.affine else (one, zero)
         return dynamics.normalize(x, mean, variance, gain, shift, self.eps).to(input.dtype)
@@ -83,8 +85,10 @@ def normalization(norm: nn.Module) -> Normalization | None:
         return None
     group = norm.processes.group if isinstance(norm, SynchronizedBatchNorm) else None
     mean, variance = norm.running_mean, norm.running_var
-    kept = None if mean is None or variance is None else Statistics(mean, variance)
-    return Normalization(norm.weight, norm.bias, norm.eps, None if norm.training else kept, group)
+    kept = None
+    if not (norm.training or mean is None or variance is None):
+        kept = Statistics(mean[None], variance[None])
+    return Normalization(norm.weight[None], norm.bias[None], norm.eps, kept, group)
 
 
 @torch.no_grad()
@@ -98,7 +102,7 @@ def observe(
 
     Arguments:
         norm: changed in place, if it keeps statistics.
-        observed: mean and biased variance.
+        observed: mean and biased variance, `[1, C]`.
         batch: shape `(N, C, *spatial)` they were taken of.
         group: processes whose batches count together.
     """
@@ -108,9 +112,6 @@ def observe(
         norm.num_batches_tracked = torch.tensor(0)
     device = norm.running_mean.device
     samples = dynamics.sample_count(batch, (norm.num_features,), group, device)
-    running = (norm.running_mean, norm.running_var)
-    means, variances = (value[None] for value in observed)
-    dynamics.update_running(
-        running, (means, variances), norm.momentum, norm.num_batches_tracked, samples
-    )
+    running = (norm.running_mean[None], norm.running_var[None])
+    dynamics.update_running(running, observed, norm.momentum, norm.num_batches_tracked, samples)
     norm.num_batches_tracked.add_(1)

@@ -1,7 +1,8 @@
 """Spiking neurons as modules: thin shells over `spikefold.dynamics`."""
 
+import math
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -16,12 +17,23 @@ from spikefold.dynamics import (
     Reset,
     Surrogate,
     Tanh,
-    Thresholds,
 )
-from spikefold.errors import ConfigError
+from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn._attached import attached
-from spikefold.nn._mpbn import MPBN
+from spikefold.nn._mpbn import MembraneNorm
 from spikefold.nn._observe import Call, Recorder, notify
+
+
+class State(NamedTuple):
+    """Where a stream stands.
+
+    Attributes:
+        v: membrane potential `[N, C, *spatial]`.
+        t: time steps done.
+    """
+
+    v: Tensor
+    t: int
 
 
 class SpikingNeuron(nn.Module):
@@ -60,8 +72,8 @@ class SpikingNeuron(nn.Module):
         return self.fire(Currents.of(x)).spikes
 
     def step(
-        self, x: Float[Tensor, "N C *spatial"], state: Float[Tensor, "N C *spatial"] | None = None
-    ) -> tuple[Float[Tensor, "N C *spatial"], Float[Tensor, "N C *spatial"]]:
+        self, x: Float[Tensor, "N C *spatial"], state: State | None = None
+    ) -> tuple[Float[Tensor, "N C *spatial"], State]:
         """One time step of a stream, with explicit state.
 
         Arguments:
@@ -69,19 +81,25 @@ class SpikingNeuron(nn.Module):
             state: what the step before returned; None starts at rest.
 
         Returns:
-            spikes, and the state (membrane potential) to hand to the next step.
+            spikes, and the state to hand to the next step.
         """
         fired = self.fire(Currents.of(x.unsqueeze(0)), state)
-        return fired.spikes[0], fired.v
+        return fired.spikes[0], State(fired.v, 1 if state is None else state.t + 1)
 
     @final
-    def fire(self, currents: Currents, state: Tensor | None = None) -> Fired:
+    def fire(self, currents: Currents, state: State | None = None) -> Fired:
         """What a sequence of currents does that starts from `state`, shown to who observes.
 
         Arguments:
             currents: computed or not; the kernels compute them on the way.
-            state: membrane potential before the first step; None starts at rest.
+            state: where the stream stands; None starts at rest.
+
+        Raises:
+            ShapeError: if something does not fit together.
+            ConfigError: if the state is none.
         """
+        if not (state is None or isinstance(state, State)):
+            raise ConfigError(f"a state is what step returned, a State, got {type(state).__name__}")
         fired = self.integrate(currents, state)
         if not torch.compiler.is_dynamo_compiling():
             notify(Call(self, currents, state, fired))
@@ -90,14 +108,28 @@ class SpikingNeuron(nn.Module):
             recorder.spikes.setdefault(name, []).append(fired.spikes)
         return fired
 
-    def integrate(self, currents: Currents, state: Tensor | None) -> Fired:
+    def integrate(self, currents: Currents, state: State | None) -> Fired:
         """What `fire` does.
 
         Arguments:
             currents: computed or not.
-            state: membrane potential before the first step; None is zero.
+            state: where the stream stands; None starts at rest.
         """
-        return dynamics.layer(currents, self.condition(), self.neuron, state)
+        v, t = (None, 0) if state is None else state
+        condition = self.condition()
+        if t:
+            steps = condition.steps()
+            if steps is not None and t + currents.steps > steps:
+                raise ShapeError(
+                    f"time step {t + currents.steps} of a stream is past the last of {steps}, for "
+                    "which these neurons have parameters"
+                )
+            condition = condition.since(t)
+        return dynamics.layer(currents, condition, self.neuron, v, self.decay())
+
+    def decay(self) -> Tensor | None:
+        """Learnt, in the place of the constant one: `[]` or `[C]`; None: the constant one."""
+        return None
 
     def is_called(self) -> bool:
         """Whether it must be called as a module: it carries hooks, or a forward of its own."""
@@ -118,7 +150,7 @@ class LIF(SpikingNeuron):
         u[t] = decay · v[t-1] + x[t];   s[t] = 1[norm(u[t]) > threshold];   v[t] = u[t] (1 - s[t])
 
     Arguments:
-        norm: `MPBN` applied before the firing function, or None.
+        norm: of the potential, `MPBN` or another `MembraneNorm`; or None.
         decay: what is left of the potential after a step, in [0, 1]; 1 is the IF neuron.
         threshold: firing threshold.
         reset: "hard" (to zero) or "soft" (minus threshold).
@@ -126,7 +158,7 @@ class LIF(SpikingNeuron):
         detach_reset: if true, no gradient flows through the reset.
 
     Raises:
-        ConfigError: if a constant is out of range, or norm is not an MPBN.
+        ConfigError: if a constant is out of range, or norm is no MembraneNorm.
 
     Source: Guo et al., ICCV 2023, eqs. 1-8.
 
@@ -142,7 +174,7 @@ class LIF(SpikingNeuron):
 
     def __init__(
         self,
-        norm: MPBN | None = None,
+        norm: MembraneNorm | None = None,
         *,
         decay: float = 0.25,
         threshold: float = 0.5,
@@ -151,36 +183,120 @@ class LIF(SpikingNeuron):
         detach_reset: bool = False,
     ) -> None:
         super().__init__(Neuron(decay, threshold, reset, surrogate or Tanh(), detach_reset))
-        if not (norm is None or isinstance(norm, MPBN)):
+        if not (norm is None or isinstance(norm, MembraneNorm)):
             raise ConfigError(
-                f"LIF: norm must be an MPBN or None, got {type(norm).__name__}: other "
-                "normalizations belong before the neuron, into SpikingLayer's norm"
+                f"{type(self).__name__}: norm must be an MPBN (a MembraneNorm) or None, got "
+                f"{type(norm).__name__}: other normalizations belong before the neuron, into "
+                "SpikingLayer's norm"
             )
         self.norm = norm
 
     @classmethod
-    def of(cls, neuron: Neuron, norm: MPBN | None = None) -> "LIF":
+    def of(cls, neuron: Neuron, norm: MembraneNorm | None = None) -> "LIF":
         """The layer with these constants."""
         return cls(norm, **vars(neuron))
 
     def condition(self) -> Condition:
-        """The potential, normalized if there is an MPBN, is above the threshold."""
-        if self.norm is None:
-            return None
-        # an MPBN that does more than its class says is called, a step at a time
-        if type(self.norm).forward is not MPBN.forward or attached(self.norm):
-            return self.norm
-        return self.norm.normalization()
+        """The potential, normalized if there is a norm, is above the threshold."""
+        norm = self.norm
+        if norm is None:
+            return Condition()
+        # one that does more than its class says is called, a step at a time
+        if type(norm).forward is not MembraneNorm.forward or attached(norm):
+            return Condition(lambda u, t: (norm(u) if norm.steps is None else norm(u, t), None))
+        return Condition(norm.normalization())
 
-    def integrate(self, currents: Currents, state: Tensor | None) -> Fired:
-        """What a sequence of currents does; in training MPBN observes its statistics."""
+    def integrate(self, currents: Currents, state: State | None) -> Fired:
+        """What a sequence of currents does; in training the norm observes its statistics."""
         if self.norm is None:
             return super().integrate(currents, state)
         self.norm.check(currents.shape[1:])
         fired = super().integrate(currents, state)
         if fired.potential is not None:
-            self.norm.observe(*fired.potential, currents.shape[1:])
+            t = 0 if state is None else state.t
+            self.norm.observe(fired.potential, currents.shape[1:], t)
         return fired
+
+
+class IF(LIF):
+    """Integrate-and-fire neurons: LIF with a decay of 1, nothing leaks.
+
+    Arguments:
+        norm, threshold, reset, surrogate, detach_reset: see `LIF`.
+    """
+
+    def __init__(
+        self,
+        norm: MembraneNorm | None = None,
+        *,
+        threshold: float = 0.5,
+        reset: Reset = "hard",
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = False,
+    ) -> None:
+        super().__init__(
+            norm,
+            decay=1.0,
+            threshold=threshold,
+            reset=reset,
+            surrogate=surrogate,
+            detach_reset=detach_reset,
+        )
+
+
+class PLIF(LIF):
+    """LIF neurons whose decay is learnt, one a layer or one a channel.
+
+        decay = 1 - sigmoid(w);   w = -log(tau - 1) at the start, tau = 1 / (1 - decay)
+
+    rounded once from float64. The input current is not scaled by 1 / tau, unlike in the paper.
+
+    Arguments:
+        norm, threshold, reset, surrogate, detach_reset: see `LIF`.
+        decay: at the start, in (0, 1).
+        channels: C for one decay a channel; None: one for the layer.
+
+    Raises:
+        ConfigError: if a constant is out of range.
+
+    Source: Fang et al., "Incorporating Learnable Membrane Time Constant", ICCV 2021, eq. 10.
+
+    Example:
+        >>> import torch, spikefold as sf
+        >>> neuron = sf.PLIF(sf.MPBN(3), channels=3)
+        >>> neuron(torch.randn(4, 2, 3, 8, 8)).sum().backward()
+        >>> neuron.w.grad.shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        norm: MembraneNorm | None = None,
+        *,
+        decay: float = 0.25,
+        channels: int | None = None,
+        threshold: float = 0.5,
+        reset: Reset = "hard",
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = False,
+    ) -> None:
+        super().__init__(
+            norm,
+            decay=decay,
+            threshold=threshold,
+            reset=reset,
+            surrogate=surrogate,
+            detach_reset=detach_reset,
+        )
+        if not 0 < self.neuron.decay < 1:
+            raise ConfigError(f"PLIF: decay must lie in (0, 1) at the start, got {decay}")
+        tau = 1 / (1 - self.neuron.decay)
+        shape = () if channels is None else (channels,)
+        self.w = nn.Parameter(torch.full(shape, -math.log(tau - 1)))
+
+    def decay(self) -> Tensor:
+        """What is left of the potential after a step, `[]` or `[C]`."""
+        return (1 - torch.sigmoid(self.w.double())).to(self.w.dtype)
 
 
 class FoldedLIF(SpikingNeuron):
@@ -193,25 +309,39 @@ class FoldedLIF(SpikingNeuron):
     they are, and potentials of another dtype are refused (those of half precision are float32).
 
     Arguments:
-        theta: thresholds per channel `[C]` or per element `[C, *spatial]`; ±inf where a neuron
-            never or always fires.
-        polarity: +1 or -1 (gain negative: the neuron fires below theta); None makes all +1.
+        condition: theta `[1, *shape]`, or `[T, *shape]` for thresholds of each time step, ±inf
+            where a neuron never or always fires; polarity +1 or -1 (gain negative: the neuron
+            fires below theta), None makes all +1.
         neuron: the constants; its `threshold` is what a soft reset subtracts.
+        decay: what was learnt, `[]` or `[C]`; None: the constant one.
     """
 
     theta: Tensor
     polarity: Tensor
+    kept: Tensor | None
 
-    def __init__(self, theta: Tensor, polarity: Tensor | None, neuron: Neuron) -> None:
+    def __init__(self, condition: Condition, neuron: Neuron, decay: Tensor | None = None) -> None:
         super().__init__(neuron)
-        self.register_buffer("theta", theta)
-        self.register_buffer("polarity", torch.ones_like(theta) if polarity is None else polarity)
+        theta, polarity = condition.theta, condition.polarity
+        if theta is None:
+            raise ConfigError("FoldedLIF: the condition has no thresholds")
+        polarity = torch.ones_like(theta) if polarity is None else polarity
+        self.steps = None if len(theta) == 1 else len(theta)
+        self.register_buffer("theta", theta if self.steps else theta[0])
+        self.register_buffer("polarity", polarity if self.steps else polarity[0])
+        self.register_buffer("kept", decay)
 
     def condition(self) -> Condition:
         """The potential is past theta."""
-        return Thresholds(self.theta, self.polarity)
+        if self.steps is None:
+            return Condition(None, self.theta[None], self.polarity[None])
+        return Condition(None, self.theta, self.polarity)
 
-    def integrate(self, currents: Currents, state: Tensor | None) -> Fired:
+    def decay(self) -> Tensor | None:
+        """What was learnt, or None."""
+        return self.kept
+
+    def integrate(self, currents: Currents, state: State | None) -> Fired:
         """What a sequence of currents does.
 
         Raises:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spikefold.dynamics import Currents, Fired
 
 if TYPE_CHECKING:
-    from spikefold.nn._neuron import SpikingNeuron
+    from spikefold.nn._neuron import SpikingNeuron, State
 
 
 class Call(NamedTuple):
@@ -23,13 +23,13 @@ class Call(NamedTuple):
     Attributes:
         neuron: the layer.
         currents: what reached it.
-        state: membrane potential before the first step; None was zero.
+        state: where the stream stood; None was at rest.
         fired: what it did.
     """
 
     neuron: "SpikingNeuron"
     currents: Currents
-    state: Tensor | None
+    state: "State | None"
     fired: Fired
 
 

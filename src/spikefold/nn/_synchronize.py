@@ -9,7 +9,7 @@ from spikefold.errors import ConfigError
 from spikefold.nn._attached import strange
 from spikefold.nn._batch_norm import BATCH_NORMS, Processes, SynchronizedBatchNorm
 from spikefold.nn._copy import copied, replaced
-from spikefold.nn._mpbn import MPBN
+from spikefold.nn._mpbn import MPBN, MembraneNorm
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -37,7 +37,7 @@ def synchronize_statistics(model: ModelT, group: distributed.ProcessGroup | None
     replacements: dict[int, nn.Module] = {}
     for name, module in synchronized.named_modules():
         if isinstance(module, MPBN):
-            if type(module).forward is not MPBN.forward:
+            if type(module).forward is not MembraneNorm.forward:
                 raise ConfigError(
                     f"layer '{name}': {type(module).__name__} has a forward of its own: its "
                     "statistics cannot be synchronized"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikefold import dynamics
-from spikefold.dynamics import Neuron, Normalization, Normalizing, Thresholds
+from spikefold.dynamics import Condition, Neuron
 from spikefold.folding import evaluation
 from spikefold.models import Network
 from spikefold.nn import Call, FoldedLIF, observing
@@ -38,20 +38,23 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
             condition = call.neuron.condition()
         except NotImplementedError:  # it does everything in a way of its own
             return
-        if isinstance(condition, Thresholds):
+        if condition.theta is not None:
             return
-        constants = call.neuron.neuron
-        layers[name] = (constants, condition is not None)
+        layers[name] = (call.neuron.neuron, condition.norm is not None)
         before, after = values.setdefault(name, ([], []))
+        v, t = (None, 0) if call.state is None else call.state
+        since = condition.since(t)
 
-        def fire_step(u: Tensor) -> Tensor:
-            h = _normalized(condition, u)
+        def note(u: Tensor, t: int) -> tuple[Tensor, None]:
+            h, _ = since.potential(u, t)
             before.append(u)
             after.append(h)
-            return dynamics.fire(h, constants.threshold, constants.surrogate)
+            return h, None
 
         currents, _ = dynamics.compute(call.currents)
-        dynamics.integrate(currents, constants, fire_step, call.state)
+        dynamics.integrate(
+            currents, Condition(note), call.neuron.neuron, v, decay=call.neuron.decay()
+        )
 
     with evaluation(network) as network, observing(network, see):
         network(like_weights(network, x))
@@ -62,16 +65,6 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
         if has_norm:
             record[name]["after"] = _histogram(after)
     return record
-
-
-def _normalized(condition: Normalization | Normalizing | None, u: Tensor) -> Tensor:
-    """What the neuron compares with its threshold, in evaluation."""
-    if isinstance(condition, Normalization):
-        assert condition.fixed is not None
-        return dynamics.normalize(
-            u, *condition.fixed, condition.gain, condition.shift, condition.eps
-        )
-    return u if condition is None else condition(u)
 
 
 def _histogram(values: list[Tensor]) -> dict[str, Any]:

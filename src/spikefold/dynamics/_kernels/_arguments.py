@@ -184,7 +184,9 @@ def check_call(a: Arguments) -> Arguments:
     if a.reset not in get_args(Reset):
         raise ConfigError(f"spikefold::layer: reset must be hard or soft, got {a.reset!r}")
     if a.shape not in SHAPES:
-        raise ConfigError(f"spikefold::layer: unknown shape {a.shape!r}: one of {', '.join(SHAPES)}")
+        raise ConfigError(
+            f"spikefold::layer: unknown shape {a.shape!r}: one of {', '.join(SHAPES)}"
+        )
     return a
 
 

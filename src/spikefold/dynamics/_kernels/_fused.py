@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.autograd import forward_ad
 
+from spikefold.dynamics._condition import Condition, Normalization, Statistics
 from spikefold.dynamics._kernels import _arguments, _operators
 from spikefold.dynamics._kernels._arguments import KERNELS, Arguments
-from spikefold.dynamics._condition import Condition, Normalization, Statistics
 from spikefold.dynamics._layer import Currents
 from spikefold.dynamics._neuron import Fired, Neuron
 from spikefold.dynamics._surrogate import form_of
@@ -65,7 +65,7 @@ def prepare(
         x = x.expand(steps, *x.shape[1:])  # the currents differ from step to step
     tensors = (x, steps, shortcut, v, *after, *before, condition.theta, decay)
     constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset)
-    arguments = Arguments(*tensors, *constants, *form)
+    arguments = Arguments._make((*tensors, *constants, *form))
     if x.device.type not in KERNELS:
         return f"there are none for {x.device.type}"
     return _arguments.obstacle(arguments) or _transformed(arguments) or arguments

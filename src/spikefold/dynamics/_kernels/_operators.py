@@ -251,12 +251,12 @@ def differentiate(
         inputs[i] = tensor
     needed = [ctx.needs_input_grad[i] for i in DIFFERENTIABLE_AT]
     a = Arguments(*inputs)
-    grads = list(backward(grads[0], grads[1], current, potential, needed, *inputs))
+    of = list(backward(grads[0], grads[1], current, potential, needed, *inputs))
     if _shares_gradient(a):
-        grads[1] = grads[0]
-    if needed[-1]:
-        grads[-1] = _sum_to(grads[-1], tuple(a.decays.shape))
-    for i, need, grad in zip(DIFFERENTIABLE_AT, needed, grads, strict=True):
+        of[1] = of[0]
+    if needed[-1] and a.decays is not None:
+        of[-1] = _sum_to(of[-1], tuple(a.decays.shape))
+    for i, need, grad in zip(DIFFERENTIABLE_AT, needed, of, strict=True):
         found[i] = grad if need else None
     return tuple(found)
 
