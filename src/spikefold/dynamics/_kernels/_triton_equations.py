@@ -8,6 +8,7 @@ groups, one group in planes (inner > 1), groups side by side in columns; see `pl
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import inspect
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -16,6 +17,49 @@ import triton.language as tl
 def jit(**options):
     """`triton.jit` of a function as written, without the type checks that tests put around it."""
     return lambda function: triton.jit(inspect.unwrap(function), **options)
+
+
+# ------------------------------------------------------------------ what a kernel is asked
+# A parameter is a pointer (None: there is none) and how far it is from a step to the next.
+
+
+class Norm(NamedTuple):
+    """See `_problem.Norm`; eps is a `tl.constexpr`, for it is added in float64."""
+
+    gain: Any = None
+    gain_step: Any = 0
+    shift: Any = None
+    shift_step: Any = 0
+    mean: Any = None
+    mean_step: Any = 0
+    variance: Any = None
+    variance_step: Any = 0
+    eps: Any = tl.constexpr(0.0)
+
+
+class Layer(NamedTuple):
+    """What both passes read; see `_problem.Problem`."""
+
+    input: Any
+    input_step: Any
+    shortcut: Any
+    shortcut_step: Any
+    current: Norm
+    v: Any
+    norm: Norm
+    thresholds: Any
+    thresholds_step: Any
+    threshold: Any
+    decays: Any
+    decay: Any
+
+
+class Surrogate(NamedTuple):
+    """A `Form`; its shape is a compile-time constant."""
+
+    scale: Any
+    height: Any
+    window: Any
 
 
 # ------------------------------------------------------------------ where things are
@@ -103,21 +147,28 @@ def held(pointer, scratch):
 
 
 @jit()
-def parameter(pointer, group, known, neutral):
-    """One number a group, `[1, GROUPS]`; `neutral` if there is none."""
+def parameter(pointer, t, step, group, known, neutral):
+    """One number a group at step t, `[1, GROUPS]`; `neutral` if there is none."""
     if pointer is None:
         return tl.zeros(group.shape, tl.float32) + neutral
     else:
-        return tl.load(pointer + group, mask=known, other=1.0)
+        return tl.load(of_step(pointer, t, step) + group, mask=known, other=1.0)
 
 
 @jit()
-def limit_of(thresholds, gain, group, known, threshold):
+def limit(layer, t, group, known):
     """What is compared with gain · u: polarity · theta where thresholds were folded."""
-    if thresholds is None:
-        return parameter(thresholds, group, known, threshold)
+    if layer.thresholds is None:
+        return parameter(layer.thresholds, 0, 0, group, known, layer.threshold)
     else:
-        return parameter(thresholds, group, known, 0.0) * parameter(gain, group, known, 1.0)
+        theta = parameter(layer.thresholds, t, layer.thresholds_step, group, known, 0.0)
+        return theta * parameter(layer.norm.gain, t, layer.norm.gain_step, group, known, 1.0)
+
+
+@jit()
+def decay_of(layer, group, known):
+    """What is left of the potential after a step, `[1, GROUPS]`."""
+    return parameter(layer.decays, 0, 0, group, known, layer.decay)
 
 
 # ------------------------------------------------------------------ norms
@@ -131,15 +182,16 @@ def scale_of(gain, variance, eps):
 
 
 @jit()
-def affine(gain, shift, mean, variance, eps, group, known):
+def affine(norm, t, group, known):
     """A norm's mean, scale, shift and deviation, `[1, GROUPS]`; what is None is left out."""
-    mean = parameter(mean, group, known, 0.0)
-    gain = parameter(gain, group, known, 1.0)
-    shift = parameter(shift, group, known, 0.0)
-    if variance is None:
+    mean = parameter(norm.mean, t, norm.mean_step, group, known, 0.0)
+    gain = parameter(norm.gain, t, norm.gain_step, group, known, 1.0)
+    shift = parameter(norm.shift, t, norm.shift_step, group, known, 0.0)
+    if norm.variance is None:
         return mean, gain, shift, tl.zeros(group.shape, tl.float32) + 1.0
     else:
-        scale, deviation = scale_of(gain, parameter(variance, group, known, 1.0), eps)
+        variance = parameter(norm.variance, t, norm.variance_step, group, known, 1.0)
+        scale, deviation = scale_of(gain, variance, norm.eps)
         return mean, scale, shift, deviation
 
 
@@ -192,13 +244,13 @@ def centre(grad, centered, mean_grad, mean_product):
 
 
 @jit()
-def current(input, shortcut, offset, inside, mean, scale, shift, NORMED: tl.constexpr):
-    """`norm(input) + shortcut`."""
-    x = read(input, offset, inside)
+def current(layer, t, offset, inside, mean, scale, shift, NORMED: tl.constexpr):
+    """`norm(input) + shortcut` at step t."""
+    x = read(of_step(layer.input, t, layer.input_step), offset, inside)
     if NORMED:
         x = normalize(x, mean, scale, shift)
-    if shortcut is not None:
-        x = x + read(shortcut, offset, inside)
+    if layer.shortcut is not None:
+        x = x + read(of_step(layer.shortcut, t, layer.shortcut_step), offset, inside)
     return x
 
 
@@ -225,8 +277,8 @@ def discharge(u, s, reset_by, HARD: tl.constexpr):
 
 @jit()
 def through_step(
-    grad_s, grad_v, u, h, threshold, reset_by, slope, factor,
-    KIND: tl.constexpr, HARD: tl.constexpr, DETACH: tl.constexpr,
+    grad_s, grad_v, u, h, threshold, reset_by, surrogate,
+    SHAPE: tl.constexpr, HARD: tl.constexpr, DETACH: tl.constexpr,
 ):  # fmt: skip
     """From the gradients of spikes and of the potential after the reset to those before.
 
@@ -237,7 +289,7 @@ def through_step(
         grad_s = grad_s - grad_v * (u if HARD else reset_by)
     if HARD:
         grad_v = grad_v * (1.0 - fire(h, threshold))
-    return grad_s * derivative(h - threshold, slope, factor, KIND), grad_v
+    return grad_s * derivative(h - threshold, surrogate, SHAPE), grad_v
 
 
 @jit()
@@ -248,16 +300,15 @@ def logistic_slope(y):
 
 
 @jit()
-def derivative(z, slope, factor, KIND: tl.constexpr):
-    """A surrogate's derivative; `slope` is its parameter, `factor` what the host makes of it."""
-    if KIND == "tanh":
-        return tl.where(tl.abs(z) <= 0.5, logistic_slope(2.0 * slope * z) * factor, 0.0)
-    elif KIND == "rectangle":
-        return tl.where(tl.abs(z) < slope * 0.5, factor, 0.0)
-    elif KIND == "triangle":
-        return tl.maximum(slope - tl.abs(z), 0.0) * factor
-    elif KIND == "sigmoid":
-        return logistic_slope(slope * z) * factor
+def derivative(z, surrogate, SHAPE: tl.constexpr):
+    """Height · shape(scale · z) where |z| <= window, else 0."""
+    y = surrogate.scale * z
+    if SHAPE == "logistic":
+        slope = logistic_slope(y) * surrogate.height
+    elif SHAPE == "box":
+        slope = tl.zeros(z.shape, tl.float32) + surrogate.height
+    elif SHAPE == "triangle":
+        slope = tl.maximum(1.0 - tl.abs(y), 0.0) * surrogate.height
     else:
-        y = factor * z
-        return (slope * 0.5) / (1.0 + y * y)
+        slope = surrogate.height / (1.0 + y * y)
+    return tl.where(tl.abs(z) > surrogate.window, 0.0, slope)

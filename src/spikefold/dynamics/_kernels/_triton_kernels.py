@@ -16,13 +16,14 @@ from spikefold.dynamics._kernels._triton_equations import (
     affine,
     charge,
     current,
+    decay_of,
     discharge,
     fire,
     held,
     here,
     hold,
     jit,
-    limit_of,
+    limit,
     normalize,
     of_step,
     parameter,
@@ -112,7 +113,11 @@ def reduce(
         sums += tl.load(partials + partial, mask=inside, other=0.0)
         products += tl.load(partials + partials_step + partial, mask=inside, other=0.0)
     grad, product, group = total(sums), total(products), first + column
-    deviation = affine(None, None, None, variance, eps, group, known)[3]
+    if variance is None:
+        deviation = tl.zeros(group.shape, tl.float32) + 1.0
+    else:
+        spread = parameter(variance, 0, 0, group, known, 1.0)
+        deviation = scale_of(spread, spread, eps)[1]
     if means is not None:
         write(means, column, known, grad / samples)
         write(means + means_step, column, known, product / (deviation * deviation * samples))
@@ -128,52 +133,48 @@ def reduce(
 
 @jit(do_not_specialize=["steps"])
 def forward(
-    samples, groups, first, count, steps, elements,
-    input, input_step, shortcut, shortcut_step,
-    current_gain, current_shift, current_mean, current_variance, current_eps: tl.constexpr,
-    v, gain, shift, mean, variance, eps: tl.constexpr, thresholds, threshold, decay,
-    spikes, v_last,
-    NORMED: tl.constexpr, BATCH: tl.constexpr, HARD: tl.constexpr,
+    samples, groups, first, count, steps, elements, layer, spikes, v_last,
+    NORMED: tl.constexpr, BATCH: tl.constexpr, HARD: tl.constexpr, VARIES: tl.constexpr,
     INNER: tl.constexpr, ELEMENTS: tl.constexpr, GROUPS: tl.constexpr,
 ):  # fmt: skip
-    """All steps of a tile, its potentials in registers. BATCH: the tile is the whole group."""
+    """All steps of a tile, its potentials in registers.
+
+    Arguments:
+        BATCH: the tile is the whole group.
+        VARIES: the condition differs from step to step.
+    """
     offset, inside, group, known, _, _ = place(
         samples, groups, first, count, INNER, ELEMENTS, GROUPS
     )
-    x_mean, x_scale, x_shift, _ = affine(
-        current_gain, current_shift, current_mean, current_variance, current_eps, group, known
-    )
-    if BATCH:
-        u_gain = parameter(gain, group, known, 1.0)
-        u_shift = parameter(shift, group, known, 0.0)
-    else:
-        u_mean, u_scale, u_shift, _ = affine(gain, shift, mean, variance, eps, group, known)
-    limit = limit_of(thresholds, gain, group, known, threshold)
-    potential = read_or_zero(v, offset, inside)
+    norm, decay = layer.norm, decay_of(layer, group, known)
+    if not BATCH:
+        u_mean, u_scale, u_shift, _ = affine(norm, 0, group, known)
+    threshold = limit(layer, 0, group, known)
+    x_mean, x_scale, x_shift, _ = affine(layer.current, 0, group, known)
+    potential = read_or_zero(layer.v, offset, inside)
     for t in range(steps):
-        x = current(
-            of_step(input, t, input_step), of_step(shortcut, t, shortcut_step), offset, inside,
-            x_mean, x_scale, x_shift, NORMED,
-        )  # fmt: skip
+        x = current(layer, t, offset, inside, x_mean, x_scale, x_shift, NORMED)
         u = charge(potential, x, decay)
         if BATCH:
             u_mean, u_variance = statistics(u, 0.0, inside, samples)
-            write(of_step(mean, t, groups), group, known, u_mean)
-            write(of_step(variance, t, groups), group, known, u_variance)
-            u_scale, _ = scale_of(u_gain, u_variance, eps)
-        s = fire(normalize(u, u_mean, u_scale, u_shift), limit)
+            write(of_step(norm.mean, t, norm.mean_step), group, known, u_mean)
+            write(of_step(norm.variance, t, norm.variance_step), group, known, u_variance)
+            gain = parameter(norm.gain, t, norm.gain_step, group, known, 1.0)
+            u_shift = parameter(norm.shift, t, norm.shift_step, group, known, 0.0)
+            u_scale, _ = scale_of(gain, u_variance, norm.eps)
+        elif VARIES:
+            u_mean, u_scale, u_shift, _ = affine(norm, t, group, known)
+            threshold = limit(layer, t, group, known)
+        s = fire(normalize(u, u_mean, u_scale, u_shift), threshold)
         write(of_step(spikes, t, elements), offset, inside, s)
-        potential = discharge(u, s, threshold, HARD)
+        potential = discharge(u, s, layer.threshold, HARD)
     write(v_last, offset, inside, potential)
 
 
 @jit(do_not_specialize=["t"])
 def forward_step(
-    t, samples, groups, first, count, elements,
-    input, input_step, shortcut, shortcut_step,
-    current_gain, current_shift, current_mean, current_variance, current_eps: tl.constexpr,
-    v, gain, shift, mean, variance, eps: tl.constexpr, thresholds, threshold, decay,
-    spikes, v_last, carried, partials, partials_step,
+    t, samples, groups, first, count, elements, layer, spikes, v_last,
+    carried, partials, partials_step,
     NORMED: tl.constexpr, HARD: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
     INNER: tl.constexpr, ELEMENTS: tl.constexpr, GROUPS: tl.constexpr,
 ):  # fmt: skip
@@ -182,28 +183,19 @@ def forward_step(
         samples, groups, first, count, INNER, ELEMENTS, GROUPS
     )
     if FIRST:
-        potential = read_or_zero(v, offset, inside)
+        potential = read_or_zero(layer.v, offset, inside)
     else:
         u = held(carried, scratch)
-        u_mean, u_scale, u_shift, _ = affine(
-            gain, shift, of_step(mean, t - 1, groups), of_step(variance, t - 1, groups), eps,
-            group, known,
-        )  # fmt: skip
-        limit = limit_of(thresholds, gain, group, known, threshold)
-        s = fire(normalize(u, u_mean, u_scale, u_shift), limit)
+        u_mean, u_scale, u_shift, _ = affine(layer.norm, t - 1, group, known)
+        s = fire(normalize(u, u_mean, u_scale, u_shift), limit(layer, t - 1, group, known))
         write(of_step(spikes, t - 1, elements), offset, inside, s)
-        potential = discharge(u, s, threshold, HARD)
+        potential = discharge(u, s, layer.threshold, HARD)
     if LAST:
         write(v_last, offset, inside, potential)
     else:
-        x_mean, x_scale, x_shift, _ = affine(
-            current_gain, current_shift, current_mean, current_variance, current_eps, group, known
-        )
-        x = current(
-            of_step(input, t, input_step), of_step(shortcut, t, shortcut_step), offset, inside,
-            x_mean, x_scale, x_shift, NORMED,
-        )  # fmt: skip
-        u = charge(potential, x, decay)
+        x_mean, x_scale, x_shift, _ = affine(layer.current, 0, group, known)
+        x = current(layer, t, offset, inside, x_mean, x_scale, x_shift, NORMED)
+        u = charge(potential, x, decay_of(layer, group, known))
         hold(carried, scratch, u)
         size = here(samples, partial, count, ELEMENTS)
         tile_mean, tile_variance = statistics(u, 0.0, inside, size)

@@ -1,70 +1,53 @@
 """Which kernels to launch for a problem, over what, with what scratch."""
 
-import math
 from typing import Any
 
 import torch
+import triton.language as tl
 from torch import Tensor
 
-from spikefold.dynamics._kernels import _triton_backward, _triton_kernels
-from spikefold.dynamics._kernels._problem import Norm, Problem
+from spikefold.dynamics._kernels import _triton_backward, _triton_equations, _triton_kernels
+from spikefold.dynamics._kernels._problem import Norm, Problem, step_of
 from spikefold.dynamics._kernels._triton_tiles import Launch, Tiling
-from spikefold.dynamics._surrogate import Surrogate, slope
 
 # ------------------------------------------------------------------ arguments
 
 
-def _currents(problem: Problem) -> dict[str, Any]:
-    norm = problem.current or Norm()
-    return {
-        "input": problem.input,
-        "input_step": problem.input_step,
-        "shortcut": problem.shortcut,
-        "shortcut_step": problem.shortcut_step,
-        "current_gain": norm.gain,
-        "current_shift": norm.shift,
-        "current_mean": norm.mean,
-        "current_variance": norm.variance,
-        "current_eps": norm.eps,
-        "NORMED": problem.current is not None,
-    }
+def _norm(norm: Norm | None) -> _triton_equations.Norm:
+    if norm is None:
+        return _triton_equations.Norm()
+    parameters = (norm.gain, norm.shift, norm.mean, norm.variance)
+    places = (part for p in parameters for part in (p, step_of(p)))
+    return _triton_equations.Norm._make((*places, tl.constexpr(norm.eps)))
 
 
-def _condition(problem: Problem) -> dict[str, Any]:
-    norm, neuron = problem.potential, problem.neuron
-    return {
-        "gain": norm.gain,
-        "shift": norm.shift,
-        "mean": norm.mean,
-        "variance": norm.variance,
-        "eps": norm.eps,
-        "thresholds": problem.thresholds,
-        "threshold": neuron.threshold,
-        "decay": neuron.decay,
-        "HARD": neuron.reset == "hard",
-    }
+def _layer(p: Problem) -> _triton_equations.Layer:
+    return _triton_equations.Layer(
+        p.input,
+        p.input_step,
+        p.shortcut,
+        p.shortcut_step,
+        _norm(p.current),
+        p.v,
+        _norm(p.potential),
+        p.thresholds,
+        step_of(p.thresholds),
+        p.threshold,
+        p.decays,
+        p.decay,
+    )
 
 
-def _factor(surrogate: Surrogate) -> float:
-    """What `_triton_equations.derivative` takes beside the surrogate's parameter."""
-    a = slope(surrogate)
-    return {
-        "tanh": lambda: 2 * a / math.tanh(a / 2),
-        "rectangle": lambda: 1 / a,
-        "triangle": lambda: 1 / a**2,
-        "sigmoid": lambda: a,
-        "atan": lambda: math.pi / 2 * a,
-    }[surrogate.name]()
+def _varies(p: Problem) -> bool:
+    """Whether the firing condition differs from step to step."""
+    norm = p.potential
+    tensors = (norm.gain, norm.shift, norm.mean, norm.variance, p.thresholds)
+    return any(map(step_of, tensors))
 
 
-def _surrogate(problem: Problem) -> dict[str, Any]:
-    surrogate = problem.neuron.surrogate
-    return {
-        "slope": slope(surrogate),
-        "factor": _factor(surrogate),
-        "KIND": surrogate.name,
-        "DETACH": problem.neuron.detach_reset,
-    }
+def _common(problem: Problem) -> dict[str, Any]:
+    """Of all kernels that charge and fire."""
+    return {"layer": _layer(problem), "HARD": problem.hard}
 
 
 # ------------------------------------------------------------------ forward
@@ -116,12 +99,12 @@ def _forward(problem: Problem, launch: Launch) -> None:
         _triton_kernels.forward,
         steps=problem.steps,
         elements=_elements(problem),
-        v=problem.v,
         spikes=problem.spikes,
         v_last=problem.v_last,
+        NORMED=problem.current is not None,
         BATCH=problem.potential.batch,
-        **_currents(problem),
-        **_condition(problem),
+        VARIES=_varies(problem),
+        **_common(problem),
     )
 
 
@@ -136,16 +119,15 @@ def _forward_by_steps(problem: Problem, launch: Launch) -> None:
             _triton_kernels.forward_step,
             t=t,
             elements=_elements(problem),
-            v=problem.v,
             spikes=problem.spikes,
             v_last=problem.v_last,
             carried=carried,
             partials=partials,
             partials_step=partials.stride(0),
+            NORMED=problem.current is not None,
             FIRST=t == 0,
             LAST=t == problem.steps,
-            **_currents(problem),
-            **_condition(problem),
+            **_common(problem),
         )
         if t < problem.steps:
             _merge(launch, partials, norm.mean[t], norm.variance[t])
@@ -185,22 +167,32 @@ class _Backward:
         self.current_partials: Tensor | None = None
         if norm is not None and (norm.batch or _learns(norm)):
             self.current_partials = launch.partials().zero_()
+        self.decay_partials: Tensor | None = None
+        if problem.grad_decay is not None:
+            self.decay_partials = launch.partials(1).zero_()
 
     def run(self) -> None:
         if self.launch.tiling.together:
             self._together()
         else:
             self._by_steps()
+        if self.decay_partials is not None and self.problem.grad_decay is not None:
+            part = slice(self.launch.first, self.launch.first + self.launch.count)
+            self.problem.grad_decay.flatten()[part] = self.decay_partials[0].sum(0)
         if self.keep:
             self._through_current()
 
     def _arguments(self) -> dict[str, Any]:
         """Of both kernels of gradients."""
         problem = self.problem
+        shape, *form = problem.form
         partials = self.partials if self.partials is not None else self.current_partials
         return {
             "steps": problem.steps,
             "elements": _elements(problem),
+            "surrogate": _triton_equations.Surrogate(*form),
+            "SHAPE": shape,
+            "DETACH": problem.detach_reset,
             "potentials": self.potentials,
             "potentials_step": self.potentials.stride(0),
             "grad_spikes": problem.grad_spikes,
@@ -210,25 +202,27 @@ class _Backward:
             "partials": self.partials,
             "current_partials": self.current_partials,
             "partials_step": 0 if partials is None else partials.stride(0),
+            "decay_partials": self.decay_partials,
             "CONSTANT": self.constant,
             "KEEP": self.keep,
-            **_condition(problem),
-            **_surrogate(problem),
+            **_common(problem),
         }
 
     def _together(self) -> None:
         problem, norm = self.problem, self.problem.potential
-        self.partials = self.launch.partials() if _learns(norm) else None
+        varies = bool(step_of(norm.gain) or step_of(norm.shift)) and _learns(norm)
+        steps = problem.steps if varies else 1
+        self.partials = self.launch.partials(2 * steps) if _learns(norm) else None
         self.launch.run(
             _triton_backward.backward,
-            v=problem.v,
-            statistics_step=problem.groups if norm.batch else 0,
+            NORMED=problem.current is not None,
             BATCH=norm.batch,
-            **_currents(problem),
+            VARIES=varies,
             **self._arguments(),
         )
         if self.partials is not None:
-            self._reduce(self.partials, norm)
+            for t in range(steps):
+                self._reduce(self.partials[2 * t : 2 * t + 2], norm, t)
 
     def _by_steps(self) -> None:
         problem, norm = self.problem, self.problem.potential
@@ -240,9 +234,6 @@ class _Backward:
             self.launch.run(
                 _triton_backward.backward_step,
                 t=t,
-                input=problem.input,
-                input_step=problem.input_step,
-                current_mean=None if problem.current is None else problem.current.mean,
                 carried=carried,
                 means=means,
                 means_step=means.stride(0),
@@ -251,30 +242,33 @@ class _Backward:
                 **self._arguments(),
             )
             if t >= 0:
-                self._reduce(self.partials, norm, norm.variance[t], means)
+                self._reduce(self.partials, norm, t, norm.variance[t], means)
 
     def _recompute(self) -> None:
         problem = self.problem
         self.launch.run(
             _triton_backward.recompute,
             steps=problem.steps,
-            v=problem.v,
-            statistics_step=problem.groups,
             potentials=self.potentials,
             potentials_step=self.potentials.stride(0),
-            **_currents(problem),
-            **_condition(problem),
+            NORMED=problem.current is not None,
+            **_common(problem),
         )
 
     def _reduce(
         self,
         partials: Tensor,
         norm: Norm,
+        t: int,
         variance: Tensor | None = None,
         means: Tensor | None = None,
         samples: int | None = None,
     ) -> None:
-        """Sums over tiles; adds to the norm's gradients."""
+        """Sums over tiles; adds to the norm's gradients of step t."""
+
+        def of_step(grad: Tensor | None) -> Tensor | None:
+            return None if grad is None else grad[0 if len(grad) == 1 else t]
+
         self.launch.run_merging(
             _triton_kernels.reduce,
             partials,
@@ -283,8 +277,8 @@ class _Backward:
             eps=norm.eps,
             means=means,
             means_step=self.launch.count,
-            grad_gain=norm.grad_gain,
-            grad_shift=norm.grad_shift,
+            grad_gain=of_step(norm.grad_gain),
+            grad_shift=of_step(norm.grad_shift),
         )
 
     def _through_current(self) -> None:
@@ -294,17 +288,13 @@ class _Backward:
         if self.current_partials is not None:
             means = self.launch.means()
             samples = self.launch.tiling.samples * steps
-            self._reduce(self.current_partials, norm, norm.variance, means, samples)
+            variance = None if norm.variance is None else norm.variance[0]
+            self._reduce(self.current_partials, norm, 0, variance, means, samples)
         self.launch.run(
             _triton_backward.through_current,
             steps=steps,
             elements=_elements(problem),
-            input=problem.input,
-            input_step=problem.input_step,
-            gain=norm.gain,
-            mean=norm.mean,
-            variance=norm.variance,
-            eps=norm.eps,
+            layer=_layer(problem),
             kept=self.potentials[-steps:],
             kept_step=self.potentials.stride(0),
             means=means,

@@ -102,9 +102,9 @@ class Launch:
         size = self.programs * self.tiling.elements * self.tiling.width
         return self._floats(held, size)
 
-    def partials(self) -> Tensor:
-        """Two numbers of each tile's groups."""
-        return self._floats(2, self.tiling.slots, self.count)
+    def partials(self, numbers: int = 2) -> Tensor:
+        """Some numbers of each tile's groups."""
+        return self._floats(numbers, self.tiling.slots, self.count)
 
     def means(self) -> Tensor:
         """Two numbers of each group."""
