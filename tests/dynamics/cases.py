@@ -48,6 +48,8 @@ class Case:
     shortcut: bool = False
     constant: bool = False
     state: bool = False
+    per_step: bool = False  # parameters of the condition
+    decay: str = "constant"  # or "layer", "channel"
     neuron: Neuron = field(default_factory=Neuron)
     dtype: torch.dtype = torch.float32
     seed: int = 0
@@ -79,6 +81,8 @@ def cases(**fixed: Any) -> st.SearchStrategy[Case]:
         "shortcut": st.booleans(),
         "constant": st.booleans(),
         "state": st.booleans(),
+        "per_step": st.booleans(),
+        "decay": st.sampled_from(["constant", "layer", "channel"]),
         "neuron": neurons,
         "seed": st.integers(0, 10**6),
     }
@@ -100,10 +104,14 @@ def is_possible(case: Case) -> bool:
 
 
 def fused_layer(
-    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None = None
+    currents: Currents,
+    condition: Condition,
+    neuron: Neuron,
+    v: Tensor | None = None,
+    decay: Tensor | None = None,
 ) -> Fired:
     """What the kernels do, and no other."""
-    prepared = _kernels.prepare(currents, condition, neuron, v)
+    prepared = _kernels.prepare(currents, condition, neuron, v, decay)
     assert not isinstance(prepared, str), prepared
     return _kernels.fused_layer(prepared)
 
@@ -116,12 +124,13 @@ class Layer:
     currents: Currents
     condition: Condition
     state: Tensor | None
+    decay: Tensor | None
     leaves: dict[str, Tensor]  # what gets a gradient
     weights: tuple[Tensor, Tensor]  # of spikes and last potential, in the loss
 
     def run(self, layer: Callable[..., Fired] = dynamics.layer) -> Fired:
         """Spikes and last potential, by this implementation."""
-        return layer(self.currents, self.condition, self.case.neuron, self.state)
+        return layer(self.currents, self.condition, self.case.neuron, self.state, self.decay)
 
     def gradients(self, spikes: Tensor, v: Tensor) -> dict[str, Tensor]:
         """Of the weighted sum of spikes and last potential."""
@@ -159,20 +168,25 @@ def make(case: Case) -> Layer:
     steps, *step = case.shape
     shown = 1 if case.constant else steps
     x = leaf("input", arranged(random(shown, *step)).to(case.dtype))
-    before = None if case.norm == "none" else norm("current", (step[1],), case.norm)
-    parameters = tuple(step[1:] if case.elementwise else step[1:2])
-    condition: Condition = None
+    before = None if case.norm == "none" else norm("current", (1, step[1]), case.norm)
+    parameters = (steps if case.per_step else 1, *(step[1:] if case.elementwise else step[1:2]))
+    condition = dynamics.PLAIN
     if case.condition == "folded":
         polarity = random(parameters).sign()
-        condition = dynamics.Thresholds(random(parameters) * 0.5, polarity)
+        condition = Condition(None, random(parameters) * 0.5, polarity)
     elif case.condition != "plain":
-        condition = norm("potential", parameters, case.condition)
+        condition = Condition(norm("potential", parameters, case.condition))
     shortcut = (
         leaf("shortcut", arranged(random(case.shape)).to(case.dtype)) if case.shortcut else None
     )
     state = leaf("state", random(step)) if case.state else None
+    decay = None
+    if case.decay != "constant":
+        size = () if case.decay == "layer" else (step[1],)
+        decay = leaf("decay", torch.rand(size, generator=generator))
     weights = (random(case.shape, dtype=torch.float64), random(step, dtype=torch.float64))
-    return Layer(case, Currents(x, steps, before, shortcut), condition, state, leaves, weights)
+    currents = Currents(x, steps, before, shortcut)
+    return Layer(case, currents, condition, state, decay, leaves, weights)
 
 
 def expected(layer: Layer, spikes: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -188,9 +202,12 @@ def expected(layer: Layer, spikes: Tensor) -> tuple[dict[str, Tensor], Tensor, T
     def broadcast(parameter: Tensor) -> Tensor:
         return parameter.double().reshape(parameter.shape + (1,) * (ndim - 1 - parameter.ndim))
 
-    def normalized(name: str, norm: Normalization, a: Tensor) -> Tensor:
-        gain, shift = broadcast(wide[f"{name} gain"]), broadcast(wide[f"{name} shift"])
-        fixed = norm.fixed and tuple(map(broadcast, norm.fixed))
+    def at(parameter: Tensor, t: int) -> Tensor:
+        return broadcast(parameter[min(t, len(parameter) - 1)])
+
+    def normalized(name: str, norm: Normalization, a: Tensor, t: int = 0) -> Tensor:
+        gain, shift = at(wide[f"{name} gain"], t), at(wide[f"{name} shift"], t)
+        fixed = norm.fixed and tuple(at(value, t) for value in norm.fixed)
         return reference.normalize(a, gain, shift, norm.eps, fixed)
 
     x = wide["input"]
@@ -199,25 +216,27 @@ def expected(layer: Layer, spikes: Tensor) -> tuple[dict[str, Tensor], Tensor, T
     x = x.expand(case.shape)
     if case.shortcut:
         x = x + wide["shortcut"]
-    threshold: Any = case.neuron.threshold
+    norm, theta, polarity = condition
 
-    def compare(u: Tensor) -> Tensor:
-        if isinstance(condition, Normalization):
-            return normalized("potential", condition, u)
-        return u if condition is None else u * broadcast(condition.polarity)
+    def compare(u: Tensor, t: int) -> Tensor:
+        if isinstance(norm, Normalization):
+            return normalized("potential", norm, u, t)
+        return u if polarity is None else u * at(polarity, t)
 
-    if isinstance(condition, dynamics.Thresholds):
-        threshold = broadcast(condition.polarity * condition.theta)
+    thresholds: list[Any] = [case.neuron.threshold] * case.shape[0]
+    if theta is not None and polarity is not None:
+        thresholds = [at(polarity * theta, t) for t in range(case.shape[0])]
     fired, compared, v = reference.follow(
         x,
         spikes.double(),
         compare,
-        threshold=threshold,
-        decay=case.neuron.decay,
+        thresholds=thresholds,
+        decay=broadcast(wide["decay"]) if "decay" in wide else case.neuron.decay,
         reset_by=None if case.neuron.reset == "hard" else case.neuron.threshold,
         detach=case.neuron.detach_reset,
         derivative=case.neuron.surrogate.derivative,
         v=wide["state"] if case.state else torch.zeros(case.shape[1:], dtype=torch.float64),
     )
-    wide_layer = Layer(case, currents, condition, None, wide, layer.weights)
-    return wide_layer.gradients(fired, v), compared - threshold, v.detach()
+    wide_layer = Layer(case, currents, condition, None, None, wide, layer.weights)
+    above = torch.stack([h - limit for h, limit in zip(compared, thresholds, strict=True)])
+    return wide_layer.gradients(fired, v), above, v.detach()

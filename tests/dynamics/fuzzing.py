@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from spikefold.dynamics import (
+    PLAIN,
+    SURROGATES,
+    Condition,
     Currents,
     Neuron,
     Normalization,
     Statistics,
-    Thresholds,
     reference_layer,
 )
-from spikefold.dynamics._kernels._arguments import SURROGATES_OF_KERNELS, Arguments
+from spikefold.dynamics._kernels._arguments import Arguments
 from spikefold.errors import SpikefoldError
 
 LAYER = torch.ops.spikefold.layer.default
@@ -54,7 +56,9 @@ def right(chance: random.Random) -> dict[str, Any]:
     step = (chance.randint(1, 5), chance.randint(1, 18), *spatial)
     dtype = chance.choice(FLOATS)
     elementwise = chance.random() < 0.3
-    parameters = step[1:] if elementwise else step[1:2]
+    sets = chance.choice([1, 1, steps])
+    parameters = (sets, *(step[1:] if elementwise else step[1:2]))
+    channels = (1, step[1])
 
     def parameter(shape: tuple[int, ...], low: float = -2.0) -> Tensor:
         return tensor(chance, shape, torch.float32).clamp(min=low)
@@ -67,11 +71,11 @@ def right(chance: random.Random) -> dict[str, Any]:
     if chance.random() < 0.4:
         found["v"] = tensor(chance, step, torch.float32)
     if not elementwise and chance.random() < 0.4:
-        found |= {"current_gain": parameter(step[1:2]), "current_shift": parameter(step[1:2])}
+        found |= {"current_gain": parameter(channels), "current_shift": parameter(channels)}
         found["current_eps"] = 1e-3
         if chance.random() < 0.5:
-            found |= {"current_mean": parameter(step[1:2])}
-            found |= {"current_variance": parameter(step[1:2], 0.1)}
+            found |= {"current_mean": parameter(channels)}
+            found |= {"current_variance": parameter(channels, 0.1)}
     kind = chance.choice(["plain", "folded", "norm", "batch"])
     if kind == "folded":
         found["thresholds"] = parameter(parameters)
@@ -81,10 +85,11 @@ def right(chance: random.Random) -> dict[str, Any]:
         found |= {"gain": parameter(parameters), "shift": parameter(parameters), "eps": 1e-3}
         if kind == "norm":
             found |= {"mean": parameter(parameters), "variance": parameter(parameters, 0.1)}
-    surrogate = chance.choice(SURROGATES_OF_KERNELS)
+    if chance.random() < 0.3:
+        found["decays"] = torch.rand(chance.choice([(), step[1:2]]))
     found |= {"decay": chance.choice([0.0, 0.25, 1.0]), "threshold": 0.5}
-    found |= {"reset": chance.choice(["hard", "soft"]), "surrogate": surrogate.name, "slope": 2.0}
-    found["detach_reset"] = chance.random() < 0.5
+    found |= {"reset": chance.choice(["hard", "soft"]), "detach_reset": chance.random() < 0.5}
+    found |= chance.choice(list(SURROGATES.values()))().form()._asdict()
     return found
 
 
@@ -113,7 +118,7 @@ def spoil(chance: random.Random, value: Any) -> Any:
     if isinstance(value, bool):
         return chance.choice([None, 3, "yes"])
     if isinstance(value, str):
-        return chance.choice(["", "none", "tanh", "hard", None])
+        return chance.choice(["", "none", "box", "hard", None])
     if value is None:
         return chance.choice([1e-3, torch.randn(4), torch.randn(3, 2), torch.randn(2, 2, 4, 3, 4)])
     return chance.choice(
@@ -131,22 +136,20 @@ def expected(a: Arguments) -> Tensor | None:
     def norm(tensors: tuple[Tensor | None, ...], eps: float | None) -> Normalization:
         gain, shift, mean, variance = tensors
         like = next(t for t in tensors if t is not None)
-        one, zero = torch.ones(like.shape), torch.zeros(like.shape)
+        one, zero = torch.ones((1, *like.shape[1:])), torch.zeros((1, *like.shape[1:]))
         fixed = Statistics(mean, variance)  # type: ignore[arg-type]
         gain, shift = one if gain is None else gain, zero if shift is None else shift
         return Normalization(gain, shift, eps or 0.0, fixed)
 
     current = None if a.current_eps is None else norm(a.current, a.current_eps)
-    condition: Any = None
+    condition = PLAIN
     if a.thresholds is not None:
-        condition = Thresholds(a.thresholds, a.gain)
+        condition = Condition(None, a.thresholds, a.gain)
     elif a.eps is not None:
-        condition = norm(a.potential[:4], a.eps)
-    (kind,) = (kind for kind in SURROGATES_OF_KERNELS if kind.name == a.surrogate)
-    neuron = Neuron(a.decay, a.threshold, a.reset, kind(), bool(a.detach_reset))  # type: ignore[arg-type]
-    return reference_layer(Currents(a.input, a.steps, current, a.shortcut), condition, neuron, a.v)[
-        0
-    ]
+        condition = Condition(norm(a.potential[:4], a.eps))
+    neuron = Neuron(a.decay, a.threshold, a.reset, detach_reset=bool(a.detach_reset))  # type: ignore[arg-type]
+    currents = Currents(a.input, a.steps, current, a.shortcut)
+    return reference_layer(currents, condition, neuron, a.v, a.decays).spikes
 
 
 def call(chance: random.Random, count: Counter[str]) -> None:
@@ -174,7 +177,7 @@ def call(chance: random.Random, count: Counter[str]) -> None:
         if wanted is not None:
             assert torch.equal(spikes, wanted), f"not the reference's spikes: {spoilt}"
     grads: list[Any] = [torch.randn(o.shape).to(o.dtype) for o in outputs[:2]]
-    grads += [*outputs[2:], [chance.random() < 0.7 for _ in range(7)]]
+    grads += [*outputs[2:], [chance.random() < 0.7 for _ in range(8)]]
     places = chance.sample(range(4), chance.choice([0, 1, 1, 2]))
     for place in places:
         grads[place] = spoil(chance, grads[place])

@@ -79,10 +79,10 @@ def normalize(
 def follow(
     x: Tensor,
     spikes: Tensor,
-    condition: Callable[[Tensor], Tensor],
+    condition: Callable[[Tensor, int], Tensor],
     *,
-    threshold: float | Tensor,
-    decay: float,
+    thresholds: list[float] | list[Tensor],
+    decay: float | Tensor,
     reset_by: float | None,
     detach: bool,
     derivative: Callable[[Tensor], Tensor],
@@ -93,17 +93,17 @@ def follow(
     Arguments:
         x: currents `[T, N, C, ...]`, float64.
         spikes: what was fired.
-        condition: from the potential to what is compared with the threshold.
+        condition: from the potential and the step to what is compared with its threshold.
         reset_by: what a soft reset subtracts; None resets hard.
 
     Returns:
         the spikes (differentiable), what was compared at each step, the last potential.
     """
     fired, compared = [], []
-    for x_t, s_t in zip(x, spikes, strict=True):
+    for t, (x_t, s_t) in enumerate(zip(x, spikes, strict=True)):
         u = decay * v + x_t
-        h = condition(u)
-        s = Given.apply(h, s_t, threshold, derivative)
+        h = condition(u, t)
+        s = Given.apply(h, s_t, thresholds[t], derivative)
         fired.append(s)
         compared.append(h.detach())
         r = s.detach() if detach else s

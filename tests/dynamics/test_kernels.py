@@ -9,7 +9,7 @@ from torch import Tensor
 
 import spikefold as sf
 from spikefold import dynamics
-from spikefold.dynamics import Neuron
+from spikefold.dynamics import PLAIN, Condition, Neuron
 from spikefold.dynamics._kernels import _cpu
 from tests.dynamics.cases import Case, cases, expected, make
 
@@ -65,17 +65,9 @@ def test_inference_within_a_few_ulp_of_every_threshold(condition: str, instructi
     """Where a rounding too many would show: potentials next to the threshold, NaN and infinity."""
     case = Case((1, 65, 33), condition=condition, neuron=Neuron(decay=0.0))
     layer = make(case)
-    norm = sf.MPBN(33)
+    theta = layer.condition.theta
     if condition == "fixed":
-        norm.load_state_dict(
-            {"running_mean": layer.condition.fixed[0], "running_var": layer.condition.fixed[1]},
-            strict=False,
-        )
-        norm.weight.data, norm.bias.data = layer.condition.gain.data, layer.condition.shift.data
-        norm.eps = layer.condition.eps
-        theta, _ = sf.folding.exact_thresholds(norm.eval().normalization(), 0.5)
-    else:
-        theta = layer.condition.theta
+        theta = sf.folding.exact_thresholds(layer.condition, 0.5, torch.zeros(33)).theta
     bits = theta.view(torch.int32) + torch.arange(-32, 33, dtype=torch.int32)[:, None]
     x = bits.view(torch.float32)[None].clone()
     x[0, 0], x[0, 1], x[0, 2] = math.nan, math.inf, -math.inf  # for gains of both signs
@@ -142,13 +134,14 @@ def test_half_precision_is_rounded_at_the_border_only(case: Case) -> None:
 
     wide = {name: leaf.detach().float().requires_grad_() for name, leaf in layer.leaves.items()}
     currents = layer.currents._replace(input=wide["input"], shortcut=wide.get("shortcut"))
-    norms = {"norm": currents.norm, "condition": layer.condition}
+    norms = {"norm": currents.norm, "condition": layer.condition.norm}
     for key, name in (("norm", "current"), ("condition", "potential")):
         if isinstance(norms[key], dynamics.Normalization):
             parameters = {"gain": wide[f"{name} gain"], "shift": wide[f"{name} shift"]}
             norms[key] = norms[key]._replace(**parameters)
     currents = currents._replace(norm=norms["norm"])
-    float32 = dynamics.layer(currents, norms["condition"], case.neuron, wide.get("state"))
+    condition = layer.condition._replace(norm=norms["condition"])
+    float32 = dynamics.layer(currents, condition, case.neuron, wide.get("state"), wide.get("decay"))
     assert torch.equal(float32.spikes, fired.spikes.float())
     assert torch.equal(float32.v, fired.v)
     # the gradient of the spikes reaches the kernel in their dtype
@@ -165,7 +158,7 @@ def test_half_precision_is_rounded_at_the_border_only(case: Case) -> None:
 def test_every_half_is_read_and_any_float_is_rounded_as_torch_does(dtype: torch.dtype) -> None:
     halves = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).reshape(1, 256, 256)
     never = Neuron(threshold=3e38, detach_reset=True)
-    fired = dynamics.layer(dynamics.Currents.of(halves), None, never)
+    fired = dynamics.layer(dynamics.Currents.of(halves), PLAIN, never)
     quiet = fired.spikes[0] == 0  # infinity fires
     same = {"rtol": 0, "atol": 0, "equal_nan": True}
     torch.testing.assert_close(fired.v[quiet], halves[0].float()[quiet], **same)
@@ -173,7 +166,7 @@ def test_every_half_is_read_and_any_float_is_rounded_as_torch_does(dtype: torch.
     generator = torch.Generator().manual_seed(0)
     bits = torch.randint(-(2**31), 2**31, (1000, 500), dtype=torch.int32, generator=generator)
     x = torch.zeros(1, 1000, 500, dtype=dtype, requires_grad=True)
-    v = dynamics.layer(dynamics.Currents.of(x), None, never).v
+    v = dynamics.layer(dynamics.Currents.of(x), PLAIN, never).v
     v.backward(bits.view(torch.float32))
     expect = bits.view(torch.float32).to(dtype)
     torch.testing.assert_close(x.grad[0], expect, **same)
@@ -252,19 +245,20 @@ def test_statistics_are_exact_where_float32_holds_the_differences(
     else:
         x = (2**20 + torch.tensor([0.0, 1.0, 3.0])).reshape(1, 3, 1, 1, 1).expand(2, 3, 5, 1, 1)
     x = x.movedim(2, -1).contiguous().movedim(-1, 2) if last else x.contiguous()
-    one = torch.ones(x.shape[2:] if elementwise else x.shape[2:3])
+    one = torch.ones(1, *(x.shape[2:] if elementwise else x.shape[2:3]))
     norm, neuron = dynamics.Normalization(one, one, 1e-3), Neuron(decay=0.0)
-    fired = dynamics.layer(dynamics.Currents.of(x), norm, neuron)
+    fired = dynamics.layer(dynamics.Currents.of(x), Condition(norm), neuron)
     assert fired.current is None
     found = [(fired.potential, [1] if elementwise else [1, 3, 4])]
     if not elementwise:
-        fired = dynamics.layer(dynamics.Currents(x, len(x), norm), None, neuron)
+        fired = dynamics.layer(dynamics.Currents(x, len(x), norm), PLAIN, neuron)
         assert fired.potential is None
         found.append((fired.current, [0, 1, 3, 4]))
     for statistics, axes in found:
         variance, mean = torch.var_mean(x.double(), axes, correction=0)
-        assert torch.equal(statistics.mean, mean.float())
-        torch.testing.assert_close(statistics.variance.double(), variance, rtol=1e-6, atol=0)
+        assert torch.equal(statistics.mean, mean.float().reshape(statistics.mean.shape))
+        expected = variance.reshape(statistics.variance.shape)
+        torch.testing.assert_close(statistics.variance.double(), expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +271,7 @@ def test_derivatives_at_all_distances_and_on_the_edges(surrogate: dynamics.Surro
     z = torch.cat([torch.linspace(-3, 3, 6001), edges, -edges])
     x = z[None, None].clone().requires_grad_()
     neuron = Neuron(threshold=0.0, surrogate=surrogate)
-    dynamics.layer(dynamics.Currents.of(x), None, neuron).spikes.sum().backward()
+    dynamics.layer(dynamics.Currents.of(x), PLAIN, neuron).spikes.sum().backward()
     right = surrogate.derivative(z.double())
     torch.testing.assert_close(x.grad[0, 0].double(), right, rtol=1e-5, atol=1e-30)
 
@@ -291,6 +285,6 @@ def test_an_infinite_gradient_goes_where_the_reference_sends_it(
     neuron = Neuron(reset=reset, detach_reset=detach)
     found: list[Tensor] = []
     for run in (dynamics.layer, dynamics.reference_layer):
-        v = run(dynamics.Currents.of(x), None, neuron).v
+        v = run(dynamics.Currents.of(x), PLAIN, neuron).v
         found += torch.autograd.grad(v, x, torch.full_like(v, math.inf))
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5, equal_nan=True)

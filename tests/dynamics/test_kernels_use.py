@@ -9,10 +9,10 @@ from torch import Tensor
 
 import spikefold as sf
 from spikefold import dynamics
-from spikefold.dynamics import Neuron, _backend
+from spikefold.dynamics import PLAIN, Condition, Neuron, _backend
 from spikefold.dynamics._kernels import _cpu, _fused
+from spikefold.dynamics._kernels._arguments import Arguments
 from spikefold.dynamics._kernels._fused import _run
-from spikefold.dynamics._kernels._operators import Arguments
 from spikefold.dynamics._kernels._problem import Problem
 from spikefold.errors import ConfigError, ShapeError
 from tests.dynamics import compiling
@@ -27,12 +27,12 @@ def test_an_empty_batch(last: bool) -> None:
     fired = layer.run()
     assert fired.spikes.shape == (3, 0, 4, 5, 5)
     grads = layer.gradients(fired.spikes, fired.v)
-    assert grads["potential gain"].tolist() == [0.0] * 4
+    assert grads["potential gain"].tolist() == [[0.0] * 4]
 
 
 def test_strides_that_are_not_dense_are_taken_as_they_are_or_copied() -> None:
     whole = torch.randn(4, 6, 10, 8, 8, requires_grad=True)
-    condition = dynamics.Normalization(torch.ones(5), torch.zeros(5), 1e-5)
+    condition = Condition(dynamics.Normalization(torch.ones(1, 5), torch.zeros(1, 5), 1e-5))
     views = [whole[:, ::2, ::2], whole[::2, :, :5], whole[:, :, :5].transpose(3, 4)]
     views.append(whole[:, ::3, :5])  # two of a batch
     for x in views:
@@ -130,21 +130,27 @@ def test_torch_compile_and_export(name: str) -> None:
 
 @pytest.mark.usefixtures("as_user")
 def test_what_the_reference_refuses_is_refused() -> None:
-    x, one = torch.randn(3, 1, 4), torch.ones(4)
-    batch = dynamics.Normalization(one, one, 1e-5)
+    x, one = torch.randn(3, 1, 4), torch.ones(1, 4)
+    norm = dynamics.Normalization(one, one, 1e-5)
+    batch, odd = Condition(norm), Condition(norm._replace(shift=one[:, :3]))
     for currents, condition, v, message in [
-        (dynamics.Currents.of(x[0, 0]), None, None, "missing"),
-        (dynamics.Currents.of(x[:0]), None, None, "no time step"),
-        (dynamics.Currents.of(x), None, torch.zeros(2, 4), "state of shape"),
+        (dynamics.Currents.of(x[0, 0]), PLAIN, None, "missing"),
+        (dynamics.Currents.of(x[:0]), PLAIN, None, "no time step"),
+        (dynamics.Currents.of(x), PLAIN, torch.zeros(2, 4), "state of shape"),
         (dynamics.Currents.of(x), batch, None, "larger batch"),
-        (dynamics.Currents(x[:1], 1, batch), None, None, "larger batch"),
-        (dynamics.Currents(x, 3, None, x[:2]), None, None, "shortcut of shape"),
-        (dynamics.Currents(x[..., :3], 3, batch), None, None, r"normalization of \[4\]"),
+        (dynamics.Currents(x[:1], 1, norm), PLAIN, None, "larger batch"),
+        (dynamics.Currents(x, 3, None, x[:2]), PLAIN, None, "shortcut of shape"),
+        (dynamics.Currents(x[..., :3], 3, norm), PLAIN, None, r"normalization of \[4\]"),
         (dynamics.Currents.of(x[..., :3]), batch, None, r"parameters of shape \[4\]"),
-        (dynamics.Currents.of(x), batch._replace(shift=one[:3]), None, r"\[\[4\], \[3\]\]"),
+        (dynamics.Currents.of(x), odd, None, r"\[\[4\], \[3\]\]"),
     ]:
         with pytest.raises(ShapeError, match=message):
             dynamics.layer(currents, condition, Neuron(), v)
+    folded = Condition(None, torch.ones(2, 4))
+    with pytest.raises(ShapeError, match="parameters for 2 time steps, but the sequence has 3"):
+        dynamics.layer(dynamics.Currents.of(x), folded, Neuron())
+    with pytest.raises(ShapeError, match=r"decay of shape \[3\]"):
+        dynamics.layer(dynamics.Currents.of(x), PLAIN, Neuron(), decay=torch.ones(3))
 
 
 @pytest.mark.parametrize(
@@ -154,16 +160,17 @@ def test_what_the_reference_refuses_is_refused() -> None:
         ({"shortcut": torch.randn(2, 3, 4, dtype=torch.float64)}, "shortcut is"),
         ({"v": torch.randn(3, 4, dtype=torch.float64)}, "potentials are"),
         ({"x": torch.randn(2, 3, 4, device="meta")}, "none for meta"),
-        ({"gain": torch.ones(4, dtype=torch.float64)}, "parameters or potentials are"),
+        ({"gain": torch.ones(1, 4, dtype=torch.float64)}, "parameters or potentials are"),
     ],
 )
 def test_what_the_kernels_cannot_do_is_said_and_done_by_the_reference(
     change: dict[str, Tensor], message: str
 ) -> None:
     x = change.get("x", torch.randn(2, 3, 4))
-    gain = change.get("gain", torch.ones(4, dtype=x.dtype, device=x.device))
+    gain = change.get("gain", torch.ones(1, 4, dtype=x.dtype, device=x.device))
     currents = dynamics.Currents(x, 2, None, change.get("shortcut"))
-    arguments = (currents, dynamics.Normalization(gain, gain, 1e-5), Neuron(), change.get("v"))
+    condition = Condition(dynamics.Normalization(gain, gain, 1e-5))
+    arguments = (currents, condition, Neuron(), change.get("v"))
     with pytest.raises(ConfigError, match=f"cannot run here.*{message}"):
         dynamics.layer(*arguments)
     _backend._chosen = None  # automatic, until the fixture ends
@@ -172,30 +179,30 @@ def test_what_the_kernels_cannot_do_is_said_and_done_by_the_reference(
 
 @pytest.mark.usefixtures("as_user")
 def test_tensors_on_two_devices_are_refused_before_a_kernel_reads_them() -> None:
-    x, gain = torch.randn(2, 3, 4), torch.ones(4, device="meta")
+    x, gain = torch.randn(2, 3, 4), torch.ones(1, 4, device="meta")
     with pytest.raises(ConfigError, match="tensors lie on cpu and on meta"):
-        dynamics.layer(dynamics.Currents.of(x), dynamics.Thresholds(gain), Neuron())
+        dynamics.layer(dynamics.Currents.of(x), Condition(None, gain), Neuron())
 
 
 def test_parameters_for_some_of_the_spatial_dimensions_run_on_the_reference() -> None:
-    x, theta = torch.randn(2, 3, 4, 5, 6), torch.randn(4, 5)
+    x, theta = torch.randn(2, 3, 4, 5, 6), torch.randn(1, 4, 5)
     with pytest.raises(ConfigError, match="neither per channel nor per element"):
-        dynamics.layer(dynamics.Currents.of(x), dynamics.Thresholds(theta), Neuron())
+        dynamics.layer(dynamics.Currents.of(x), Condition(None, theta), Neuron())
 
 
 def test_statistics_with_a_gradient_run_on_the_reference() -> None:
-    one = torch.ones(4)
-    fixed = dynamics.Statistics(torch.zeros(4, requires_grad=True), one)
+    one = torch.ones(1, 4)
+    fixed = dynamics.Statistics(torch.zeros(1, 4, requires_grad=True), one)
     norm = dynamics.Normalization(one, one, 1e-5, fixed)
     with pytest.raises(ConfigError, match="need a gradient"):
-        dynamics.layer(dynamics.Currents.of(torch.randn(2, 3, 4)), norm, Neuron())
+        dynamics.layer(dynamics.Currents.of(torch.randn(2, 3, 4)), Condition(norm), Neuron())
 
 
 def test_a_second_derivative_is_refused() -> None:
     x = torch.randn(2, 3, 4, requires_grad=True)
-    spikes = dynamics.layer(dynamics.Currents.of(x), None, Neuron()).spikes
+    spikes = dynamics.layer(dynamics.Currents.of(x), PLAIN, Neuron()).spikes
     with pytest.raises(ConfigError, match="no second derivative"):
         torch.autograd.grad(spikes.sum(), x, create_graph=True)
     with sf.backend("reference"):
-        spikes = dynamics.layer(dynamics.Currents.of(x), None, Neuron()).spikes
+        spikes = dynamics.layer(dynamics.Currents.of(x), PLAIN, Neuron()).spikes
     torch.autograd.grad(spikes.sum(), x, create_graph=True)

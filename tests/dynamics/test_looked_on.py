@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import spikefold as sf
 from spikefold import dynamics
-from spikefold.dynamics import Currents, Neuron
+from spikefold.dynamics import PLAIN, Condition, Currents, Neuron
 from spikefold.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("kernels_only")
@@ -29,13 +29,13 @@ def over_time(y: Tensor) -> Tensor:
 
 
 def by_currents(y: Tensor) -> Tensor:
-    return dynamics.layer(Currents(y.expand(4, *y.shape), 4), None, Neuron()).spikes
+    return dynamics.layer(Currents(y.expand(4, *y.shape), 4), PLAIN, Neuron()).spikes
 
 
 def by_operator(y: Tensor) -> Tensor:
     x = y.expand(4, *y.shape)
-    nothing: tuple[None, ...] = (None,) * 13
-    constants = (0.25, 0.5, "hard", "tanh", 3.0, False)
+    nothing: tuple[None, ...] = (None,) * 14
+    constants = (0.25, 0.5, "hard", False, *sf.Tanh().form())
     return torch.ops.spikefold.layer(x, 4, *nothing, *constants)[0]
 
 
@@ -76,14 +76,14 @@ def test_second_derivatives_are_refused_however_the_operator_is_reached() -> Non
 
 
 def test_statistics_that_need_a_gradient_get_one_or_are_refused() -> None:
-    one = torch.ones(4)
+    one = torch.ones(1, 4)
     for place in (0, 1):
-        fixed = [torch.zeros(4), torch.ones(4)]
+        fixed = [torch.zeros(1, 4), torch.ones(1, 4)]
         fixed[place].requires_grad_()
         norm = dynamics.Normalization(one, one, 1e-5, dynamics.Statistics(*fixed))
         currents = Currents.of(torch.randn(3, 5, 4))
         with pytest.raises(ConfigError, match="fixed need a gradient"):
-            dynamics.layer(currents, norm, Neuron())
+            dynamics.layer(currents, Condition(norm), Neuron())
 
 
 # ------------------------------------------------------------------ modes
@@ -197,12 +197,12 @@ def test_a_state_may_be_changed_in_place(backend: Any, grad: bool) -> None:
     with sf.backend(backend):
         x = torch.randn(2, 3, 4, 4, requires_grad=grad)
         _, state = lif.step(x)
-        state[0] = 0
-        state.mul_(2)
+        state.v[0] = 0
+        state.v.mul_(2)
         spikes, state = lif.step(x, state)
         spikes.mul_(2)
-        state.detach_()
-        state.clamp_(min=0)
+        state.v.detach_()
+        state.v.clamp_(min=0)
         spikes, state = lif.step(x, state)
     assert not grad or spikes.requires_grad
 
@@ -226,4 +226,4 @@ def test_more_steps_than_the_input_has_are_refused() -> None:
     x = torch.randn(2, 4, 8, 16, 16)
     for run in (dynamics.layer, dynamics.reference_layer):
         with pytest.raises(sf.ShapeError, match="2 time steps"):
-            run(Currents(x, 2000), None, Neuron())
+            run(Currents(x, 2000), PLAIN, Neuron())

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikefold import dynamics
-from spikefold.dynamics import Neuron
+from spikefold.dynamics import PLAIN, Condition, Neuron, Normalization, Statistics
 from spikefold.errors import ConfigError, ShapeError
 from tests.dynamics import reference
 
@@ -23,7 +23,7 @@ def test_hard_reset_by_hand() -> None:
     # 1   0.4       0.4   0.5           0   0.5     (0.5 is not above 0.5)
     # 2   0.5       0.4   0.525         1   0
     # 3   0         0.4   0.4           0   0.4
-    spikes, v = dynamics.lif(column(0.4, 0.4, 0.4, 0.4), Neuron())
+    spikes, v, *_ = dynamics.integrate(column(0.4, 0.4, 0.4, 0.4), PLAIN, Neuron())
     assert spikes.flatten().tolist() == [0, 0, 1, 0]
     assert v.item() == pytest.approx(0.4)
 
@@ -35,14 +35,15 @@ def test_soft_reset_by_hand() -> None:
     # 2   0.25      0.5   0.625         0   0.625
     # 3   0.625     2.5   2.8125        1   1.8125
     neuron = Neuron(decay=0.5, threshold=1.0, reset="soft")
-    spikes, v = dynamics.lif(column(1.5, 1.0, 0.5, 2.5), neuron)
+    spikes, v, *_ = dynamics.integrate(column(1.5, 1.0, 0.5, 2.5), PLAIN, neuron)
     assert spikes.flatten().tolist() == [1, 1, 0, 1]
     assert v.item() == 1.8125
 
 
 def test_integrate_and_fire_by_hand() -> None:
     # decay 1: the potential is the sum since the last spike
-    spikes, v = dynamics.lif(column(0.25, 0.25, 0.25, 0.25), Neuron(decay=1.0))
+    x = column(0.25, 0.25, 0.25, 0.25)
+    spikes, v, *_ = dynamics.integrate(x, PLAIN, Neuron(decay=1.0))
     assert spikes.flatten().tolist() == [0, 0, 1, 0]
     assert v.item() == 0.25
 
@@ -55,21 +56,50 @@ def test_normalized_neuron_resets_the_raw_potential_by_hand() -> None:
     # 1   1.0    1.0   1.5    0.75   1, 0             1, 1.0
     # 2   0|1    1.0   1|1.5         0, 1.0           1, 1.0
     # 3   1.0    0.5   1.0    0.25   0, 1.0           0, 1.0
-    one = torch.ones(1)
+    one = torch.ones(1, 1)
     x = column(1.0, 1.0, 1.0, 0.5)
     for reset, expected, last in (("hard", [0, 1, 0, 0], 1.0), ("soft", [0, 1, 1, 0], 1.0)):
         neuron = Neuron(decay=0.5, reset=reset)  # type: ignore[arg-type]
-        args = (one, 4 * one, 2 * one, 0.25 * one, 0.0, neuron)
-        spikes, v = dynamics.mpbn_lif(x, *args)
+        fixed = Statistics(one, 4 * one)
+        condition = Condition(Normalization(2 * one, 0.25 * one, 0.0, fixed))
+        spikes, v, *_ = dynamics.integrate(x, condition, neuron)
         assert spikes.flatten().tolist() == expected
         assert v.item() == last
 
 
 def test_folded_neuron_by_hand() -> None:
-    theta, polarity = torch.tensor([1.25, 1.25]), torch.tensor([1.0, -1.0])
+    theta, polarity = torch.tensor([[1.25, 1.25]]), torch.tensor([[1.0, -1.0]])
     x = torch.tensor([[[1.0, 1.0]], [[1.25, 1.25]], [[1.5, 1.5]]])
-    spikes, _ = dynamics.folded_lif(x, theta, polarity, Neuron(decay=0.0))
-    assert spikes[:, 0].tolist() == [[0, 1], [0, 0], [1, 0]]
+    condition = Condition(None, theta, polarity)
+    assert dynamics.integrate(x, condition, Neuron(decay=0.0)).spikes[:, 0].tolist() == [
+        [0, 1],
+        [0, 0],
+        [1, 0],
+    ]
+
+
+def test_thresholds_of_each_step_by_hand() -> None:
+    # the same potential at every step; theta rises, then the polarity turns
+    theta = torch.tensor([[0.5], [1.0], [1.5], [1.5]])
+    polarity = torch.tensor([[1.0], [1.0], [1.0], [-1.0]])
+    condition = Condition(None, theta, polarity)
+    x = column(1.0, 1.0, 1.0, 1.0)
+    fired = dynamics.integrate(x, condition, Neuron(decay=0.0))
+    assert fired.spikes.flatten().tolist() == [1, 0, 0, 1]
+    later = dynamics.integrate(x[2:], condition.since(2), Neuron(decay=0.0))
+    assert later.spikes.flatten().tolist() == [0, 1]
+
+
+def test_a_decay_a_channel_and_its_gradient_by_hand() -> None:
+    # soft reset by 0: u[t] = d u[t-1] + 1; three steps: u = 1, 1 + d, 1 + d + d²
+    # loss v = u[2]; dv/dd = 1 + 2 d
+    decay = torch.tensor([0.5, 0.25], requires_grad=True)
+    neuron = Neuron(threshold=100.0)
+    fired = dynamics.integrate(torch.ones(3, 1, 2), PLAIN, neuron, decay=decay)
+    assert fired.v.tolist() == [[1.75, 1.3125]]
+    fired.v.sum().backward()
+    assert decay.grad is not None
+    assert decay.grad.tolist() == [2.0, 1.5]
 
 
 shapes = st.sampled_from(
@@ -98,7 +128,10 @@ def test_training_equals_an_independent_float64_implementation(
         for _ in range(2)
     )
     neuron = Neuron(decay, 0.5, "soft" if soft else "hard", detach_reset=detach)
-    spikes, _, means, variances = dynamics.mpbn_lif_train(x, gamma, beta, 1e-5, neuron)
+    condition = Condition(Normalization(gamma[None], beta[None], 1e-5))
+    fired = dynamics.integrate(x, condition, neuron)
+    assert fired.potential is not None
+    spikes, (means, variances) = fired.spikes, fired.potential
     weights = torch.randn(shape, generator=generator, dtype=torch.float64)
     grads = torch.autograd.grad((spikes * weights).sum(), (x, gamma, beta))
 
@@ -132,12 +165,14 @@ def test_gradcheck_with_a_soft_step(reset: dynamics.Reset, detach: bool) -> None
     gamma = torch.rand(2, dtype=torch.float64).add(0.5).requires_grad_()
 
     def run(x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-        def soft_step(u: torch.Tensor) -> torch.Tensor:
-            mean, variance = dynamics.statistics(u, (2,))
-            h = dynamics.normalize(u, mean, variance, gamma, torch.zeros_like(gamma), 1e-5)
-            return neuron.surrogate.antiderivative(h - neuron.threshold)
-
-        return dynamics.integrate(x, neuron, soft_step)[0]
+        condition = Condition(Normalization(gamma[None], torch.zeros(1, 2).double(), 1e-5))
+        v, spikes = torch.zeros_like(x[0]), []
+        for t, x_t in enumerate(x):
+            u = dynamics.charge(v, x_t, neuron.decay)
+            h, _ = condition.potential(u, t)
+            spikes.append(neuron.surrogate.antiderivative(h - neuron.threshold))
+            v = dynamics.discharge(u, spikes[-1], neuron)
+        return torch.stack(spikes)
 
     if detach:  # what is detached has no gradient, so the numbers must differ
         assert not torch.autograd.gradcheck(run, (x, gamma), raise_exception=False)
@@ -151,7 +186,7 @@ def test_hard_gradients_equal_those_of_the_soft_step_at_the_hard_spikes(
 ) -> None:
     """One step: ds/dx is the surrogate's derivative at u - threshold."""
     x = torch.randn(1, 4, 3, dtype=torch.float64, requires_grad=True)
-    spikes, _ = dynamics.lif(x, Neuron(surrogate=surrogate))
+    spikes = dynamics.integrate(x, PLAIN, Neuron(surrogate=surrogate)).spikes
     spikes.sum().backward()
     soft = x.detach().clone().requires_grad_()
     surrogate.antiderivative(soft - 0.5).sum().backward()
@@ -162,22 +197,22 @@ def test_hard_gradients_equal_those_of_the_soft_step_at_the_hard_spikes(
 def test_spikes_keep_dtype_and_memory_format_and_the_membrane_is_wide(dtype: torch.dtype) -> None:
     x = torch.randn(3, 2, 4, 5, 5).to(dtype)
     x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (3, 2))
-    spikes, v = dynamics.lif(x, Neuron())
+    spikes, v, *_ = dynamics.integrate(x, PLAIN, Neuron())
     assert spikes.dtype == dtype
     assert spikes[0].is_contiguous(memory_format=torch.channels_last)
     assert v.dtype == torch.promote_types(dtype, torch.float32)
-    exact, _ = dynamics.lif(x.to(v.dtype), Neuron())
+    exact = dynamics.integrate(x.to(v.dtype), PLAIN, Neuron()).spikes
     assert torch.equal(spikes.to(v.dtype), exact)
 
 
 def test_running_statistics_are_updated_step_by_step() -> None:
     def update(momentum: float | None, seen: int) -> list[list[float]]:
-        mean, variance = torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.0])
+        mean, variance = torch.tensor([[1.0, -2.0]]), torch.tensor([[4.0, 0.0]])
         observed = torch.tensor([[2.0, 0.0], [4.0, 1.0]])
         dynamics.update_running(
             (mean, variance), (observed, observed), momentum, torch.tensor(seen), 3
         )
-        return [mean.tolist(), variance.tolist()]
+        return [mean[0].tolist(), variance[0].tolist()]
 
     # mean: 1 -> 1.5 -> 2.75, -2 -> -1 -> 0; variances become 3/2 of the biased ones:
     # 4 -> 3.5 -> 4.75, 0 -> 0 -> 0.75
@@ -205,13 +240,13 @@ def test_bad_constants_are_refused(settings: dict) -> None:
 @pytest.mark.usefixtures("as_user")
 def test_bad_shapes_are_refused(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ShapeError, match=message):
-        dynamics.lif(torch.zeros(shape), Neuron())
+        dynamics.integrate(torch.zeros(shape), PLAIN, Neuron())
 
 
 @pytest.mark.usefixtures("as_user")
 def test_bad_state_is_refused() -> None:
     with pytest.raises(ShapeError, match="state of shape"):
-        dynamics.lif(torch.zeros(2, 3, 4), Neuron(), torch.zeros(2, 4))
+        dynamics.integrate(torch.zeros(2, 3, 4), PLAIN, Neuron(), torch.zeros(2, 4))
 
 
 def test_one_value_per_statistic_is_refused() -> None:

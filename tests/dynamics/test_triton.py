@@ -17,17 +17,17 @@ from torch import Tensor
 GPU = torch.cuda.is_available()
 pytest.importorskip("triton", reason="triton is not installed (there is none for this platform)")
 
-from spikefold.dynamics._kernels import _cpu, _operators, _triton, _triton_tiles
-from spikefold.dynamics._layer import (
+from spikefold.dynamics import (
+    PLAIN,
     Condition,
     Currents,
     Fired,
+    Neuron,
     Normalization,
     Statistics,
-    Thresholds,
     reference_layer,
 )
-from spikefold.dynamics._neuron import Neuron
+from spikefold.dynamics._kernels import _cpu, _operators, _triton, _triton_tiles
 from spikefold.dynamics._surrogate import SURROGATES
 from tests.dynamics.cases import fused_layer
 
@@ -62,15 +62,16 @@ def norm(shape: tuple[int, ...], fixed: bool = False) -> Normalization:
 
 
 def make_condition(kind: str, shape: tuple[int, ...]) -> Condition:
-    parameters = shape[2:] if kind.endswith("elementwise") else shape[2:3]
+    sets = shape[0] if "per step" in kind else 1
+    parameters = (sets, *(shape[2:] if "elementwise" in kind else shape[2:3]))
     match kind.split()[0]:
         case "batch" | "fixed":
-            return norm(parameters, kind.startswith("fixed"))
+            return Condition(norm(parameters, kind.startswith("fixed")))
         case "thresholds":
-            return Thresholds(torch.randn(parameters))
+            return Condition(None, torch.randn(parameters))
         case "polarity":
-            return Thresholds(torch.randn(parameters), torch.randn(parameters).sign())
-    return None
+            return Condition(None, torch.randn(parameters), torch.randn(parameters).sign())
+    return PLAIN
 
 
 def make(
@@ -81,18 +82,22 @@ def make(
     shortcut: bool = False,
     condition: str = "batch",
     state: bool = True,
+    decay: str | None = None,
     dtype: torch.dtype = torch.float32,
-) -> tuple[Currents, Condition, Tensor | None]:
+) -> tuple[Currents, Condition, Tensor | None, Tensor | None]:
     """A layer's arguments, random."""
 
     def signal(steps: int) -> Tensor:
         made = torch.randn(steps, *shape[1:]).to(dtype)
         return made.movedim(2, -1).contiguous().movedim(-1, 2) if last else made
 
-    after = None if current is None else norm(shape[2:3], current == "fixed")
+    after = None if current is None else norm((1, shape[2]), current == "fixed")
     extra = signal(shape[0]) if shortcut else None
     currents = Currents(signal(1 if constant else shape[0]), shape[0], after, extra)
-    return currents, make_condition(condition, shape), signal(1)[0].float() if state else None
+    v = signal(1)[0].float() if state else None
+    sizes = {"layer": (), "channel": (shape[2],)}
+    learnt = None if decay is None else torch.rand(sizes[decay])
+    return currents, make_condition(condition, shape), v, learnt
 
 
 def to(value: Any, dtype: torch.dtype) -> Any:
@@ -106,10 +111,12 @@ def to(value: Any, dtype: torch.dtype) -> Any:
     return value
 
 
-def leaves(currents: Currents, condition: Condition, v: Tensor | None) -> list[Tensor]:
+def leaves(
+    currents: Currents, condition: Condition, v: Tensor | None, decay: Tensor | None
+) -> list[Tensor]:
     """The tensors that get a gradient."""
-    norms = [n for n in (currents.norm, condition) if isinstance(n, Normalization)]
-    found = [currents.input, currents.shortcut, v, *(t for n in norms for t in n[:2])]
+    norms = [n for n in (currents.norm, condition.norm) if isinstance(n, Normalization)]
+    found = [currents.input, currents.shortcut, v, decay, *(t for n in norms for t in n[:2])]
     return [tensor for tensor in found if tensor is not None]
 
 
@@ -121,15 +128,15 @@ def learn(
     layer: Any, arguments: tuple[Any, ...], neuron: Neuron, through: str = "both"
 ) -> list[Tensor]:
     """Spikes, last potential, statistics, and gradients of a random but fixed loss."""
-    currents, condition, v = arguments
-    fired = layer(currents, condition, neuron, v)
+    currents, condition, v, decay = arguments
+    fired = layer(currents, condition, neuron, v, decay)
     weight = torch.Generator(fired.v.device).manual_seed(1)
     loss = fired.v.new_zeros(())
     for name, out in (("spikes", fired.spikes), ("v", fired.v)):
         random = torch.randn(out.shape, generator=weight).bfloat16().to(out.dtype)
         if through in (name, "both"):
             loss = loss + (out * random).sum()
-    inputs = leaves(currents, condition, v)
+    inputs = leaves(*arguments)
     grads = torch.autograd.grad(loss, inputs, allow_unused=True)
     pairs = zip(inputs, grads, strict=True)
     return outputs(fired) + [torch.zeros_like(a) if g is None else g for a, g in pairs]
@@ -137,9 +144,9 @@ def learn(
 
 def half(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
     """Leaves with input and shortcut in half precision, all else in float32."""
-    currents, condition, v = to(arguments[0], torch.float32), *arguments[1:]
+    currents, *others = (to(argument, torch.float32) for argument in arguments)
     signals = {"input": to(currents.input, dtype), "shortcut": to(currents.shortcut, dtype)}
-    return currents._replace(**signals), to(condition, torch.float32), to(v, torch.float32)
+    return currents._replace(**signals), *others
 
 
 def check(neuron: Neuron, through: str = "both", **case: Any) -> None:
@@ -193,6 +200,22 @@ CASES: dict[str, dict[str, Any]] = {
     "batch norm, constant": {"current": "batch", "constant": True},
     "batch norm, constant, no MPBN": {"current": "batch", "constant": True, "condition": "fixed"},
     "fixed norm": {"current": "fixed", "shortcut": True},
+    "per step": {"condition": "batch per step"},
+    "per step, one": {"condition": "batch per step", "shape": (1, 4, 3, 5, 3)},
+    "per step, fixed": {"condition": "fixed per step", "last": True, "shape": (3, 2, 5, 5, 3)},
+    "per step, thresholds": {"condition": "thresholds per step"},
+    "per step, polarity": {"condition": "polarity per step", "current": "fixed"},
+    "per step, elementwise": {"condition": "batch per step elementwise", "shape": (3, 9, 2, 3, 2)},
+    "per step, batch norm": {"condition": "batch per step", "current": "batch", "shortcut": True},
+    "decay": {"decay": "layer"},
+    "decay a channel": {"decay": "channel", "constant": True, "condition": "none"},
+    "decay a channel, columns": {"decay": "channel", "last": True, "shape": (3, 2, 5, 5, 3)},
+    "decay, elementwise": {
+        "decay": "channel",
+        "condition": "batch elementwise per step",
+        "shape": (3, 9, 2, 3, 2),
+    },
+    "decay, batch norm": {"decay": "channel", "current": "batch", "state": False},
     "bfloat16": {"dtype": torch.bfloat16, "current": "batch", "shortcut": True},
     "float16": {"dtype": torch.float16, "last": True, "shape": (3, 2, 5, 5, 3)},
 }
@@ -231,20 +254,21 @@ def test_a_gradient_may_be_absent(through: str) -> None:
 def test_in_inference_not_one_bit_differs(condition: str, reset: Any) -> None:
     """Inputs lie within some ulp of where the neuron starts to fire."""
     arguments = make((2, 60, 4, 4, 4), current="fixed", shortcut=True, condition=condition)
-    currents, firing, _ = arguments
+    currents, firing, *_ = arguments
     neuron = Neuron(0.9, 0.3, reset)
     u = torch.full((4,), neuron.threshold)
-    if isinstance(firing, Normalization):
-        mean, variance = firing.fixed  # type: ignore[misc]
-        u = (u - firing.shift) * (variance + firing.eps).sqrt() / firing.gain + mean
-    elif firing is not None:
-        u = firing.theta
+    if isinstance(firing.norm, Normalization):
+        gain, shift, eps, fixed, _ = firing.norm
+        mean, variance = fixed  # type: ignore[misc]
+        u = ((u - shift) * (variance + eps).sqrt() / gain + mean)[0]
+    elif firing.theta is not None:
+        u = firing.theta[0]
     after: Any = currents.norm
-    mean, variance = after.fixed
+    mean, variance = (value[0] for value in after.fixed)
     deviation = (variance + after.eps).sqrt()[:, None, None]
     ulps = torch.randint(-3, 4, currents.input.shape) * u.abs()[:, None, None] * 2**-23
-    x = u[:, None, None] + ulps - after.shift[:, None, None] - currents.shortcut
-    x = x * deviation / after.gain[:, None, None] + mean[:, None, None]
+    x = u[:, None, None] + ulps - after.shift[0][:, None, None] - currents.shortcut
+    x = x * deviation / after.gain[0][:, None, None] + mean[:, None, None]
     x[1, 0, :, 0, 0] = torch.tensor([math.nan, math.inf, -math.inf, 0.0])
     currents = currents._replace(input=x)
 
@@ -272,17 +296,18 @@ def test_both_kernels_agree(device: str, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.usefixtures("device", "blocks")
 @pytest.mark.parametrize("last", [False, True])
 def test_statistics_do_not_suffer_from_a_large_mean(last: bool) -> None:
-    currents, condition, _ = make((2, 8, 2, 5, 5), last=last, current="batch", state=False)
+    currents, condition, *_ = make((2, 8, 2, 5, 5), last=last, current="batch", state=False)
     currents = currents._replace(input=currents.input + 1000)
     fired = fused_layer(currents, condition, Neuron())
     exact = torch.var_mean(currents.input.double(), dim=(0, 1, 3, 4), correction=0)
-    torch.testing.assert_close(fired.current.variance.double(), exact[0], rtol=1e-5, atol=0)
-    torch.testing.assert_close(fired.current.mean.double(), exact[1], rtol=5e-7, atol=0)
+    mean, variance = (value[0].double() for value in fired.current)
+    torch.testing.assert_close(variance, exact[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(mean, exact[1], rtol=5e-7, atol=0)
 
 
 @pytest.mark.usefixtures("device", "blocks")
 def test_steps_may_lie_apart() -> None:
-    currents, condition, v = make()
+    currents, condition, v, _ = make()
     apart = torch.stack([currents.input, currents.input + 1], dim=1).flatten(0, 1)[::2]
     assert not apart.is_contiguous()
     found = fused_layer(currents._replace(input=apart), condition, Neuron(), v)
@@ -330,15 +355,15 @@ JITFunction.run = compile_only
 
 from spikefold.dynamics._kernels import _operators, _triton
 from tests.dynamics.cases import fused_layer
-from spikefold.dynamics._layer import Currents, Normalization
-from spikefold.dynamics._neuron import Neuron
+from spikefold.dynamics import Condition, Currents, Neuron, Normalization
 
 _operators.KERNELS["cpu"] = _triton
-norm = [Normalization(*torch.ones(2, 16, requires_grad=True), 1e-5) for _ in range(2)]
+norm = [Normalization(*torch.ones(2, 1, 16, requires_grad=True), 1e-5) for _ in range(2)]
 x = torch.zeros(2, 12, 16, 28, 28, dtype=torch.bfloat16, requires_grad=True)
 for size in (5, 28):  # all steps in one launch, a launch for each step
     part = x[..., :size, :size].contiguous()
-    fused_layer(Currents(part, 2, norm[0], part), norm[1], Neuron()).spikes.sum().backward()
+    fired = fused_layer(Currents(part, 2, norm[0], part), Condition(norm[1]), Neuron())
+    fired.spikes.sum().backward()
 """
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import spikefold as sf
+from spikefold.dynamics import Condition
 from spikefold.errors import FoldError
 from spikefold.folding import exact_thresholds, from_ordinal, to_ordinal
 from spikefold.models import MODELS
@@ -49,6 +50,14 @@ def near(theta: Tensor) -> Tensor:
     return from_ordinal((center + offsets).clamp(-limit, limit), theta.dtype)
 
 
+def thresholds(norm: sf.MPBN, threshold: float) -> tuple[Tensor, Tensor]:
+    """Theta and polarity, one set for all steps."""
+    condition = exact_thresholds(Condition(norm.eval().normalization()), threshold)
+    assert condition.theta is not None
+    assert condition.polarity is not None
+    return condition.theta[0], condition.polarity[0]
+
+
 def decisions_that_differ(norm: sf.MPBN, theta: Tensor, polarity: Tensor, threshold: float) -> int:
     """Wrong decisions of theta and polarity, near every threshold and at random potentials."""
     random = torch.randn(256, *theta.shape, dtype=theta.dtype)
@@ -68,7 +77,7 @@ def test_thresholds_decide_as_the_normalization_does(
         (1.0, 0.0, 0.0, 1.0)
     ]
     norm = make_norm(rows, eps)
-    theta, polarity = exact_thresholds(norm.eval().normalization(), threshold)
+    theta, polarity = thresholds(norm, threshold)
     assert decisions_that_differ(norm, theta, polarity, threshold) == 0
 
 
@@ -79,7 +88,7 @@ def test_the_closed_form_would_be_caught() -> None:
     with torch.no_grad():
         sigma = torch.sqrt(norm.running_var + norm.eps)
         closed = (0.5 - norm.bias) * sigma / norm.weight + norm.running_mean
-    exact, polarity = exact_thresholds(norm.eval().normalization(), 0.5)
+    exact, polarity = thresholds(norm, 0.5)
     assert decisions_that_differ(norm, closed, polarity, 0.5) > 100
     assert decisions_that_differ(norm, exact, polarity, 0.5) == 0
     torch.testing.assert_close(exact, closed)  # and both are the same in real arithmetic
@@ -134,7 +143,7 @@ def test_polarity_and_constants_by_hand() -> None:
         (0.0, 0.6, 1.0, 4.0),  # always
         (0.0, 0.5, 1.0, 4.0),  # never: 0.5 is not above 0.5
     ]
-    theta, polarity = exact_thresholds(make_norm(rows, 0.0).normalization(), 0.5)
+    theta, polarity = thresholds(make_norm(rows, 0.0), 0.5)
     # beyond half an ulp of 0.5 the sum rounds up: allow for that
     assert theta[:2].tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
     assert theta[2:].tolist() == [-math.inf, math.inf]
@@ -146,7 +155,7 @@ def test_polarity_and_constants_by_hand() -> None:
 
 def test_float64_networks_fold_too() -> None:
     norm = make_norm([(1.3, 0.2, -0.4, 0.9), (-0.7, 0.1, 0.3, 2.0)], 1e-5).double()
-    theta, polarity = exact_thresholds(norm.eval().normalization(), 0.5)
+    theta, polarity = thresholds(norm, 0.5)
     assert theta.dtype == torch.float64
     assert decisions_that_differ(norm, theta, polarity, 0.5) == 0
 
@@ -154,9 +163,9 @@ def test_float64_networks_fold_too() -> None:
 def test_soft_reset_subtracts_the_constant_not_theta() -> None:
     norm = make_norm([(1.0, -2.0, 0.0, 1.0)], 0.0)  # theta = 2.5
     folded = sf.fold(sf.LIF(norm, decay=1.0, reset="soft"))
-    spikes, v = folded.step(torch.tensor([[3.0]]))
+    spikes, state = folded.step(torch.tensor([[3.0]]))
     assert spikes.item() == 1
-    assert v.item() == 2.5
+    assert state.v.item() == 2.5
 
 
 class Residual(nn.Module):

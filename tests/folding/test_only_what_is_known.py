@@ -87,7 +87,7 @@ class OwnForward(sf.LIF):
 
 
 class OwnStep(sf.LIF):
-    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, state: sf.State | None = None) -> tuple[Tensor, sf.State]:
         return super().step(x * 2, state)
 
 
@@ -107,8 +107,8 @@ class Shifted(sf.MPBN):
 class Called(sf.MPBN):
     """One that computes for itself."""
 
-    def forward(self, u: Tensor) -> Tensor:
-        return super().forward(u).tanh()
+    def forward(self, u: Tensor, t: int = 0) -> Tensor:
+        return super().forward(u, t).tanh()
 
 
 @pytest.mark.parametrize("kind", [OwnForward, OwnStep, OwnIntegrate])
@@ -146,11 +146,19 @@ def test_a_normalization_of_ones_own_runs_and_folds_as_it_runs() -> None:
     assert sf.verify(network, sf.fold(network), [x], per_step=True).mismatches == 0
 
 
-def test_a_normalization_with_a_forward_of_its_own_runs_and_is_refused() -> None:
-    lif = sf.LIF(Called(3), threshold=1.5).eval()
-    assert lif(torch.full((2, 2, 3), 1e6)).sum() == 0  # tanh stays below
-    with pytest.raises(FoldError, match="layer '': its firing condition, Called, is computed in a"):
-        sf.fold(lif)
+def test_a_normalization_with_a_forward_of_its_own_runs_and_folds_if_it_is_monotone() -> None:
+    lif = trained(sf.LIF(Called(3), threshold=0.3), 4, 50, 3)
+    assert lif(torch.full((2, 2, 3), 1e6)).sum() > 0
+    folded = sf.fold(lif)
+    assert sf.verify(lif, folded, [torch.randn(4, 5000, 3)], per_step=True).mismatches == 0
+    assert -1 in folded.polarity
+
+    class Wave(Called):
+        def forward(self, u: Tensor, t: int = 0) -> Tensor:
+            return torch.sin(super().forward(u, t) * 5)
+
+    with pytest.raises(FoldError, match=r"layer '': its firing condition is not monotone .* u = "):
+        sf.fold(sf.LIF(Wave(3)))
 
 
 def test_hooks_on_neurons_and_their_norm_are_named() -> None:
@@ -173,7 +181,7 @@ def test_hooks_on_neurons_and_their_norm_are_named() -> None:
 def test_what_holds_nothing_to_fold_passes_untouched() -> None:
     class Own(sf.SpikingNeuron):
         def integrate(self, currents: Any, state: Any) -> Any:
-            return sf.dynamics.layer(currents, None, self.neuron, state)
+            return sf.dynamics.layer(currents, sf.dynamics.PLAIN, self.neuron)
 
     network = trained(nn.Sequential(unit(), Own(sf.Neuron()), sf.LIF(), OwnForward()), *X)
     folded = sf.fold(network)

@@ -52,9 +52,10 @@ def test_statistics_come_from_the_raw_potential_not_the_normalized() -> None:
     lif = sf.LIF(sf.MPBN(1), decay=0.5, threshold=100.0)
     x = torch.randn(2, 6, 1, 3, 3)
     _, state = lif.step(x[0])
-    torch.testing.assert_close(state, x[0])
+    torch.testing.assert_close(state.v, x[0])
     _, state = lif.step(x[1], state)
-    torch.testing.assert_close(state, x[0] / 2 + x[1])
+    torch.testing.assert_close(state.v, x[0] / 2 + x[1])
+    assert state.t == 2
 
 
 def test_no_state_is_kept_between_calls() -> None:
@@ -75,7 +76,7 @@ def test_autocast_keeps_membrane_and_statistics_in_float32() -> None:
         _, state = layer.lif.step(torch.randn(3, 4, 6, 6, dtype=torch.bfloat16))
     assert seen[:2] == [torch.float32, torch.float32]  # currents; the layer returns
     assert spikes.dtype == torch.bfloat16  # what its connection does
-    assert state.dtype == torch.float32
+    assert state.v.dtype == torch.float32
     assert layer.lif.norm.running_mean.dtype == torch.float32
     spikes.float().sum().backward()
     assert torch.isfinite(layer.connection.weight.grad).all()

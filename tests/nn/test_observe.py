@@ -114,7 +114,7 @@ def test_the_final_method_cannot_be_overridden() -> None:
 
 def test_neurons_of_ones_own_are_seen() -> None:
     class Silent(sf.SpikingNeuron):
-        def integrate(self, currents: sf.dynamics.Currents, state: Tensor | None) -> Any:
+        def integrate(self, currents: sf.dynamics.Currents, state: sf.State | None) -> Any:
             x, _ = sf.dynamics.compute(currents)
             return sf.dynamics.Fired(torch.zeros_like(x), torch.zeros_like(x[0]))
 
@@ -251,7 +251,7 @@ def test_with_spikes_refuses_what_it_cannot_see() -> None:
         sf.with_spikes(layer)
 
     class OwnStep(sf.LIF):
-        def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        def step(self, x: Tensor, state: sf.State | None = None) -> tuple[Tensor, sf.State]:
             return super().step(x * 2, state)
 
     with pytest.raises(ConfigError, match="or step of their own"):

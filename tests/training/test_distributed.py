@@ -154,8 +154,8 @@ class OwnNorm(nn.BatchNorm2d):
 
 
 class OwnMembrane(sf.MPBN):
-    def forward(self, u: torch.Tensor) -> torch.Tensor:
-        return super().forward(u) * 2
+    def forward(self, u: torch.Tensor, t: int = 0) -> torch.Tensor:
+        return super().forward(u, t) * 2
 
 
 @pytest.mark.usefixtures("alone")

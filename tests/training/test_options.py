@@ -153,7 +153,7 @@ def test_recalibrated_statistics_are_the_means_over_all_batches_and_steps() -> N
             convolved = first.connection(x)
             current_means.append(convolved.mean((0, 2, 3)))
             current = first.norm(convolved)
-            _, v = first.lif.step(current)
+            _, (v, _) = first.lif.step(current)
             for u in (current, 0.25 * v + current):
                 means.append(u.mean((0, 2, 3)))
                 variances.append(u.transpose(0, 1).flatten(1).var(1))

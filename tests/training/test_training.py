@@ -185,8 +185,8 @@ def test_potentials_are_those_of_a_hand_made_layer(digits: Dataset) -> None:
     layer = network.layers()["features.0"].eval()
     with torch.no_grad():
         current = layer.norm(layer.connection(images))
-        _, v = layer.lif.step(current)  # type: ignore[operator]
-        u = torch.stack([current, 0.25 * v + current])
+        _, state = layer.lif.step(current)  # type: ignore[operator]
+        u = torch.stack([current, 0.25 * state.v + current])
     assert first["before"]["mean"] == pytest.approx(u.mean().item(), rel=1e-4, abs=1e-5)
     assert first["before"]["deviation"] == pytest.approx(u.std().item(), rel=1e-3)
     widths = torch.tensor(first["before"]["edges"]).diff()

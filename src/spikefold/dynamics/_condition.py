@@ -3,7 +3,7 @@
 Every parameter has a leading time axis; of length 1 it means the same at all steps.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, distributed
@@ -53,6 +53,7 @@ class Normalization(NamedTuple):
         return normalize(u, *used, gain, shift, self.eps), observed
 
 
+@runtime_checkable
 class Normalizing(Protocol):
     """From u[t] and t to h[t], and statistics if they were taken of the batch.
 

@@ -29,7 +29,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 @torch.no_grad()
 def exact_thresholds(
-    condition: Condition, threshold: float, like: Float[Tensor, "*shape"]
+    condition: Condition, threshold: float, like: Float[Tensor, "*shape"] | None = None
 ) -> Condition:
     """Theta and polarity with h > threshold <=> polarity · u > polarity · theta, exactly.
 
@@ -43,7 +43,7 @@ def exact_thresholds(
             `condition()`. One that is no `Normalization` is tried at 10,000 potentials; that it is
             monotone between them is taken on trust.
         threshold: firing threshold.
-        like: any tensor of the neurons' shape, dtype and device.
+        like: any tensor of the neurons' shape, dtype and device, where the condition has none.
 
     Returns:
         theta (±inf for a neuron that never or always fires) and polarity (+1; -1 where the neuron
@@ -56,6 +56,9 @@ def exact_thresholds(
     _require_denormals()
     if isinstance(condition.norm, Normalization):
         _check(condition.norm)
+        like = condition.norm.gain[0]
+    if like is None:
+        raise FoldError("its firing condition does not tell for how many neurons it is")
     found = [_thresholds_at(condition, t, threshold, like) for t in range(condition.steps() or 1)]
     theta, polarity = (torch.stack(values) for values in zip(*found, strict=True))
     return Condition(None, theta, polarity)
@@ -192,21 +195,17 @@ def fold_neuron(neuron: SpikingNeuron) -> FoldedLIF:
 
 
 def _folded(neuron: SpikingNeuron, condition: Condition) -> FoldedLIF:
-    thresholds = exact_thresholds(condition, neuron.neuron.threshold, _like(neuron, condition))
+    thresholds = exact_thresholds(condition, neuron.neuron.threshold, _like(neuron))
     decay = neuron.decay()
     kept = None if decay is None else decay.detach().clone()
     return FoldedLIF(thresholds, neuron.neuron, kept).eval()
 
 
-def _like(neuron: SpikingNeuron, condition: Condition) -> Tensor:
-    """A tensor of the shape, dtype and device of the neurons' parameters."""
-    norm = condition.norm
-    if isinstance(norm, Normalization):
-        return norm.gain[0]
-    module = getattr(neuron, "norm", None)
-    shape = getattr(module, "shape", None)
+def _like(neuron: SpikingNeuron) -> Tensor | None:
+    """A tensor of the shape, dtype and device of the norm's parameters."""
+    shape = getattr(getattr(neuron, "norm", None), "shape", None)
     if shape is None:
-        raise FoldError("its firing condition does not tell for how many neurons it is (a shape)")
+        return None
     tensors = (*neuron.parameters(), *neuron.buffers(), torch.zeros(()))
     first = next(tensor for tensor in tensors if tensor.is_floating_point())
     return first.new_zeros(shape)

@@ -1,7 +1,7 @@
 """Spiking networks: the paper's ResNets and VGG, and a small one; lists of `SpikingLayer`."""
 
 from spikefold.errors import ConfigError
-from spikefold.models._network import Arguments, Network, Norm, Options, Standardize
+from spikefold.models._network import Arguments, Learnt, Network, Norm, Options, Standardize
 from spikefold.models._resnet import BasicBlock, resnet18, resnet19, resnet20, resnet34
 from spikefold.models._small import compact, small
 from spikefold.models._vgg import vgg16
@@ -31,6 +31,7 @@ __all__ = [
     "MODELS",
     "Arguments",
     "BasicBlock",
+    "Learnt",
     "Network",
     "Norm",
     "Options",

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from spikefold.dynamics import Neuron
 from spikefold.errors import ConfigError, ShapeError
-from spikefold.nn import LIF, MPBN, OverTime, SpikingLayer
+from spikefold.nn import LIF, MPBN, PLIF, OverTime, SpikingLayer
 
-Norm = Literal["mpbn", "mpbn-element", "none"]
+Norm = Literal["mpbn", "mpbn-element", "mpbn-steps", "none"]
+Learnt = Literal["no", "layer", "channel"]
 
 
 class Options(TypedDict, total=False):
@@ -24,6 +25,7 @@ class Options(TypedDict, total=False):
     steps: int | None
     neuron: Neuron
     standardize: bool
+    learn_decay: Learnt
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,15 @@ class Arguments:
 
     Arguments:
         num_classes: K, the number of logits.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
+        norm: "mpbn" channel-wise, "mpbn-element" element-wise, "mpbn-steps" channel-wise with a
+            set for each of `steps`, or "none".
         in_channels: 1 for gray images, 3 for colour images, 2 for events.
         image_size: height and width of the input; only "mpbn-element" depends on it.
         width: factor on all channel numbers.
         steps: time steps an image is shown where `forward` is not told.
         neuron: constants of all neurons; default: the paper's.
         standardize: if true, channels are brought to a mean and deviation kept in the network.
+        learn_decay: of the neurons, from `neuron.decay` on: "no", one a "layer" or a "channel".
 
     Raises:
         ConfigError: if a value is out of range.
@@ -52,16 +56,21 @@ class Arguments:
     steps: int | None = None
     neuron: Neuron = field(default_factory=Neuron)
     standardize: bool = False
+    learn_decay: Learnt = "no"
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "in_channels", "image_size", "width", "steps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"model: {name} must be positive, got {value}")
-        if self.norm not in get_args(Norm):
-            raise ConfigError(
-                f"model: norm must be one of {', '.join(get_args(Norm))}, got {self.norm!r}"
-            )
+        for name, kind in (("norm", Norm), ("learn_decay", Learnt)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(
+                    f"model: {name} must be one of {', '.join(get_args(kind))}, got "
+                    f"{getattr(self, name)!r}"
+                )
+        if self.norm == "mpbn-steps" and self.steps is None:
+            raise ConfigError("model: norm mpbn-steps needs steps, for it has a set for each")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` turns back into the same arguments."""
@@ -194,14 +203,12 @@ class Builder:
     Arguments:
         channels: channels of the input.
         size: height and width of the input, which element-wise normalization needs.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
-        neuron: constants of all layers.
+        arguments: norm, neurons and steps of all layers.
     """
 
     channels: int
     size: int
-    norm: Norm
-    neuron: Neuron
+    arguments: Arguments
 
     def conv(
         self, channels: int, kernel: int = 3, stride: int = 1, bias: bool = False
@@ -216,10 +223,22 @@ class Builder:
 
     def neurons(self) -> LIF:
         """Neurons for the current channels and size."""
-        shape: tuple[int, ...] = (self.channels,)
-        if self.norm == "mpbn-element":
-            shape = (self.channels, self.size, self.size)
-        return LIF.of(self.neuron, None if self.norm == "none" else MPBN(shape))
+        constants, learnt = vars(self.arguments.neuron), self.arguments.learn_decay
+        if learnt == "no":
+            return LIF(self.membrane_norm(), **constants)
+        channels = self.channels if learnt == "channel" else None
+        return PLIF(self.membrane_norm(), channels=channels, **constants)
+
+    def membrane_norm(self) -> MPBN | None:
+        """Of the potentials of the current channels and size."""
+        match self.arguments.norm:
+            case "mpbn":
+                return MPBN(self.channels)
+            case "mpbn-element":
+                return MPBN((self.channels, self.size, self.size))
+            case "mpbn-steps":
+                return MPBN(self.channels, steps=self.arguments.steps)
+        return None
 
     def pool(self, kernel: int = 2, stride: int = 2, padding: int = 0) -> OverTime:
         """Average pooling, by default over 2x2 pixels."""
@@ -237,7 +256,7 @@ def assemble(
         features: makes the units with a builder, for a width factor.
         arguments: what to build.
     """
-    builder = Builder(arguments.in_channels, arguments.image_size, arguments.norm, arguments.neuron)
+    builder = Builder(arguments.in_channels, arguments.image_size, arguments)
     units = nn.Sequential(*features(builder, arguments.width))
     network = Network(name, arguments, units, nn.Linear(builder.channels, arguments.num_classes))
     initialize(network)

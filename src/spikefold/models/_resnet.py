@@ -97,8 +97,7 @@ def resnet20(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Optio
 
     Arguments:
         num_classes: K, the number of logits.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
-        options: in_channels, image_size, width, steps, neuron; see `Arguments`.
+        norm, options: see `Arguments`.
 
     Source: Guo et al., ICCV 2023, official code, `resnet20_cifar_modified`.
 
@@ -119,8 +118,7 @@ def resnet19(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Optio
 
     Arguments:
         num_classes: K, the number of logits.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
-        options: in_channels, image_size, width, steps, neuron; see `Arguments`.
+        norm, options: see `Arguments`.
 
     Source: Guo et al., ICCV 2023, official code, `resnet19_cifar`.
     """

@@ -32,8 +32,7 @@ def small(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]
 
     Arguments:
         num_classes: K, the number of logits.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
-        options: in_channels, image_size, width, steps, neuron; see `Arguments`.
+        norm, options: see `Arguments`.
 
     Example:
         >>> import torch, spikefold as sf
@@ -56,7 +55,6 @@ def compact(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Option
 
     Arguments:
         num_classes: K, the number of logits.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
-        options: in_channels, image_size, width, steps, neuron; see `Arguments`.
+        norm, options: see `Arguments`.
     """
     return assemble("compact", _compact, Arguments(num_classes, norm, **options))

@@ -33,8 +33,7 @@ def vgg16(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]
 
     Arguments:
         num_classes: K, the number of logits.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
-        options: in_channels, image_size, width, steps, neuron; see `Arguments`.
+        norm, options: see `Arguments`.
 
     Source: Guo et al., ICCV 2023, official code, `vgg16_bn`.
     """

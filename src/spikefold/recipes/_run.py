@@ -142,7 +142,7 @@ def _time(
     """The three networks in turns; the one without MPBN has the trained weights besides."""
     plain = experiment.build(dataset, norm="none").eval().to(next(network.parameters()))
     plain.load_state_dict(
-        {key: value for key, value in network.state_dict().items() if ".lif." not in key}
+        {key: value for key, value in network.state_dict().items() if ".lif.norm." not in key}
     )
     networks = {"without MPBN": plain, "folded": folded, "MPBN": network}
     return time_in_turns(networks, _batch(dataset.test))

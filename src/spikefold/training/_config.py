@@ -13,7 +13,7 @@ from torch import Tensor
 from spikefold.data import Augmentation, Dataset, Samples
 from spikefold.dynamics import SURROGATES, Neuron, Reset
 from spikefold.errors import ConfigError
-from spikefold.models import MODELS, Arguments, Network, Norm, Standardize, build
+from spikefold.models import MODELS, Arguments, Learnt, Network, Norm, Standardize, build
 from spikefold.saving import replacing
 
 SurrogateName = Literal["tanh", "rectangle", "triangle", "sigmoid", "atan"]
@@ -54,10 +54,12 @@ class ModelConfig:
 
     Arguments:
         name: of the model.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
+        norm: "mpbn" channel-wise, "mpbn-element" element-wise, "mpbn-steps" channel-wise with a
+            set for each time step, or "none".
         width: factor on all channel numbers.
         steps: time steps an image is shown, or number of an event recording's frames.
         decay: what is left of the membrane potential after a step.
+        learn_decay: from `decay` on: "no", one a "layer" or a "channel".
         threshold: firing threshold.
         reset: "hard" or "soft".
         surrogate: stands for the derivative of the step function.
@@ -71,6 +73,7 @@ class ModelConfig:
     width: float = 1.0
     steps: int = 4
     decay: float = 0.25
+    learn_decay: Learnt = "no"
     threshold: float = 0.5
     reset: Reset = "hard"
     surrogate: SurrogateName = "tanh"
@@ -232,6 +235,7 @@ class Experiment:
             steps=model.steps,
             neuron=neuron,
             standardize=model.standardize,
+            learn_decay=model.learn_decay,
         )
         network = build(model.name, arguments)
         for module in network.input.modules():

@@ -1,5 +1,6 @@
 """What the operators take, and what they refuse."""
 
+import math
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import torch
@@ -181,6 +182,13 @@ def check_call(a: Arguments) -> Arguments:
         raise ConfigError("spikefold::layer: polarity (gain without eps) needs thresholds")
     if a.observes_current and (a.current_gain is not None and len(a.current_gain) > 1):
         raise ConfigError("spikefold::layer: statistics over all steps, but a gain for each")
+    if not (0 <= a.decay <= 1 and math.isfinite(a.threshold)):
+        raise ConfigError(
+            f"spikefold::layer: decay must lie in [0, 1] and threshold be finite, got {a.decay} "
+            f"and {a.threshold}"
+        )
+    if not (math.isfinite(a.scale) and math.isfinite(a.height) and a.window >= 0):
+        raise ConfigError("spikefold::layer: scale, height and window of the surrogate are no form")
     if a.reset not in get_args(Reset):
         raise ConfigError(f"spikefold::layer: reset must be hard or soft, got {a.reset!r}")
     if a.shape not in SHAPES:

@@ -34,7 +34,7 @@ def _at(tensor: Tensor | None) -> int:
 _ABSENT = (0, 0, 0.0, *(0,) * 10)
 
 
-def _norm(n: Norm | None) -> tuple[float, ...]:
+def _norm(n: Norm | None) -> tuple[int | float, ...]:
     if n is None:
         return _ABSENT
     parameters = (n.gain, n.shift, n.mean, n.variance)
