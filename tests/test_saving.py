@@ -131,3 +131,20 @@ def test_broken_files_are_named_in_one_line(tmp_path: Path) -> None:
     assert "header is damaged" in message()
     path.unlink()
     assert "no such file" in message()
+
+
+@pytest.mark.parametrize("name", ["format1", "format1-folded", "format1-fused"])
+def test_files_of_format_1_load_unchanged(name: str) -> None:
+    """Written by spikefold 0.1.0 before a state dict always held the polarity; one layer has some."""
+    stored = read(Path(__file__).parent / "files" / f"{name}.safetensors")
+    x = torch.linspace(0, 1, 3 * 64).reshape(3, 1, 8, 8)
+    expected = torch.tensor(stored.extra["logits"])
+    torch.testing.assert_close(stored.network(x), expected, rtol=0, atol=1e-6)
+    assert stored.network.arguments.neuron == sf.Neuron(reset="soft", surrogate=sf.Atan(1.5))
+    if name != "format1":
+        negative = [
+            int((module.polarity < 0).sum())
+            for module in stored.network.modules()
+            if isinstance(module, sf.FoldedLIF)
+        ]
+        assert negative == [0, 1, 0, 0]

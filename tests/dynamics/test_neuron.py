@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import spikefold as sf
 from spikefold import dynamics
 from spikefold.dynamics import PLAIN, Condition, Neuron, Normalization, Statistics
 from spikefold.errors import ConfigError, ShapeError
@@ -86,7 +87,7 @@ def test_thresholds_of_each_step_by_hand() -> None:
     x = column(1.0, 1.0, 1.0, 1.0)
     fired = dynamics.integrate(x, condition, Neuron(decay=0.0))
     assert fired.spikes.flatten().tolist() == [1, 0, 0, 1]
-    later = dynamics.integrate(x[2:], condition.since(2), Neuron(decay=0.0))
+    later = dynamics.integrate(x[2:], condition.part(2, 2), Neuron(decay=0.0))
     assert later.spikes.flatten().tolist() == [0, 1]
 
 
@@ -205,13 +206,14 @@ def test_spikes_keep_dtype_and_memory_format_and_the_membrane_is_wide(dtype: tor
     assert torch.equal(spikes.to(v.dtype), exact)
 
 
-def test_running_statistics_are_updated_step_by_step() -> None:
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+def test_running_statistics_are_updated_step_by_step(backend: dynamics.Backend) -> None:
     def update(momentum: float | None, seen: int) -> list[list[float]]:
         mean, variance = torch.tensor([[1.0, -2.0]]), torch.tensor([[4.0, 0.0]])
         observed = torch.tensor([[2.0, 0.0], [4.0, 1.0]])
-        dynamics.update_running(
-            (mean, variance), (observed, observed), momentum, torch.tensor(seen), 3
-        )
+        running, new = Statistics(mean, variance), Statistics(observed, observed)
+        with sf.backend(backend):
+            dynamics.update_running(running, new, momentum, torch.tensor(seen), 3)
         return [mean[0].tolist(), variance[0].tolist()]
 
     # mean: 1 -> 1.5 -> 2.75, -2 -> -1 -> 0; variances become 3/2 of the biased ones:

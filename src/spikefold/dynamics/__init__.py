@@ -2,7 +2,7 @@
 beside them fused kernels that compute the same, held to them.
 """
 
-from spikefold.dynamics._backend import Backend, backend, layer
+from spikefold.dynamics._backend import Backend, backend, layer, update_running
 from spikefold.dynamics._condition import (
     PLAIN,
     Condition,
@@ -25,10 +25,10 @@ from spikefold.dynamics._norm import (
     normalize,
     of_step,
     per_neuron,
+    reference_update,
     sample_count,
     scale,
     statistics,
-    update_running,
 )
 from spikefold.dynamics._surrogate import (
     SURROGATES,
@@ -79,6 +79,7 @@ __all__ = [
     "of_step",
     "per_neuron",
     "reference_layer",
+    "reference_update",
     "register_surrogate",
     "sample_count",
     "scale",

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from spikefold.dynamics import _kernels
-from spikefold.dynamics._condition import Condition
+from spikefold.dynamics._condition import Condition, Statistics
 from spikefold.dynamics._layer import Currents, reference_layer
 from spikefold.dynamics._neuron import Fired, Neuron
+from spikefold.dynamics._norm import reference_update
 from spikefold.errors import ConfigError
 
 Backend = Literal["reference", "fused"]
@@ -128,3 +129,24 @@ def layer(
     if prepared == _kernels.missing(currents.input.device.type):
         _say_once(f"{prepared}: the neurons run in plain torch, with the same results but slower")
     return reference_layer(currents, condition, neuron, v, decay)
+
+
+@torch.no_grad()
+def update_running(
+    running: Statistics, observed: Statistics, momentum: float | None, seen: Tensor, samples: int
+) -> None:
+    """Update running mean and variance, in place: `reference_update`, in compiled code if it can.
+
+    Arguments:
+        running: mean and (unbiased) variance so far, `[1, *shape]` or `[T, *shape]`.
+        observed: mean and biased variance of each time step, `[T, *shape]`.
+        momentum: weight of an observation, or None for the cumulative mean.
+        seen: observations made before these, `[]` or `[T]`, which only the cumulative mean reads.
+        samples: values each statistic was taken of; the variance is made unbiased.
+    """
+    if (
+        momentum is None
+        or _chosen == "reference"
+        or not _kernels.update_running(running, observed, momentum, samples)
+    ):
+        reference_update(running, observed, momentum, seen, samples)

@@ -118,20 +118,20 @@ class Condition(NamedTuple):
         lengths = [len(value) for value in condition_parameters(self) if value is not None]
         return max(lengths) if lengths and max(lengths) > 1 else None
 
-    def since(self, t: int) -> "Condition":
-        """The condition of a sequence that begins at time step t of this one."""
+    def part(self, t: int, steps: int) -> "Condition":
+        """The condition of some time steps of this one, from t on."""
 
-        def later(value: Tensor) -> Tensor:
-            return value if len(value) == 1 else value[t:]
+        def cut(value: Tensor) -> Tensor:
+            return value if len(value) == 1 else value[t : t + steps]
 
         norm = self.norm
         if isinstance(norm, Normalization):
-            fixed = norm.fixed and Statistics(*map(later, norm.fixed))
-            norm = norm._replace(gain=later(norm.gain), shift=later(norm.shift), fixed=fixed)
+            fixed = norm.fixed and Statistics(*map(cut, norm.fixed))
+            norm = norm._replace(gain=cut(norm.gain), shift=cut(norm.shift), fixed=fixed)
         elif norm is not None and t:
-            first = norm
-            norm = lambda u, s: first(u, s + t)  # noqa: E731
-        theta, polarity = (value if value is None else later(value) for value in self[1:])
+            whole = norm
+            norm = lambda u, later: whole(u, t + later)  # noqa: E731
+        theta, polarity = (value if value is None else cut(value) for value in self[1:])
         return Condition(norm, theta, polarity)
 
 

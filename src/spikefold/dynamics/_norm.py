@@ -161,7 +161,7 @@ def normalize(
 
 
 @torch.no_grad()
-def update_running(
+def reference_update(
     running: tuple[Float[Tensor, "steps *shape"], Float[Tensor, "steps *shape"]],
     observed: tuple[Float[Tensor, "T *shape"], Float[Tensor, "T *shape"]],
     momentum: float | None,

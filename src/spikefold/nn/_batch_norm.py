@@ -87,8 +87,9 @@ def normalization(norm: nn.Module) -> Normalization | None:
     mean, variance = norm.running_mean, norm.running_var
     kept = None
     if not (norm.training or mean is None or variance is None):
-        kept = Statistics(mean[None], variance[None])
-    return Normalization(norm.weight[None], norm.bias[None], norm.eps, kept, group)
+        kept = Statistics(mean.unsqueeze(0), variance.unsqueeze(0))
+    gain, shift = norm.weight.unsqueeze(0), norm.bias.unsqueeze(0)
+    return Normalization(gain, shift, norm.eps, kept, group)
 
 
 @torch.no_grad()
@@ -112,6 +113,6 @@ def observe(
         norm.num_batches_tracked = torch.tensor(0)
     device = norm.running_mean.device
     samples = dynamics.sample_count(batch, (norm.num_features,), group, device)
-    running = (norm.running_mean[None], norm.running_var[None])
+    running = Statistics(norm.running_mean.unsqueeze(0), norm.running_var.unsqueeze(0))
     dynamics.update_running(running, observed, norm.momentum, norm.num_batches_tracked, samples)
     norm.num_batches_tracked.add_(1)

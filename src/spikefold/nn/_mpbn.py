@@ -179,7 +179,7 @@ class MPBN(MembraneNorm):
 
     def _timed(self, value: Tensor) -> Tensor:
         """A view with a leading time axis."""
-        return value[None] if self.steps is None else value
+        return value.unsqueeze(0) if self.steps is None else value
 
     @property
     def group(self) -> distributed.ProcessGroup | None:
@@ -210,11 +210,11 @@ class MPBN(MembraneNorm):
         running, seen = (self.running_mean, self.running_var), self.num_batches_tracked
         steps = len(observed.mean)
         if self.steps is None:
-            running, added = (running[0][None], running[1][None]), steps
+            running, added = (running[0].unsqueeze(0), running[1].unsqueeze(0)), steps
         else:
             running, added = (running[0][t : t + steps], running[1][t : t + steps]), 1
             seen = seen[t : t + steps]
-        dynamics.update_running(running, observed, self.momentum, seen, samples)
+        dynamics.update_running(Statistics(*running), observed, self.momentum, seen, samples)
         seen.add_(added)
 
     def extra_repr(self) -> str:

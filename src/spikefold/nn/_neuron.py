@@ -28,11 +28,11 @@ class State(NamedTuple):
     """Where a stream stands.
 
     Attributes:
-        v: membrane potential `[N, C, *spatial]`.
+        v: membrane potential `[N, C, *spatial]`; None at rest.
         t: time steps done.
     """
 
-    v: Tensor
+    v: Tensor | None
     t: int
 
 
@@ -83,8 +83,9 @@ class SpikingNeuron(nn.Module):
         Returns:
             spikes, and the state to hand to the next step.
         """
+        state = State(None, 0) if state is None else state
         fired = self.fire(Currents.of(x.unsqueeze(0)), state)
-        return fired.spikes[0], State(fired.v, 1 if state is None else state.t + 1)
+        return fired.spikes[0], State(fired.v, state.t + 1)
 
     @final
     def fire(self, currents: Currents, state: State | None = None) -> Fired:
@@ -92,7 +93,7 @@ class SpikingNeuron(nn.Module):
 
         Arguments:
             currents: computed or not; the kernels compute them on the way.
-            state: where the stream stands; None starts at rest.
+            state: where the stream stands; None: the sequence is whole, and starts at rest.
 
         Raises:
             ShapeError: if something does not fit together.
@@ -115,16 +116,16 @@ class SpikingNeuron(nn.Module):
             currents: computed or not.
             state: where the stream stands; None starts at rest.
         """
-        v, t = (None, 0) if state is None else state
-        condition = self.condition()
-        if t:
-            steps = condition.steps()
-            if steps is not None and t + currents.steps > steps:
+        condition, v = self.condition(), None
+        if state is not None:
+            v, t = state
+            last = condition.steps()
+            if last is not None and t + currents.steps > last:
                 raise ShapeError(
-                    f"time step {t + currents.steps} of a stream is past the last of {steps}, for "
+                    f"time step {t + currents.steps} of a stream is past the last of {last}, for "
                     "which these neurons have parameters"
                 )
-            condition = condition.since(t)
+            condition = condition.part(t, currents.steps)
         return dynamics.layer(currents, condition, self.neuron, v, self.decay())
 
     def decay(self) -> Tensor | None:
@@ -334,7 +335,7 @@ class FoldedLIF(SpikingNeuron):
     def condition(self) -> Condition:
         """The potential is past theta."""
         if self.steps is None:
-            return Condition(None, self.theta[None], self.polarity[None])
+            return Condition(None, self.theta.unsqueeze(0), self.polarity.unsqueeze(0))
         return Condition(None, self.theta, self.polarity)
 
     def decay(self) -> Tensor | None:

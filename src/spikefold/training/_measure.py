@@ -42,11 +42,14 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
             return
         layers[name] = (call.neuron.neuron, condition.norm is not None)
         before, after = values.setdefault(name, ([], []))
-        v, t = (None, 0) if call.state is None else call.state
-        since = condition.since(t)
+        v = None
+        if call.state is not None:
+            v, t = call.state
+            condition = condition.part(t, call.currents.steps)
+        potential = condition.potential
 
         def note(u: Tensor, t: int) -> tuple[Tensor, None]:
-            h, _ = since.potential(u, t)
+            h, _ = potential(u, t)
             before.append(u)
             after.append(h)
             return h, None

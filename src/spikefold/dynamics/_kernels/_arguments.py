@@ -58,6 +58,11 @@ class Arguments(NamedTuple):
     window: float
 
     @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All that are tensors."""
+        return (self[0], *self[2:8], *self[9:13], *self[14:16])
+
+    @property
     def sequence(self) -> tuple[int, ...]:
         """`(T, N, C, *spatial)`."""
         return (self.steps, *self.input.shape[1:])

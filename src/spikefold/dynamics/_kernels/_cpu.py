@@ -66,3 +66,26 @@ def backward(problem: Problem) -> None:
     """Gradients, on torch's threads."""
     assert native is not None
     native.backward(_layer(problem), torch.get_num_threads())
+
+
+def update_running(
+    running: Tensor, observed: Tensor, steps: int, momentum: float, unbiased: float
+) -> bool:
+    """A running statistic by `steps` observations, in place; whether this can do it.
+
+    Arguments:
+        running: `[1, *shape]`, or `[T, *shape]` with steps = 1.
+        observed: `[T, *shape]`.
+        steps: observations of each value.
+        momentum: weight of an observation.
+        unbiased: factor on observations.
+    """
+    fits = native is not None and running.dtype == observed.dtype == torch.float32
+    plain = running.is_contiguous() and observed.is_contiguous() and running.device.type == "cpu"
+    if not (fits and plain and running.numel() * steps == observed.numel()):
+        return False
+    assert native is not None
+    places = (running.data_ptr(), observed.data_ptr(), running.numel())
+    native.update_running(*places, steps, momentum, unbiased)
+    torch.autograd.graph.increment_version(running)
+    return True

@@ -8,7 +8,7 @@ from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.autograd import forward_ad
 
 from spikefold.dynamics._condition import Condition, Normalization, Statistics
-from spikefold.dynamics._kernels import _arguments, _operators, _triton
+from spikefold.dynamics._kernels import _arguments, _cpu, _operators, _triton
 from spikefold.dynamics._kernels._arguments import KERNELS, Arguments
 from spikefold.dynamics._layer import Currents
 from spikefold.dynamics._neuron import Fired, Neuron
@@ -127,11 +127,9 @@ def _is_looked_on(tensors: tuple[Any, ...]) -> bool:
     ):
         return True
     for tensor in tensors:
-        kind = type(tensor)
-        if kind in _PLAIN:
-            if tensor.is_neg() or tensor._is_zerotensor():
-                return True
-        elif isinstance(tensor, Tensor):
+        if tensor is None:
+            continue
+        if type(tensor) not in _PLAIN or tensor.is_neg() or tensor._is_zerotensor():
             return True
     return False
 
@@ -158,9 +156,28 @@ def fused_layer(arguments: Arguments) -> Fired:
 
 
 def _run(arguments: Arguments) -> tuple[Tensor, ...]:
-    if _is_looked_on(arguments):
+    if _is_looked_on(arguments.tensors):
         return torch.ops.spikefold.layer.default(*arguments)
     _arguments.check(arguments)
     if torch.is_grad_enabled():
         return Layer.apply(*arguments)
     return _operators.forward(KERNELS[arguments.input.device.type].forward, *arguments)
+
+
+def update_running(
+    running: Statistics, observed: Statistics, momentum: float, samples: int
+) -> bool:
+    """`dynamics.update_running` in compiled code; whether it was done.
+
+    Arguments:
+        running, observed, momentum, samples: as there.
+    """
+    x = running.mean
+    transformed = torch._C._functorch.maybe_current_level() is not None
+    if x.device.type != "cpu" or transformed or _is_looked_on((*running, *observed)):
+        return False
+    steps = len(observed.mean) if len(x) == 1 else 1
+    unbiased = samples / (samples - 1)
+    return _cpu.update_running(
+        running.mean, observed.mean, steps, momentum, 1.0
+    ) and _cpu.update_running(running.variance, observed.variance, steps, momentum, unbiased)

@@ -43,7 +43,7 @@ def _allocate(a: Arguments) -> tuple[Tensor, ...]:
 
 
 def _nothing(a: Arguments) -> Tensor:
-    return a.input.new_empty(0, dtype=torch.float32)
+    return torch.empty(0, dtype=torch.float32, device=a.input.device)
 
 
 def _allocate_gradients(a: Arguments, needed: list[bool]) -> tuple[Tensor, ...]:

@@ -163,12 +163,12 @@ void through_current(const Layer& layer, const Shape& shape, const float* grads,
 struct Before {
     const Layer& layer;
     const float* potentials;  // of that step; none: the one handed over
-    Step step;
+    const Step& step;
     Reader<float> read;
     const float* v = nullptr;
 
-    Before(const Layer& l, const Shape& shape, const float* held, int64_t size, int64_t t)
-        : layer(l), potentials(t ? held + (t - 1) * size : nullptr), step(l, shape.tile, t ? t - 1 : 0),
+    Before(const Layer& l, const Shape& shape, const float* held, int64_t size, const BySteps<Step>& steps, int64_t t)
+        : layer(l), potentials(t ? held + (t - 1) * size : nullptr), step(steps(t ? t - 1 : 0)),
           read(shape, t ? 0 : l.v, 0) {}
 
     void at(int64_t first, int64_t n) { v = potentials ? potentials + first : read(first, n); }
@@ -184,10 +184,10 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
     const int64_t size = padded(tile), elements = layer.rows * layer.groups * layer.inner;
     const bool normed = layer.current.present, constant = !layer.input_step, learns = layer.grad_decay;
     Held held(scratch, size);
-    Steps steps(layer, tile);
+    const BySteps<Step> steps = firing_steps(layer, tile);
     const Lanes decay = decays(layer, tile);
     Keep keep{held.potentials, size};
-    walk<X>(layer, shape, steps, keep);
+    walk<X>(layer, shape, current_maps(layer, tile), steps, keep);
 
     for (int64_t i = 0; i < size; ++i) held.grad_v[i] = 0.f;
     if (layer.grad_v_last) {
@@ -210,7 +210,7 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
         float* kept = held.potentials + (constant ? layer.steps - 1 : t) * size;
         const bool add = constant && t + 1 < layer.steps, direct = !normed && !constant;
         Writer<X> write(shape, direct ? layer.grad_input : layer.grad_shortcut, t * elements);
-        Before before(layer, shape, held.potentials, size, t);
+        Before before(layer, shape, held.potentials, size, steps, t);
         shape.segments([&](int64_t first, int64_t n) {
             float* to = write.target(first, n);
             if (learns) before.at(first, n);

@@ -87,7 +87,8 @@ inline void begin(const Layer& layer, const Shape& shape, int64_t first, int64_t
 // All steps of a segment before the next one, where no statistic is to be taken: the potential stays
 // in the first cache. `see(t, first, n)` gives, for each step, a function of the block: (i, k, u, spike).
 template <typename X, typename Seer>
-void walk(const Layer& layer, const Shape& shape, Steps& steps, Seer& seer) {
+void walk(const Layer& layer, const Shape& shape, const BySteps<Affine>& currents, const BySteps<Step>& steps,
+          Seer& seer) {
     const Lanes decay = decays(layer, shape.tile);
     with_input<X>(layer, [&](auto* kind) {
         using In = std::remove_pointer_t<decltype(kind)>;
@@ -96,7 +97,7 @@ void walk(const Layer& layer, const Shape& shape, Steps& steps, Seer& seer) {
             begin(layer, shape, first, n, v);
             for (int64_t t = 0; t < layer.steps; ++t) {
                 const Step& step = steps(t);
-                In input(layer, shape, step.current, t);
+                In input(layer, shape, currents(t), t);
                 input.at(first, n);
                 seer.begin(t, first, n);
                 blocks(n, [&](int64_t i, auto) {
@@ -183,16 +184,15 @@ template <typename X>
 void forward(const Layer& layer, const Tile& tile, float* v) {
     Shape shape(tile);
     if (layer.current.batch) observe_currents<X>(layer, shape);
+    const BySteps<Affine> currents = current_maps(layer, tile);
     Record<X> record(layer, shape);
-    if (!layer.potential.batch) {
-        Steps steps(layer, tile);
-        return walk<X>(layer, shape, steps, record);
-    }
+    if (!layer.potential.batch) return walk<X>(layer, shape, currents, firing_steps(layer, tile), record);
+
     const Lanes decay = decays(layer, tile);
     shape.segments([&](int64_t first, int64_t n) { begin(layer, shape, first, n, v + first); });
     for (int64_t i = shape.count; i < padded(tile); ++i) v[i] = 0.f;
     for (int64_t t = 0; t < layer.steps; ++t) {
-        Sums sum = charge_tile<X>(layer, shape, Affine(layer.current, tile, t), decay, t, v);
+        Sums sum = charge_tile<X>(layer, shape, currents(t), decay, t, v);
         observe_potentials(layer, shape, t, sum, v);
         const Step step(layer, tile, t);
         shape.segments([&](int64_t first, int64_t n) {

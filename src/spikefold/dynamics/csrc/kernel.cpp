@@ -5,6 +5,7 @@
 // floats, one after another (columns: LANES a row), padded to whole blocks of LANES.
 
 #include <type_traits>
+#include <vector>
 
 #include "layer.h"
 
@@ -249,30 +250,36 @@ inline Lanes decays(const Layer& layer, const Tile& tile) {
     return lanes(tile, [&](int64_t l) { return decay[l]; });
 }
 
-// What a tile needs to know of time step t: the maps of currents and potentials, and the thresholds.
+// When a tile's neurons fire at time step t.
 struct Step {
-    Affine current, norm;
+    Affine norm;
     Lanes threshold;
 
     Step(const Layer& layer, const Tile& tile, int64_t t)
-        : current(layer.current, tile, t), norm(layer.potential, tile, t), threshold(thresholds(layer, tile, t)) {}
+        : norm(layer.potential, tile, t), threshold(thresholds(layer, tile, t)) {}
 };
 
-// The steps of a tile one after another; made anew only where something differs from step to step.
-struct Steps {
-    const Layer& layer;
-    const Tile& tile;
-    const bool differ;
-    Step step;
+// Something of every time step: made once, for all steps where it does not differ from one to the next.
+template <typename T>
+struct BySteps {
+    std::vector<T> made;
 
-    Steps(const Layer& l, const Tile& tl)
-        : layer(l), tile(tl), differ(l.current.varies() || l.potential.varies() || l.thresholds.step), step(l, tl, 0) {}
-
-    const Step& operator()(int64_t t) {
-        if (differ) step = Step(layer, tile, t);
-        return step;
+    template <typename Make>
+    BySteps(bool differ, int64_t steps, Make make) {
+        const int64_t count = differ ? steps : 1;
+        made.reserve(std::size_t(count));
+        for (int64_t t = 0; t < count; ++t) made.push_back(make(t));
     }
+    const T& operator()(int64_t t) const { return made[made.size() == 1 ? 0 : std::size_t(t)]; }
 };
+
+inline BySteps<Affine> current_maps(const Layer& layer, const Tile& tile) {
+    return {layer.current.varies(), layer.steps, [&](int64_t t) { return Affine(layer.current, tile, t); }};
+}
+inline BySteps<Step> firing_steps(const Layer& layer, const Tile& tile) {
+    return {layer.potential.varies() || layer.thresholds.step, layer.steps,
+            [&](int64_t t) { return Step(layer, tile, t); }};
+}
 
 // Each group of a tile once.
 template <typename F>

@@ -131,6 +131,18 @@ void backward(const Layer& layer, int threads) {
     Job{pick(layer.dtype).backward, layer, tiling, scratch}.run(threads);
 }
 
+// For each step: r <- r + momentum (unbiased o[t] - r), rounded once from double.
+void update_running(Address running, Address observed, int64_t count, int64_t steps, double momentum,
+                    double unbiased) {
+    float* r = reinterpret_cast<float*>(running);
+    const float* o = reinterpret_cast<const float*>(observed);
+    for (int64_t i = 0; i < count; ++i) {
+        double value = r[i];
+        for (int64_t t = 0; t < steps; ++t) value += momentum * (unbiased * double(o[t * count + i]) - value);
+        r[i] = float(value);
+    }
+}
+
 }  // namespace
 }  // namespace spikefold
 
@@ -149,6 +161,9 @@ NB_MODULE(_native, m) {
     };
     define("forward", &forward);
     define("backward", &backward);
+    m.def("update_running", &update_running, nb::arg("running"), nb::arg("observed"), nb::arg("count"),
+          nb::arg("steps"), nb::arg("momentum"), nb::arg("unbiased"),
+          "A running statistic of `count` floats, in place, by `steps` observations one after another.");
     m.def("limit_instruction_set", &limit_instruction_set, nb::arg("limit"),
           "Use at most 0 the baseline, 1 AVX2, 2 AVX-512; the name of what is used.");
 }
