@@ -135,7 +135,7 @@ def test_broken_files_are_named_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["format1", "format1-folded", "format1-fused"])
 def test_files_of_format_1_load_unchanged(name: str) -> None:
-    """Written by spikefold 0.1.0 before a state dict always held the polarity; one layer has some."""
+    """From before a state dict always held the polarity; one layer has a negative gain."""
     stored = read(Path(__file__).parent / "files" / f"{name}.safetensors")
     x = torch.linspace(0, 1, 3 * 64).reshape(3, 1, 8, 8)
     expected = torch.tensor(stored.extra["logits"])
@@ -148,3 +148,21 @@ def test_files_of_format_1_load_unchanged(name: str) -> None:
             if isinstance(module, sf.FoldedLIF)
         ]
         assert negative == [0, 1, 0, 0]
+
+
+def test_loading_searches_no_thresholds_and_draws_no_random_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = sf.models.small(in_channels=1, steps=2, width=0.25, norm="mpbn-element", image_size=8)
+    fused = sf.fuse_conv_bn(sf.fold(network))
+    sf.save(fused, tmp_path / "f")
+    monkeypatch.setattr("spikefold.folding._threshold.last_silent", None)
+    monkeypatch.setattr("spikefold.folding._fold.last_silent", None)
+    before = torch.get_rng_state()
+    again = sf.load(tmp_path / "f")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(tensor.is_meta for tensor in again.state_dict().values())
+    assert all(p.requires_grad for p in again.parameters())
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(again(x), fused(x))
+    again(x).sum().backward()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spikefold.errors import ConfigError, FileFormatError
-from spikefold.folding import TRANSFORMS
+from spikefold.folding import SHAPES
 from spikefold.models import Arguments, Network, build
 from spikefold.nn import FoldedLIF
 
@@ -146,20 +146,27 @@ def read(path: str | Path) -> Stored:
         if key.startswith("network.")
     }
     try:
-        network = build(header["model"], Arguments.from_dict(header["arguments"]))
-        if any(value.dtype == torch.float64 for value in state.values()):
-            network = network.double()  # before the fold, whose thresholds keep their dtype
-        for name in header["transforms"]:
-            network = TRANSFORMS[name](network)
+        with torch.device("meta"):  # shapes only: no random numbers, no memory
+            network = build(header["model"], Arguments.from_dict(header["arguments"]))
+            if any(value.dtype == torch.float64 for value in state.values()):
+                network = network.double()  # before the fold, whose thresholds keep their dtype
+            for name in header["transforms"]:
+                network = SHAPES[name](network)
         extra = header["extra"]
     except (ConfigError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
     for name, module in network.named_modules():
         # format 1 left out what is +1 everywhere
         if isinstance(module, FoldedLIF):
-            state.setdefault(f"{name}.polarity", torch.ones_like(module.theta))
+            ones = torch.ones(module.theta.shape, dtype=module.theta.dtype)
+            state.setdefault(f"{name}.polarity", ones)
+    wanted = network.state_dict()
+    for key, value in state.items():
+        # thresholds hold for their dtype only: the layer refuses another
+        if key in wanted and not key.endswith((".theta", ".polarity")):
+            state[key] = value.to(wanted[key].dtype)
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         problem = " ".join(str(error).split("\n\t")[1:2]) or str(error)
         raise FileFormatError(

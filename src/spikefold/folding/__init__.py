@@ -1,7 +1,7 @@
 """Exact fold of membrane normalization into thresholds, conv-BN fusion, and the proof of both."""
 
-from spikefold.folding._fold import exact_thresholds, fold, fold_neuron
-from spikefold.folding._fuse import FUSIONS, Features, fuse, fuse_conv_bn
+from spikefold.folding._fold import exact_thresholds, fold, fold_neuron, fold_shapes
+from spikefold.folding._fuse import FUSIONS, Features, fuse, fuse_conv_bn, fuse_conv_bn_shapes
 from spikefold.folding._threshold import from_ordinal, last_silent, to_ordinal
 from spikefold.folding._verify import (
     LayerRecord,
@@ -10,11 +10,12 @@ from spikefold.folding._verify import (
     verify,
 )
 
-TRANSFORMS = {transform.__name__: transform for transform in (fold, fuse_conv_bn)}
+# The structural half of each transform, by its name: what a file is loaded into.
+SHAPES = {"fold": fold_shapes, "fuse_conv_bn": fuse_conv_bn_shapes}
 
 __all__ = [
     "FUSIONS",
-    "TRANSFORMS",
+    "SHAPES",
     "Features",
     "LayerRecord",
     "Verification",
@@ -22,9 +23,11 @@ __all__ = [
     "exact_thresholds",
     "fold",
     "fold_neuron",
+    "fold_shapes",
     "from_ordinal",
     "fuse",
     "fuse_conv_bn",
+    "fuse_conv_bn_shapes",
     "last_silent",
     "to_ordinal",
     "verify",

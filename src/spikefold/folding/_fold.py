@@ -1,7 +1,7 @@
 """The fold: membrane normalization into firing thresholds, with not one spike changed."""
 
 from collections.abc import Callable
-from typing import TypeVar, overload
+from typing import TypeVar, cast, overload
 
 import torch
 from jaxtyping import Float
@@ -179,6 +179,9 @@ def _foldable(neuron: SpikingNeuron) -> Condition | None:
     return condition
 
 
+Thresholds = Callable[[Condition, float, Tensor | None], Condition]
+
+
 def fold_neuron(neuron: SpikingNeuron) -> FoldedLIF:
     """Neurons with a membrane normalization, folded.
 
@@ -191,14 +194,24 @@ def fold_neuron(neuron: SpikingNeuron) -> FoldedLIF:
     condition = _foldable(neuron)
     if condition is None:
         raise FoldError("the neuron has no MPBN: nothing to fold")
-    return _folded(neuron, condition)
+    return _folded(neuron, condition, exact_thresholds)
 
 
-def _folded(neuron: SpikingNeuron, condition: Condition) -> FoldedLIF:
-    thresholds = exact_thresholds(condition, neuron.neuron.threshold, _like(neuron))
+def _folded(neuron: SpikingNeuron, condition: Condition, thresholds: Thresholds) -> FoldedLIF:
+    found = thresholds(condition, neuron.neuron.threshold, _like(neuron))
     decay = neuron.decay()
     kept = None if decay is None else decay.detach().clone()
-    return FoldedLIF(thresholds, neuron.neuron, kept).eval()
+    return FoldedLIF(found, neuron.neuron, kept).eval()
+
+
+def no_thresholds(condition: Condition, threshold: float, like: Tensor | None) -> Condition:
+    """The shapes of `exact_thresholds`, without their values."""
+    norm = condition.norm
+    shape = norm.gain[0] if isinstance(norm, Normalization) else like
+    if shape is None:
+        raise FoldError("its firing condition does not tell for how many neurons it is")
+    theta = shape.new_zeros((condition.steps() or 1, *shape.shape))
+    return Condition(None, theta)
 
 
 def _like(neuron: SpikingNeuron) -> Tensor | None:
@@ -245,6 +258,19 @@ def fold(model: nn.Module) -> nn.Module:
         >>> torch.equal(network(images), folded(images))
         True
     """
+    return _fold(model, exact_thresholds)
+
+
+def fold_shapes(model: ModelT) -> ModelT:
+    """What `fold` makes of a network, without the thresholds' values: to be loaded into.
+
+    Arguments:
+        model: as for `fold`; may lie on the meta device.
+    """
+    return cast(ModelT, _fold(model, no_thresholds))
+
+
+def _fold(model: nn.Module, thresholds: Thresholds) -> nn.Module:
     if any(isinstance(module, WithSpikes) for module in model.modules()):
         raise FoldError("fold the network first, then take sf.with_spikes of it")
     try:
@@ -259,7 +285,7 @@ def fold(model: nn.Module) -> nn.Module:
         try:
             condition = _foldable(module)
             if condition is not None:
-                replacements[id(module)] = _folded(module, condition)
+                replacements[id(module)] = _folded(module, condition, thresholds)
                 owned |= {id(part) for part in module.modules()}
         except FoldError as error:
             raise FoldError(f"layer '{name}': {error}") from error

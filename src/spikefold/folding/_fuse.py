@@ -55,6 +55,15 @@ def fuse(connection: Connection, norm: _BatchNorm) -> Connection:
     return fused
 
 
+def fuse_shapes(connection: Connection, norm: _BatchNorm) -> Connection:
+    """What `fuse` makes of a layer, without the values: a bias is there."""
+    fused = copy.deepcopy(connection)
+    if fused.bias is None:
+        trains = connection.weight.requires_grad
+        fused.bias = nn.Parameter(connection.weight.new_zeros(len(connection.weight)), trains)
+    return fused
+
+
 # What computes `fuse`'s formula, by exact type: a subclass may do more. To fuse a type of your own,
 # enter a function (connection, norm) -> connection.
 FUSIONS: dict[type[nn.Module], Callable[[Any, Any], nn.Module]] = dict.fromkeys(
@@ -108,6 +117,19 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
             batch norm behind it is a subclass, carries hooks or is parametrized (the layer is
             named).
     """
+    return _fuse_all(model, lambda connection, norm: FUSIONS[type(connection)](connection, norm))
+
+
+def fuse_conv_bn_shapes(model: ModelT) -> ModelT:
+    """What `fuse_conv_bn` makes of a network, without the values: to be loaded into.
+
+    Arguments:
+        model: as for `fuse_conv_bn`; may lie on the meta device.
+    """
+    return _fuse_all(model, fuse_shapes)
+
+
+def _fuse_all(model: ModelT, fusion: Callable[[Any, Any], nn.Module]) -> ModelT:
     try:
         fused = copied(model).eval()
     except ConfigError as error:
@@ -125,7 +147,7 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
         assert norm is not None
         try:
             _require_known(container, connection, norm)
-            made = FUSIONS[type(connection)](connection, norm)
+            made = fusion(connection, norm)
         except FoldError as error:
             raise FoldError(f"layer '{where}': {error}") from error
         container._modules[first] = made
