@@ -224,6 +224,7 @@ def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
     [
         (["sweep"], 1, "at least one recipe"),
         (["sweep", "digit"], 1, "did you mean"),
+        (["sweep", "digits", "--jobs", "0"], 1, "--jobs must be at least 1"),
         (["sweep", "digits", "--vary", "model.norm"], 1, "expected KEY=VALUE"),
         (["sweep", "digits", "--vary", "model.nrom=mpbn"], 2, "--model.norm"),
         (["table"], 1, "at least one directory"),

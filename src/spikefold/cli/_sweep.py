@@ -6,18 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
 
+from spikefold.cli._jobs import run_jobs
 from spikefold.cli._output import ShownProgress, print_error, print_json, print_rows
 from spikefold.errors import ConfigError
 from spikefold.recipes import SUMMARY, find_recipe, run
 from spikefold.reports import accuracy_table, plot_run, read_summaries, to_csv, to_markdown
-from spikefold.training import LAST, Experiment
+from spikefold.training import LAST, Experiment, Progress
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Run recipes x settings x seeds, one after another; finished runs are not run again."""
+    """Run recipes x settings x seeds; finished runs are not run again, broken ones go on."""
 
     recipes: tyro.conf.Positional[tuple[str, ...]]
     """names of recipes"""
@@ -27,6 +29,8 @@ class SweepOptions:
     """settings to vary, for instance model.norm=mpbn,none; all combinations are run"""
     out: Path = Path("runs/sweep")
     """directory of the runs"""
+    jobs: int = 1
+    """runs at once, each a process of its own with its share of the cores (or a GPU)"""
     json: bool = False
     """print one JSON object and nothing else on standard output"""
 
@@ -89,26 +93,42 @@ def plan(options: SweepOptions) -> list[_Planned]:
 def sweep_command(words: list[str]) -> None:
     """Run many."""
     options = tyro.cli(SweepOptions, args=words, prog="spikefold sweep")
+    if options.jobs < 1:
+        raise ConfigError(f"sweep: --jobs must be at least 1, got {options.jobs}")
     runs = plan(options)
-    for number, planned in enumerate(runs, start=1):
+    for planned in runs:
         if (planned.directory / SUMMARY).exists():
             _require_same(planned)
-            continue
-        print_error(f"run {number} of {len(runs)}: {planned.directory}")
-        resume = (planned.directory / LAST).exists()
-        run(
-            planned.recipe,
-            planned.experiment,
-            planned.directory,
-            resume=resume,
-            progress=ShownProgress(),
-        )
-        plot_run(planned.directory)
+    left = [planned for planned in runs if not (planned.directory / SUMMARY).exists()]
+    if options.jobs == 1:
+        for number, planned in enumerate(left, start=1):
+            print_error(f"run {number} of {len(left)}: {planned.directory}")
+            run_planned(planned, ShownProgress())
+    else:
+        names = [str(planned.directory.relative_to(options.out)) for planned in left]
+        gpus = torch.cuda.device_count() if any(map(_wants_gpu, left)) else 0
+        failed = run_jobs(left, run_planned, names, options.jobs, gpus)
+        if failed:
+            raise ConfigError(
+                f"sweep: {len(failed)} of {len(left)} runs did not end well (the same command goes "
+                f"on with them): {', '.join(names[number] for number in failed)}"
+            )
     rows = accuracy_table(read_summaries([planned.directory for planned in runs]))
     if options.json:
         print_json([dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
     else:
         print_rows(str(options.out), rows)
+
+
+def run_planned(planned: _Planned, progress: Progress) -> None:
+    """One run of a sweep, from where it stands."""
+    resume = (planned.directory / LAST).exists()
+    run(planned.recipe, planned.experiment, planned.directory, resume=resume, progress=progress)
+    plot_run(planned.directory)
+
+
+def _wants_gpu(planned: _Planned) -> bool:
+    return planned.experiment.hardware.accelerator != "cpu"
 
 
 def _require_same(planned: _Planned) -> None:
