@@ -4,8 +4,6 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
 
 def attached(module: nn.Module) -> str | None:
     """What is attached to a module, so that it has to be called as one; None if nothing is.
@@ -16,7 +14,12 @@ def attached(module: nn.Module) -> str | None:
     Arguments:
         module: any module.
     """
-    if any(getattr(module, hooks) for hooks in _HOOKS):
+    if (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    ):
         return "hooks (of yours, of pruning or of weight normalization)"
     if "forward" in module.__dict__:
         return "a forward of its own"

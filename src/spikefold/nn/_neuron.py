@@ -21,7 +21,7 @@ from spikefold.dynamics import (
 from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn._attached import attached
 from spikefold.nn._mpbn import MembraneNorm
-from spikefold.nn._observe import Call, Recorder, notify
+from spikefold.nn._observe import Recorder, notify
 
 
 class State(NamedTuple):
@@ -103,7 +103,7 @@ class SpikingNeuron(nn.Module):
             raise ConfigError(f"a state is what step returned, a State, got {type(state).__name__}")
         fired = self.integrate(currents, state)
         if not torch.compiler.is_dynamo_compiling():
-            notify(Call(self, currents, state, fired))
+            notify(self, currents, state, fired)
         elif self.recording is not None:
             recorder, name = self.recording
             recorder.spikes.setdefault(name, []).append(fired.spikes)

@@ -67,11 +67,9 @@ def observing(model: nn.Module, see: Callable[[str, Call], None]) -> Iterator[No
         _observers.reset(token)
 
 
-def notify(call: Call) -> None:
-    """Show a call to all who observe.
-
-    Arguments:
-        call: what has just happened.
-    """
+def notify(
+    neuron: "SpikingNeuron", currents: Currents, state: "State | None", fired: Fired
+) -> None:
+    """Show what has just happened to all who observe; see `Call`."""
     for see in _observers.get():
-        see(call)
+        see(Call(neuron, currents, state, fired))

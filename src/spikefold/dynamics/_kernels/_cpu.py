@@ -37,9 +37,12 @@ _ABSENT = (0, 0, 0.0, *(0,) * 10)
 def _norm(n: Norm | None) -> tuple[int | float, ...]:
     if n is None:
         return _ABSENT
-    parameters = (n.gain, n.shift, n.mean, n.variance)
-    places = [number for p in parameters for number in (_at(p), step_of(p))]
-    return (1, n.batch, n.eps, *places, _at(n.grad_gain), _at(n.grad_shift))
+    return (
+        *(1, n.batch, n.eps),
+        *(_at(n.gain), step_of(n.gain), _at(n.shift), step_of(n.shift)),
+        *(_at(n.mean), step_of(n.mean), _at(n.variance), step_of(n.variance)),
+        *(_at(n.grad_gain), _at(n.grad_shift)),
+    )
 
 
 def _layer(p: Problem) -> bytes:

@@ -63,7 +63,9 @@ def arranged(x: Tensor, last: bool, steps_dense: bool = False) -> Tensor:
 
 def flat(parameter: Tensor | None, last: bool) -> Tensor | None:
     """Parameters `[steps, *shape]` with every step dense, in the order of a step in memory."""
-    return None if parameter is None else in_memory(parameter, last, 1).contiguous()
+    if parameter is None:
+        return None
+    return (in_memory(parameter, last, 1) if last else parameter).contiguous()
 
 
 def in_memory(parameters: Tensor, last: bool, front: int) -> Tensor:

@@ -85,10 +85,13 @@ def _problem(a: Arguments, current: Tensor, potential: Tensor) -> Problem:
     rows, groups, inner = _memory.sizes(a.sequence[1:], last, len(a.parameters) > 1)
 
     def norm(tensors: tuple[Tensor | None, ...], eps: float | None, observed: Tensor) -> Norm:
-        gain, shift, mean, variance = (_memory.flat(tensor, last) for tensor in tensors)
-        if observed.numel():
-            mean, variance = (_memory.flat(value, last) for value in observed)
-        return Norm(gain, shift, mean, variance, eps or 0.0, bool(observed.numel()))
+        gain, shift, mean, variance = tensors
+        batch = observed.numel() > 0
+        if batch:
+            mean, variance = observed.unbind()
+        flat = _memory.flat
+        places = (flat(gain, last), flat(shift, last), flat(mean, last), flat(variance, last))
+        return Norm(*places, eps or 0.0, batch)
 
     return Problem(
         steps=a.steps,
