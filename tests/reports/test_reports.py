@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-from spikefold.reports import plot_run, run_table
+from spikefold.reports import accuracy_table, plot_run, run_table
 
 
 def test_pictures_of_a_record_with_odd_entries(tmp_path: Path) -> None:
@@ -65,3 +66,29 @@ def test_the_table_says_what_the_record_says() -> None:
         "P, torch 2; times: 1 thread",
     ):
         assert part in text, part
+
+
+def test_settings_without_a_column_are_named_where_they_differ() -> None:
+    def summary(recipe: str, seed: int, rate: float, norm: str = "mpbn") -> dict[str, Any]:
+        experiment = {
+            "data": {"name": "digits"},
+            "model": {"name": "small", "norm": norm, "steps": 4},
+            "optimizer": {"epochs": 2, "learning_rate": rate},
+            "hardware": {"devices": seed},
+            "seed": seed,
+        }
+        accuracy = {"accuracy": 0.5 + seed / 100}
+        test = {"trained": accuracy}
+        return {"recipe": recipe, "experiment": experiment, "validation": accuracy, "test": test}
+
+    alike = [summary("one", seed, 0.1) for seed in (0, 1)]
+    header, row = accuracy_table(alike)
+    assert len(header) == len(row) == 10
+    assert row[6:8] == ("2", "50.50 ± 0.71")
+    rows = accuracy_table([*alike, summary("one", 0, 0.2), summary("two", 0, 0.4)])
+    assert [row[-1] for row in rows] == [
+        "settings",
+        "optimizer.learning_rate=0.1",
+        "optimizer.learning_rate=0.2",
+        "",
+    ]

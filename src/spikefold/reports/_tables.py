@@ -94,14 +94,55 @@ def read_summaries(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def accuracy_table(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A header and one row a setting: mean ± sample deviation over seeds, with their number."""
+    """A header and one row a setting: mean ± sample deviation over seeds, with their number.
+
+    Settings of one recipe that differ and have no column are named in a last one.
+    """
     groups: dict[str, list[dict[str, Any]]] = {}
     for summary in summaries:
         experiment = {
             k: v for k, v in summary["experiment"].items() if k not in ("seed", "hardware")
         }
         groups.setdefault(json.dumps([summary["recipe"], experiment]), []).append(summary)
-    return [HEADER, *(_group_row(group) for group in groups.values())]
+    rows = [_group_row(group) for group in groups.values()]
+    settings = _differing([group[0] for group in groups.values()])
+    if not any(settings):
+        return [HEADER, *rows]
+    pairs = zip(rows, settings, strict=True)
+    return [(*HEADER, "settings"), *((*row, setting) for row, setting in pairs)]
+
+
+_IN_COLUMNS = {"data.name", "model.name", "model.norm", "model.steps", "optimizer.epochs", "seed"}
+
+
+def _differing(summaries: list[dict[str, Any]]) -> list[str]:
+    """For each of them, in what it differs from others of its recipe."""
+    flat = [_flat(summary["experiment"]) for summary in summaries]
+    found = []
+    for mine, summary in zip(flat, summaries, strict=True):
+        others = [
+            other
+            for other, theirs in zip(flat, summaries, strict=True)
+            if theirs["recipe"] == summary["recipe"]
+        ]
+        keys = [
+            key
+            for key, value in mine.items()
+            if key not in _IN_COLUMNS
+            and not key.startswith("hardware.")
+            and any(other.get(key) != value for other in others)
+        ]
+        found.append(", ".join(f"{key}={mine[key]}" for key in keys))
+    return found
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return flat
 
 
 def _group_row(group: list[dict[str, Any]]) -> tuple[str, ...]:
