@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, TypedDict, Unpack, final
 
 import torch
 from jaxtyping import Float
@@ -219,6 +219,15 @@ class LIF(SpikingNeuron):
         return fired
 
 
+class Constants(TypedDict, total=False):
+    """What all neurons take by keyword; see `LIF`."""
+
+    threshold: float
+    reset: Reset
+    surrogate: Surrogate | None
+    detach_reset: bool
+
+
 class IF(LIF):
     """Integrate-and-fire neurons: LIF with a decay of 1, nothing leaks.
 
@@ -226,23 +235,8 @@ class IF(LIF):
         norm, threshold, reset, surrogate, detach_reset: see `LIF`.
     """
 
-    def __init__(
-        self,
-        norm: MembraneNorm | None = None,
-        *,
-        threshold: float = 0.5,
-        reset: Reset = "hard",
-        surrogate: Surrogate | None = None,
-        detach_reset: bool = False,
-    ) -> None:
-        super().__init__(
-            norm,
-            decay=1.0,
-            threshold=threshold,
-            reset=reset,
-            surrogate=surrogate,
-            detach_reset=detach_reset,
-        )
+    def __init__(self, norm: MembraneNorm | None = None, **constants: Unpack[Constants]) -> None:
+        super().__init__(norm, decay=1.0, **constants)
 
 
 class PLIF(LIF):
@@ -276,19 +270,9 @@ class PLIF(LIF):
         *,
         decay: float = 0.25,
         channels: int | None = None,
-        threshold: float = 0.5,
-        reset: Reset = "hard",
-        surrogate: Surrogate | None = None,
-        detach_reset: bool = False,
+        **constants: Unpack[Constants],
     ) -> None:
-        super().__init__(
-            norm,
-            decay=decay,
-            threshold=threshold,
-            reset=reset,
-            surrogate=surrogate,
-            detach_reset=detach_reset,
-        )
+        super().__init__(norm, decay=decay, **constants)
         if not 0 < self.neuron.decay < 1:
             raise ConfigError(f"PLIF: decay must lie in (0, 1) at the start, got {decay}")
         tau = 1 / (1 - self.neuron.decay)
