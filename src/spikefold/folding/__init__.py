@@ -1,6 +1,6 @@
 """Exact fold of membrane normalization into thresholds, conv-BN fusion, and the proof of both."""
 
-from spikefold.folding._fold import exact_thresholds, fold, fold_neuron, fold_shapes
+from spikefold.folding._fold import exact_thresholds, fold, fold_shapes
 from spikefold.folding._fuse import FUSIONS, Features, fuse, fuse_conv_bn, fuse_conv_bn_shapes
 from spikefold.folding._threshold import from_ordinal, last_silent, to_ordinal
 from spikefold.folding._verify import (
@@ -22,7 +22,6 @@ __all__ = [
     "evaluation",
     "exact_thresholds",
     "fold",
-    "fold_neuron",
     "fold_shapes",
     "from_ordinal",
     "fuse",

@@ -56,9 +56,7 @@ def exact_thresholds(
     _require_denormals()
     if isinstance(condition.norm, Normalization):
         _check(condition.norm)
-        like = condition.norm.gain[0]
-    if like is None:
-        raise FoldError("its firing condition does not tell for how many neurons it is")
+    like = _one_step(condition, like)
     found = [_thresholds_at(condition, t, threshold, like) for t in range(condition.steps() or 1)]
     theta, polarity = (torch.stack(values) for values in zip(*found, strict=True))
     return Condition(None, theta, polarity)
@@ -182,21 +180,6 @@ def _foldable(neuron: SpikingNeuron) -> Condition | None:
 Thresholds = Callable[[Condition, float, Tensor | None], Condition]
 
 
-def fold_neuron(neuron: SpikingNeuron) -> FoldedLIF:
-    """Neurons with a membrane normalization, folded.
-
-    Arguments:
-        neuron: in evaluation mode.
-
-    Raises:
-        FoldError: if there is nothing to fold or the statistics are not finite.
-    """
-    condition = _foldable(neuron)
-    if condition is None:
-        raise FoldError("the neuron has no MPBN: nothing to fold")
-    return _folded(neuron, condition, exact_thresholds)
-
-
 def _folded(neuron: SpikingNeuron, condition: Condition, thresholds: Thresholds) -> FoldedLIF:
     found = thresholds(condition, neuron.neuron.threshold, _like(neuron))
     decay = neuron.decay()
@@ -206,12 +189,17 @@ def _folded(neuron: SpikingNeuron, condition: Condition, thresholds: Thresholds)
 
 def no_thresholds(condition: Condition, threshold: float, like: Tensor | None) -> Condition:
     """The shapes of `exact_thresholds`, without their values."""
-    norm = condition.norm
-    shape = norm.gain[0] if isinstance(norm, Normalization) else like
-    if shape is None:
+    like = _one_step(condition, like)
+    return Condition(None, like.new_zeros((condition.steps() or 1, *like.shape)))
+
+
+def _one_step(condition: Condition, like: Tensor | None) -> Tensor:
+    """A tensor of the neurons' shape, dtype and device."""
+    if isinstance(condition.norm, Normalization):
+        return condition.norm.gain[0]
+    if like is None:
         raise FoldError("its firing condition does not tell for how many neurons it is")
-    theta = shape.new_zeros((condition.steps() or 1, *shape.shape))
-    return Condition(None, theta)
+    return like
 
 
 def _like(neuron: SpikingNeuron) -> Tensor | None:

@@ -130,6 +130,8 @@ def obstacle(a: Arguments) -> str | None:
                 return f"the shortcut is {tensor.dtype}, the input {x.dtype}"
         elif tensor.dtype != torch.float32:
             return f"parameters or potentials are {tensor.dtype}, not float32"
+    if a.observes_current and any(t is not None and len(t) > 1 for t in a.current):
+        return "statistics over all steps, but a gain for each"
     dimensions = len(a.parameters)
     if dimensions not in (1, x.ndim - 2):
         return f"parameters of {dimensions} dimensions are neither per channel nor per element"
@@ -185,8 +187,6 @@ def check_call(a: Arguments) -> Arguments:
         raise ConfigError("spikefold::layer: thresholds are folded, or there is a norm: not both")
     if a.thresholds is None and a.eps is None and a.gain is not None:
         raise ConfigError("spikefold::layer: polarity (gain without eps) needs thresholds")
-    if a.observes_current and (a.current_gain is not None and len(a.current_gain) > 1):
-        raise ConfigError("spikefold::layer: statistics over all steps, but a gain for each")
     if not (0 <= a.decay <= 1 and math.isfinite(a.threshold)):
         raise ConfigError(
             f"spikefold::layer: decay must lie in [0, 1] and threshold be finite, got {a.decay} "
