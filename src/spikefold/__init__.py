@@ -26,10 +26,12 @@ from spikefold.errors import (
     DataError,
     FileFormatError,
     FoldError,
+    GraphError,
     ShapeError,
     SpikefoldError,
 )
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
+from spikefold.graphs import Graph, graph
 from spikefold.nn import (
     IF,
     LIF,
@@ -59,6 +61,8 @@ __all__ = [
     "FileFormatError",
     "FoldError",
     "FoldedLIF",
+    "Graph",
+    "GraphError",
     "MembraneNorm",
     "Neuron",
     "OverTime",
@@ -78,6 +82,7 @@ __all__ = [
     "dynamics",
     "fold",
     "fuse_conv_bn",
+    "graph",
     "load",
     "models",
     "save",

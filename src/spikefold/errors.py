@@ -13,6 +13,23 @@ class ConfigError(SpikefoldError, ValueError):
     """A setting is unknown, of the wrong type, or out of range."""
 
 
+class GraphError(SpikefoldError, ValueError):
+    """A network cannot be followed from call to call.
+
+    Attributes:
+        path: of the module that cannot be followed.
+    """
+
+    path: str = ""
+
+    @classmethod
+    def at(cls, path: str, message: str) -> "GraphError":
+        """The error for this module."""
+        error = cls(message)
+        error.path = path
+        return error
+
+
 class FoldError(SpikefoldError, ValueError):
     """A network cannot be folded, fused or verified as it is."""
 

@@ -262,6 +262,17 @@ class OwnUnit(sf.SpikingLayer):
         return super().forward(x * 2, shortcut)
 
 
+class Loop(nn.Module):
+    """Its forward depends on the number of steps: it cannot be followed."""
+
+    def __init__(self, conv: nn.Module, bn: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.bn = conv, bn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.bn(self.conv(x[t])) for t in range(len(x))])
+
+
 def hooked(module: nn.Module) -> nn.Module:
     module.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
     return module
@@ -302,13 +313,18 @@ STRANGE: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: nn.Sequential(prune.l1_unstructured(CONV(), "weight", amount=2), BN()),
         "prune.remove",
     ),
-    "row with a forward of its own": (
+    "row that runs backwards": (
         lambda: nn.Sequential(nn.Identity(), Reversed(CONV(), BN())),
-        r"layer '1.0': it stands in a Reversed with a forward of its own",
+        "nothing to fuse",
     ),
     "unit with a forward of its own": (
-        lambda: OwnUnit(CONV(), BN(), sf.LIF()),
-        "it stands in a OwnUnit with a forward of its own",
+        lambda: nn.Sequential(nn.Identity(), OwnUnit(CONV(), BN(), sf.LIF())),
+        r"module '1' \(OwnUnit\) cannot be followed: .*; so it is not known what its batch norm "
+        "'norm' follows",
+    ),
+    "batch norm of a module that cannot be followed": (
+        lambda: nn.Sequential(CONV(), Loop(CONV(), BN())),
+        r"module '1' \(Loop\) cannot be followed: .*'bn' follows",
     ),
     "sizes that do not fit": (
         lambda: nn.Sequential(nn.Linear(3, 7), nn.BatchNorm1d(5)),

@@ -1,7 +1,7 @@
 """Fusion of a batch normalization into the convolution or linear layer before it."""
 
 import copy
-import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold.errors import ConfigError, FoldError, ShapeError
+from spikefold.graphs import Graph, Place, graphs
 from spikefold.models import Network
-from spikefold.nn import BATCH_NORMS, OverTime, SpikingLayer, copied, strange
+from spikefold.nn import BATCH_NORMS, SpikingLayer, copied, replaced, strange
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Connection = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
@@ -65,16 +66,11 @@ def fuse_shapes(connection: Connection, norm: _BatchNorm) -> Connection:
 
 
 # What computes `fuse`'s formula, by exact type: a subclass may do more. To fuse a type of your own,
-# enter a function (connection, norm) -> connection.
+# enter a function (connection, norm) -> connection; if it is no subclass of torch's, also enter its
+# kind in `graphs.MODULES`.
 FUSIONS: dict[type[nn.Module], Callable[[Any, Any], nn.Module]] = dict.fromkeys(
     (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear), fuse
 )
-# Whose children run one after another, and how.
-_ROWS: dict[type[nn.Module], Callable[[nn.Module], Iterator[tuple[str, str]]]] = {
-    SpikingLayer: lambda layer: iter([("connection", "norm")]),
-    OverTime: lambda row: itertools.pairwise(row._modules),
-    nn.Sequential: lambda row: itertools.pairwise(row._modules),
-}
 
 
 class Features(nn.Module):
@@ -100,9 +96,10 @@ class Features(nn.Module):
 def fuse_conv_bn(model: ModelT) -> ModelT:
     """A new model in which the batch normalization after each convolution is part of it.
 
-    Works on the units (`SpikingLayer`) and on sequences (such as projecting shortcuts). Unlike
-    the fold this changes rounding, so a few spikes may differ: `verify(model, fused, batches)`
-    tells how many, and what that does to the accuracy.
+    Follows the network (`sf.graph`), in units, rows and modules of your own: fused is a batch norm
+    that takes what a convolution gives, where nothing else takes it. Unlike the fold this changes
+    rounding, so a few spikes may differ: `verify(model, fused, batches)` tells how many, and what
+    that does to the accuracy.
 
     Only what is known is fused: exact types of `FUSIONS` with torch's own batch norms.
 
@@ -115,7 +112,7 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
     Raises:
         FoldError: if nothing is to be fused, or statistics are not finite; if a convolution or a
             batch norm behind it is a subclass, carries hooks or is parametrized (the layer is
-            named).
+            named); if a module that holds a batch norm cannot be followed.
     """
     return _fuse_all(model, lambda connection, norm: FUSIONS[type(connection)](connection, norm))
 
@@ -134,51 +131,89 @@ def _fuse_all(model: ModelT, fusion: Callable[[Any, Any], nn.Module]) -> ModelT:
         fused = copied(model).eval()
     except ConfigError as error:
         raise FoldError(f"fuse_conv_bn: {error}") from error
-    pairs = [
-        (container, container_name, *names)
-        for container_name, container in fused.named_modules()
-        for names in _pairs(container)
-    ]
-    for container, container_name, first, second in pairs:
-        unit = isinstance(container, SpikingLayer)
-        where = container_name if unit else f"{container_name}.{first}".lstrip(".")
-        connection, norm = container._modules[first], container._modules[second]
-        assert connection is not None
-        assert norm is not None
+    made: dict[_Slot, nn.Module] = {}
+    for connection, norm in _pairs(fused):
+        first, second = _module(connection), _module(norm)
+        if connection in made:
+            continue
         try:
-            _require_known(container, connection, norm)
-            made = fusion(connection, norm)
+            _require_known(first, second)
+            made[connection] = fusion(first, second)
         except FoldError as error:
-            raise FoldError(f"layer '{where}': {error}") from error
-        container._modules[first] = made
-        container._modules[second] = Features() if isinstance(made, nn.Linear) else nn.Identity()
-    if not pairs:
+            raise FoldError(f"layer '{_where(fused, connection)}': {error}") from error
+        linear = isinstance(made[connection], nn.Linear)
+        made[norm] = Features() if linear else nn.Identity()
+    if not made:
         raise FoldError("nothing to fuse: no convolution or linear is followed by a batch norm")
+    for slot, module in made.items():
+        if isinstance(slot, Place):
+            slot.owner._modules[slot.name] = module
+        else:
+            replaced(fused, {id(slot): module})
     if isinstance(fused, Network):
         fused.transforms += ("fuse_conv_bn",)
     return fused
 
 
-def _pairs(container: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names of a connection and the batch norm right behind it, among a module's children."""
-    for kind, pairs in _ROWS.items():
-        if isinstance(container, kind):
-            for first, second in pairs(container):
-                connection, norm = container._modules[first], container._modules[second]
-                known = tuple(FUSIONS)
-                if isinstance(connection, known) and isinstance(norm, _BatchNorm):
-                    yield first, second
-            return
+# What is replaced: a module at one place if it is only called by the names of its places, else the
+# module wherever it stands.
+_Slot = Place | nn.Module
 
 
-def _require_known(container: nn.Module, connection: nn.Module, norm: nn.Module) -> None:
+def _module(slot: _Slot) -> nn.Module:
+    return slot.module if isinstance(slot, Place) else slot
+
+
+def _where(model: nn.Module, slot: _Slot) -> str:
+    """The unit of a connection by name, else the connection."""
+    unit = isinstance(slot, Place) and isinstance(slot.owner, SpikingLayer)
+    wanted = slot.owner if unit else _module(slot)
+    return next(path for path, module in model.named_modules() if module is wanted)
+
+
+def _pairs(model: nn.Module) -> list[tuple[_Slot, _Slot]]:
+    """Each connection, all of whose results go into one batch norm that takes no others."""
+    followed, opaque = graphs(model)
+    for module, error in opaque:
+        for name, child in module.named_children():
+            if isinstance(child, _BatchNorm):
+                raise FoldError(f"{error}; so it is not known what its batch norm '{name}' follows")
+    calls = [node.place for graph in followed for node in graph.nodes if node.place is not None]
+    loose = {place.module for place in calls if not place.exact}
+
+    def slot(place: Place) -> _Slot:
+        return place.module if place.module in loose else place
+
+    pairs = [
+        (slot(first), slot(second)) for graph in followed for first, second in _neighbours(graph)
+    ]
+    called = Counter(map(slot, calls))
+    while True:
+        together, norms = Counter(pairs), Counter(norm for _, norm in pairs)
+        kept = [
+            (connection, norm)
+            for connection, norm in pairs
+            if together[connection, norm] == called[connection] and norms[norm] == called[norm]
+        ]
+        if len(kept) == len(pairs):
+            return pairs
+        pairs = kept
+
+
+def _neighbours(graph: Graph) -> Iterator[tuple[Place, Place]]:
+    """Calls of a connection and of the batch norm that alone takes its result."""
+    for norm in graph.nodes:
+        if norm.place is None or not isinstance(norm.module, _BatchNorm):
+            continue
+        connection = graph[norm.inputs[0]]
+        if connection.place is None or len(graph.users(connection)) > 1:
+            continue
+        if isinstance(connection.module, tuple(FUSIONS)):
+            yield connection.place, norm.place
+
+
+def _require_known(connection: nn.Module, norm: nn.Module) -> None:
     """Refuse what would compute something else once it is fused."""
-    kind = next(kind for kind in _ROWS if isinstance(container, kind))
-    if type(container).forward is not kind.forward or "forward" in vars(container):
-        raise FoldError(
-            f"it stands in a {type(container).__name__} with a forward of its own, of which it is "
-            "not known what follows what"
-        )
     for module, known in ((connection, FUSIONS), (norm, {*BATCH_NORMS, nn.SyncBatchNorm})):
         problem = strange(module)
         if problem is None and type(module) not in known:

@@ -1,7 +1,15 @@
 """Spiking networks: the paper's ResNets and VGG, and a small one; lists of `SpikingLayer`."""
 
 from spikefold.errors import ConfigError
-from spikefold.models._network import Arguments, Learnt, Network, Norm, Options, Standardize
+from spikefold.models._network import (
+    Arguments,
+    Learnt,
+    Network,
+    Norm,
+    Options,
+    Standardize,
+    as_frames,
+)
 from spikefold.models._resnet import BasicBlock, resnet18, resnet19, resnet20, resnet34
 from spikefold.models._small import compact, small
 from spikefold.models._vgg import vgg16
@@ -36,6 +44,7 @@ __all__ = [
     "Norm",
     "Options",
     "Standardize",
+    "as_frames",
     "build",
     "compact",
     "resnet18",

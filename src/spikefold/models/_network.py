@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spikefold.dynamics import Neuron
 from spikefold.errors import ConfigError, ShapeError
-from spikefold.nn import LIF, MPBN, PLIF, OverTime, SpikingLayer
+from spikefold.nn import LIF, MPBN, PLIF, OverTime, SpikingLayer, traceable
 
 Norm = Literal["mpbn", "mpbn-element", "mpbn-steps", "none"]
 Learnt = Literal["no", "layer", "channel"]
@@ -110,6 +110,52 @@ class Standardize(nn.Module):
         return (x - self.mean[:, None, None]) / self.deviation[:, None, None]
 
 
+@traceable
+def as_frames(
+    x: Float[Tensor, "..."], steps: int | None, default: int | None, channels: int
+) -> Float[Tensor, "T N C H W"]:
+    """An input as frames; an image is expanded over time without a copy.
+
+    Arguments:
+        x: images `[N, C, H, W]` or frames `[T, N, C, H, W]`.
+        steps: T for images; default: that of `default`.
+        default: T for images of this network.
+        channels: C of this network.
+
+    Raises:
+        ShapeError: if a dimension is missing, channels or steps do not fit.
+    """
+    if x.ndim == 5:
+        if steps is not None:
+            raise ShapeError(
+                f"frames {list(x.shape)} have {x.shape[0]} time steps of their own: leave "
+                f"out steps={steps}"
+            )
+        frames = x
+    elif x.ndim == 4:
+        steps = default if steps is None else steps
+        if steps is None:
+            raise ShapeError(
+                f"images {list(x.shape)} have no time dimension: give steps=T, or frames "
+                "[T, N, C, H, W]"
+            )
+        if steps < 1:
+            raise ShapeError(f"steps must be at least 1, got {steps}")
+        frames = x.expand(steps, *x.shape)
+    else:
+        raise ShapeError(
+            f"expected images [N, C, H, W] or frames [T, N, C, H, W], got {list(x.shape)}"
+        )
+    if frames.shape[2] != channels:
+        raise ShapeError(
+            f"the network takes {channels} input channels, got {frames.shape[2]} "
+            f"in an input of shape {list(x.shape)}"
+        )
+    if frames.shape[0] == 0:
+        raise ShapeError(f"no time step in frames of shape {list(x.shape)}")
+    return frames
+
+
 class Network(nn.Module):
     """A spiking network: units over time, global average pooling, linear readout, mean over time.
 
@@ -151,41 +197,10 @@ class Network(nn.Module):
         Raises:
             ShapeError: if a dimension is missing, channels or steps do not fit.
         """
-        features = self.features(self.input(self.as_frames(x, steps)))
+        arguments = self.arguments
+        frames = as_frames(x, steps, arguments.steps, arguments.in_channels)
+        features = self.features(self.input(frames))
         return self.classifier(features.mean((-2, -1))).mean(0)
-
-    def as_frames(self, x: Float[Tensor, "..."], steps: int | None) -> Float[Tensor, "T N C H W"]:
-        """The input as frames; an image is expanded over time without a copy."""
-        if x.ndim == 5:
-            if steps is not None:
-                raise ShapeError(
-                    f"frames {list(x.shape)} have {x.shape[0]} time steps of their own: leave "
-                    f"out steps={steps}"
-                )
-            frames = x
-        elif x.ndim == 4:
-            steps = self.arguments.steps if steps is None else steps
-            if steps is None:
-                raise ShapeError(
-                    f"images {list(x.shape)} have no time dimension: give steps=T, or frames "
-                    "[T, N, C, H, W]"
-                )
-            if steps < 1:
-                raise ShapeError(f"steps must be at least 1, got {steps}")
-            frames = x.expand(steps, *x.shape)
-        else:
-            raise ShapeError(
-                f"expected images [N, C, H, W] or frames [T, N, C, H, W], got {list(x.shape)}"
-            )
-        expected = self.arguments.in_channels
-        if frames.shape[2] != expected:
-            raise ShapeError(
-                f"the network takes {expected} input channels, got {frames.shape[2]} "
-                f"in an input of shape {list(x.shape)}"
-            )
-        if frames.shape[0] == 0:
-            raise ShapeError(f"no time step in frames of shape {list(x.shape)}")
-        return frames
 
     def layers(self) -> dict[str, SpikingLayer]:
         """The units by name, in the order in which they fire."""

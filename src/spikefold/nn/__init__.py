@@ -9,6 +9,7 @@ from spikefold.nn._neuron import IF, LIF, PLIF, FoldedLIF, SpikingNeuron, State
 from spikefold.nn._observe import Call, observing
 from spikefold.nn._recording import WithSpikes, with_spikes
 from spikefold.nn._synchronize import synchronize_statistics
+from spikefold.nn._traceable import traceable
 
 __all__ = [
     "BATCH_NORMS",
@@ -34,6 +35,7 @@ __all__ = [
     "replaced",
     "strange",
     "synchronize_statistics",
+    "traceable",
     "twin",
     "with_spikes",
 ]

@@ -11,6 +11,7 @@ from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn._attached import attached
 from spikefold.nn._batch_norm import normalization, observe
 from spikefold.nn._neuron import SpikingNeuron
+from spikefold.nn._traceable import traceable
 
 
 def is_constant_in_time(x: Float[Tensor, "T ..."]) -> bool:
@@ -29,6 +30,7 @@ def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Ten
     return y.unflatten(0, x.shape[:2])
 
 
+@traceable
 def over_time(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "T N ..."]:
     """Apply a module for `[N, ...]` to every time step, without a Python loop.
 
