@@ -98,7 +98,7 @@ def graph(model: nn.Module) -> Graph:
             instance), or calls what is no child of it; names the module.
 
     Example:
-        >>> import spikefold as sf
+        >>> import torch, spikefold as sf
         >>> layer = sf.SpikingLayer(torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4), sf.LIF())
         >>> print(sf.graph(layer))
         x           input
