@@ -11,6 +11,7 @@ sf.save(folded, "folded.safetensors")
 from importlib.metadata import version
 
 from spikefold import dynamics, models
+from spikefold.adopt import Converted, convert
 from spikefold.dynamics import (
     Atan,
     Neuron,
@@ -57,6 +58,7 @@ __all__ = [
     "PLIF",
     "Atan",
     "ConfigError",
+    "Converted",
     "DataError",
     "FileFormatError",
     "FoldError",
@@ -79,6 +81,7 @@ __all__ = [
     "Verification",
     "WithSpikes",
     "backend",
+    "convert",
     "dynamics",
     "fold",
     "fuse_conv_bn",

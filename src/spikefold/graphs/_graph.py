@@ -1,5 +1,6 @@
 """What a network calls, in order."""
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +46,8 @@ class Node:
         """For messages: the module's path, or the function and who calls it."""
         if self.place is not None:
             return f"'{self.path}' ({type(self.module).__name__})"
+        if self.kind in ("input", "output"):
+            return ""
         target: Any = self.call and self.call.target
         called = getattr(target, "__name__", str(target).removeprefix("model."))
         return f"{called} in '{self.scope}'" if self.scope else called
@@ -73,7 +76,7 @@ class Graph:
 
     def __str__(self) -> str:
         rows = [
-            (node.name, node.kind, ", ".join(node.inputs), node.what.removeprefix(node.name))
+            (node.name, node.kind, ", ".join(node.inputs), node.what if node.inputs else "")
             for node in self.nodes
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -136,15 +139,21 @@ def graphs(
 
 def _graph(model: nn.Module, prefix: str) -> Graph:
     traced = Tracer(prefix).trace(Root(model))
-    return Graph(tuple(_node(node) for node in traced.nodes))
+    names: dict[fx.Node, str] = {}
+    for node in traced.nodes:
+        plain = node.name.removeprefix("model_")  # that of `Root`
+        free = (f"{plain}_{number}" for number in itertools.count(1))
+        taken = set(names.values())
+        names[node] = next(name for name in itertools.chain([plain], free) if name not in taken)
+    return Graph(tuple(_node(node, names) for node in traced.nodes))
 
 
-def _node(node: fx.Node) -> Node:
+def _node(node: fx.Node, names: dict[fx.Node, str]) -> Node:
     place: Place | None = node.meta.get("place")
     return Node(
-        name=node.name.removeprefix("model_"),
+        name=names[node],
         kind=_kind(node, None if place is None else place.module),
-        inputs=tuple(other.name.removeprefix("model_") for other in node.all_input_nodes),
+        inputs=tuple(names[other] for other in node.all_input_nodes),
         scope=node.meta["scope"],
         merged=node.meta["merged"],
         path=node.meta.get("path", ""),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules import activation, batchnorm, conv, dropout, padding, pooling
 
 from spikefold.models import Standardize, as_frames
-from spikefold.nn import SpikingNeuron
+from spikefold.nn import SpikingNeuron, merge_time, split_time
 
 Kind = Literal[
     "input",
@@ -75,6 +75,7 @@ FUNCTIONS: dict[Callable[..., Any] | str, Kind] = {
     F.pad: "pad",
     **dict.fromkeys(
         (
+            *(merge_time, split_time),
             *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.unflatten),
             *(torch.permute, torch.transpose, torch.movedim),
             *("flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten"),

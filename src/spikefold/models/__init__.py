@@ -9,6 +9,8 @@ from spikefold.models._network import (
     Options,
     Standardize,
     as_frames,
+    initialize,
+    membrane_norm,
 )
 from spikefold.models._resnet import BasicBlock, resnet18, resnet19, resnet20, resnet34
 from spikefold.models._small import compact, small
@@ -47,6 +49,8 @@ __all__ = [
     "as_frames",
     "build",
     "compact",
+    "initialize",
+    "membrane_norm",
     "resnet18",
     "resnet19",
     "resnet20",

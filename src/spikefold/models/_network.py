@@ -112,7 +112,7 @@ class Standardize(nn.Module):
 
 @traceable
 def as_frames(
-    x: Float[Tensor, "..."], steps: int | None, default: int | None, channels: int
+    x: Float[Tensor, "..."], steps: int | None, default: int | None, channels: int | None
 ) -> Float[Tensor, "T N C H W"]:
     """An input as frames; an image is expanded over time without a copy.
 
@@ -120,7 +120,7 @@ def as_frames(
         x: images `[N, C, H, W]` or frames `[T, N, C, H, W]`.
         steps: T for images; default: that of `default`.
         default: T for images of this network.
-        channels: C of this network.
+        channels: C of this network, where it is known.
 
     Raises:
         ShapeError: if a dimension is missing, channels or steps do not fit.
@@ -146,7 +146,7 @@ def as_frames(
         raise ShapeError(
             f"expected images [N, C, H, W] or frames [T, N, C, H, W], got {list(x.shape)}"
         )
-    if frames.shape[2] != channels:
+    if channels is not None and frames.shape[2] != channels:
         raise ShapeError(
             f"the network takes {channels} input channels, got {frames.shape[2]} "
             f"in an input of shape {list(x.shape)}"
@@ -246,19 +246,35 @@ class Builder:
 
     def membrane_norm(self) -> MPBN | None:
         """Of the potentials of the current channels and size."""
-        match self.arguments.norm:
-            case "mpbn":
-                return MPBN(self.channels)
-            case "mpbn-element":
-                return MPBN((self.channels, self.size, self.size))
-            case "mpbn-steps":
-                return MPBN(self.channels, steps=self.arguments.steps)
-        return None
+        return membrane_norm(
+            self.arguments.norm, self.channels, (self.size, self.size), self.arguments.steps
+        )
 
     def pool(self, kernel: int = 2, stride: int = 2, padding: int = 0) -> OverTime:
         """Average pooling, by default over 2x2 pixels."""
         self.size = (self.size + 2 * padding - kernel) // stride + 1
         return OverTime(nn.AvgPool2d(kernel, stride, padding))
+
+
+def membrane_norm(
+    name: Norm, channels: int, spatial: tuple[int, ...], steps: int | None
+) -> MPBN | None:
+    """A norm of membrane potentials by its name, or None for "none".
+
+    Arguments:
+        name: one of `Norm`.
+        channels: C of the neurons.
+        spatial: their size; only "mpbn-element" depends on it.
+        steps: T; only "mpbn-steps" depends on it.
+    """
+    match name:
+        case "mpbn":
+            return MPBN(channels)
+        case "mpbn-element":
+            return MPBN((channels, *spatial))
+        case "mpbn-steps":
+            return MPBN(channels, steps=steps)
+    return None
 
 
 def assemble(

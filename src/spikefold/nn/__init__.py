@@ -3,7 +3,14 @@
 from spikefold.nn._attached import attached, strange
 from spikefold.nn._batch_norm import BATCH_NORMS, Processes, SynchronizedBatchNorm
 from spikefold.nn._copy import copied, replaced, twin
-from spikefold.nn._layer import OverTime, SpikingLayer, is_constant_in_time, over_time
+from spikefold.nn._layer import (
+    OverTime,
+    SpikingLayer,
+    is_constant_in_time,
+    merge_time,
+    over_time,
+    split_time,
+)
 from spikefold.nn._mpbn import MPBN, MembraneNorm
 from spikefold.nn._neuron import IF, LIF, PLIF, FoldedLIF, SpikingNeuron, State
 from spikefold.nn._observe import Call, observing
@@ -30,9 +37,11 @@ __all__ = [
     "attached",
     "copied",
     "is_constant_in_time",
+    "merge_time",
     "observing",
     "over_time",
     "replaced",
+    "split_time",
     "strange",
     "synchronize_statistics",
     "traceable",

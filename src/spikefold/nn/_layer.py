@@ -51,6 +51,20 @@ def over_time(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "
     return y.expand(x.shape[0], *y.shape[1:])
 
 
+@traceable
+def merge_time(x: Float[Tensor, "T N ..."]) -> Float[Tensor, "TN ..."]:
+    """Time merged into the batch, for what sees `[N, ...]`."""
+    return x.flatten(0, 1)
+
+
+@traceable
+def split_time(
+    x: Float[Tensor, "TN ..."], like: Float[Tensor, "T ..."]
+) -> Float[Tensor, "T N ..."]:
+    """Time and batch apart again, with the steps of another tensor."""
+    return x.unflatten(0, (like.shape[0], -1))
+
+
 class OverTime(nn.Sequential):
     """Ordinary modules in a row, applied to every time step of `[T, N, ...]`; see `over_time`."""
 

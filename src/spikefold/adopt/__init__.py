@@ -1,0 +1,5 @@
+"""What comes in from elsewhere."""
+
+from spikefold.adopt._convert import Converted, convert
+
+__all__ = ["Converted", "convert"]
