@@ -163,12 +163,31 @@ class PreActivation(nn.Module):
         return self.fc(F.relu(z).mean(dim=(2, 3)))
 
 
+class Arithmetic(nn.Module):
+    """Sums that are no shortcut of a unit: in place, with a factor, with a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.bias = nn.Parameter(torch.randn(1, 6, 1, 1))
+        self.dropout = nn.Dropout(0.0, inplace=True)
+        self.fc = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dropout(F.relu(self.conv1(x) + self.bias))
+        y = F.relu(torch.add(self.conv2(x), x, alpha=2))
+        y += x
+        y.mul_(x)
+        return self.fc(y.mean((2, 3)))
+
+
 NETWORKS = {
     "plain": (Plain, 3),
     "basic": (lambda: ResNet(BasicBlock), 9),
     "bottleneck": (lambda: ResNet(Bottleneck), 13),
     "mobile": (mobile, 5),
     "pre-activation": (PreActivation, 2),
+    "arithmetic": (Arithmetic, 2),
 }
 X = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
@@ -201,7 +220,7 @@ def test_made_trained_folded_fused_and_not_one_spike_differs(name: str, norm: st
         assert len(record.layers) == relus
         assert record.spikes > 0
         network = folded
-    if name != "pre-activation":  # where batch norms follow no convolution alone
+    if name not in ("pre-activation", "arithmetic"):  # no batch norm after a convolution there
         fused = sf.fuse_conv_bn(network)
         assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
         assert sf.verify(network, fused, [X]).mismatch_rate < 1e-2
@@ -229,6 +248,12 @@ def test_with_a_relu_in_the_place_of_the_neurons_it_is_the_network_it_was(name: 
         if isinstance(module, sf.SpikingLayer):
             module.lif = Relu()
     torch.testing.assert_close(network(X.double()), cnn(X.double()))
+
+
+def test_what_was_done_in_place_spoils_no_gradient() -> None:
+    network = sf.convert(Arithmetic(), steps=2)
+    with sf.backend("reference"):  # its backward pass needs the spikes
+        trained(network)
 
 
 def test_names_and_parts_by_hand() -> None:

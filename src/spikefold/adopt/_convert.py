@@ -8,7 +8,7 @@ image that is shown T times is still convolved once.
 
 import operator
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -276,8 +276,10 @@ class _Rewriting:
             return self.body.create_node(
                 call.op, _OUT_OF_PLACE.get(call.target, call.target), args, kwargs
             )
-        if getattr(node.module, "inplace", False):
-            node.module.inplace = False  # spikes are kept for the backward pass
+        # spikes must not be changed where the backward pass needs them
+        attributes: dict[str, Any] = vars(node.module)
+        if "inplace" in attributes:
+            attributes["inplace"] = False
         return self.body.call_module(self._put(node.path, node.module), args, kwargs)
 
     def _write_unit(self, relu: Node, unit: _Unit) -> None:
@@ -330,7 +332,6 @@ class _Rewriting:
 
 
 _OUT_OF_PLACE: dict[Any, Any] = {
-    operator.iadd: operator.add,
-    operator.imul: operator.mul,
+    **{getattr(operator, f"i{name}"): getattr(operator, name) for name in ("add", "mul", "sub")},
     **{f"{name}_": name for name in ("add", "mul", "sub", "div", "clamp")},
 }
