@@ -177,7 +177,7 @@ class Arithmetic(nn.Module):
         x = self.dropout(F.relu(self.conv1(x) + self.bias))
         y = F.relu(torch.add(self.conv2(x), x, alpha=2))
         y += x
-        y.mul_(x)
+        y = F.dropout(y.mul_(x), 0.0, inplace=True)
         return self.fc(y.mean((2, 3)))
 
 
@@ -251,7 +251,7 @@ def test_with_a_relu_in_the_place_of_the_neurons_it_is_the_network_it_was(name: 
 
 
 def test_what_was_done_in_place_spoils_no_gradient() -> None:
-    network = sf.convert(Arithmetic(), steps=2)
+    network = sf.convert(Arithmetic(), steps=2, example=X)
     with sf.backend("reference"):  # its backward pass needs the spikes
         trained(network)
 
@@ -331,6 +331,24 @@ class Decides(nn.Module):
         return F.relu(x) if x.sum() > 0 else x
 
 
+class InPlace(nn.Module):
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        self.call, self.relu = call, nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        match self.call:
+            case "statement":
+                F.relu_(x)
+                return x
+            case "module":
+                return self.relu(x) + x
+            case "method":
+                y = F.relu(x)
+                return y.add_(1) + y
+        return F.relu(x, inplace=True) + x
+
+
 class Functional(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(F.relu(x))
@@ -339,6 +357,10 @@ class Functional(nn.Module):
 REFUSED = {
     "activation": (lambda: row(nn.ReLU(), nn.GELU()), "'2' \\(GELU\\) is no ReLU"),
     "function": (lambda: row(Functional()), "sigmoid in '1' is no ReLU"),
+    "statement in place": (lambda: row(InPlace("statement")), "relu_ in '1' changes its input"),
+    "module in place": (lambda: row(InPlace("module")), "'1.relu' \\(ReLU\\) changes its input"),
+    "method in place": (lambda: row(InPlace("method")), "add_ in '1' changes its input in place"),
+    "function in place": (lambda: row(InPlace("function")), "relu in '1' changes its input"),
     "no relu": (row, "calls no ReLU"),
     "neurons": (lambda: row(nn.ReLU(), sf.LIF()), "'2' \\(LIF\\): the network is a spiking one"),
     "outputs": (lambda: row(Outputs()), "must give one tensor"),

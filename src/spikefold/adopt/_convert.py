@@ -110,7 +110,7 @@ def convert(
     followed = graph(source)
     _require_known(followed)
     shapes = {} if example is None else _shapes(source, followed, example)
-    rewriting = _Rewriting(followed, shapes, norm, steps, neuron or Neuron())
+    rewriting = _Rewriting(source, followed, shapes, norm, steps, neuron or Neuron())
     body = fx.GraphModule(rewriting.parts, rewriting.run())
     convolutions = (node.module for node in followed.nodes if isinstance(node.module, nn.Conv2d))
     first = next(convolutions, None)
@@ -145,6 +145,11 @@ def _require_known(followed: Graph) -> None:
             )
         if node.kind in ("neurons", "frames"):
             raise ConfigError(f"convert: {node.what}: the network is a spiking one already")
+        if _is_in_place(node) and not _is_all_that_reads_on(followed, node):
+            raise ConfigError(
+                f"convert: {node.what} changes its input in place, which something else reads "
+                "later: write it out of place"
+            )
     if not any(node.kind == "activation" for node in followed.nodes):
         raise ConfigError(
             "convert: the network calls no ReLU, so there is nothing to make neurons of"
@@ -153,6 +158,24 @@ def _require_known(followed: Graph) -> None:
     assert result is not None
     if not isinstance(result.args[0], fx.Node):
         raise ConfigError("convert: the network must give one tensor")
+
+
+def _is_in_place(node: Node) -> bool:
+    call = node.call
+    assert call is not None
+    name = getattr(call.target, "__name__", str(call.target))
+    return bool(
+        (name.endswith("_") and call.op != "get_attr")
+        or call.target in _OUT_OF_PLACE
+        or call.kwargs.get("inplace")
+        or getattr(node.module, "inplace", False)
+    )
+
+
+def _is_all_that_reads_on(followed: Graph, node: Node) -> bool:
+    """Whether what a call gives is used, and what it takes is not used any more."""
+    changed = followed[node.inputs[0]]
+    return bool(followed.users(node)) and followed.users(changed)[-1] is node
 
 
 def _shapes(source: nn.Module, followed: Graph, example: Tensor) -> dict[str, torch.Size]:
@@ -222,13 +245,14 @@ class _Rewriting:
 
     def __init__(
         self,
+        source: nn.Module,
         followed: Graph,
         shapes: dict[str, torch.Size],
         norm: Norm,
         steps: int,
         neuron: Neuron,
     ) -> None:
-        self.followed = followed
+        self.source, self.followed = source, followed
         self.shapes = shapes
         self.norm, self.steps, self.neuron = norm, steps, neuron
         self.parts: dict[str, Any] = {}
@@ -263,7 +287,7 @@ class _Rewriting:
                 self.body.output(self._over_time(node.inputs[0]))
             case "constant":
                 path = str(call.target).removeprefix("model.")
-                self.parts[path] = operator.attrgetter(str(call.target))(call.graph.owning_module)
+                self.parts[path] = operator.attrgetter(path)(self.source)
                 self.merged[node.name] = self.body.get_attr(path)
             case _:
                 self.merged[node.name] = self._write_call(node, call)
@@ -272,11 +296,11 @@ class _Rewriting:
         args, kwargs = fx.node.map_arg(
             (call.args, dict(call.kwargs)), lambda other: self._merged(self.names[other])
         )
-        if node.module is None:
-            return self.body.create_node(
-                call.op, _OUT_OF_PLACE.get(call.target, call.target), args, kwargs
-            )
         # spikes must not be changed where the backward pass needs them
+        if node.module is None:
+            target = _OUT_OF_PLACE.get(call.target, call.target)
+            kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
+            return self.body.create_node(call.op, target, args, kwargs)
         attributes: dict[str, Any] = vars(node.module)
         if "inplace" in attributes:
             attributes["inplace"] = False
