@@ -170,14 +170,14 @@ class Arithmetic(nn.Module):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
         self.bias = nn.Parameter(torch.randn(1, 6, 1, 1))
-        self.dropout = nn.Dropout(0.0, inplace=True)
+        self.dropout = nn.Dropout(0.5, inplace=True)
         self.fc = nn.Linear(6, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.dropout(F.relu(self.conv1(x) + self.bias))
-        y = F.relu(torch.add(self.conv2(x), x, alpha=2))
+        y = F.relu(torch.add(self.conv2(x), x, alpha=2)).mul_(x)
         y += x
-        y = F.dropout(y.mul_(x), 0.0, inplace=True)
+        y = F.dropout(F.relu(y), 0.5, self.training, inplace=True)
         return self.fc(y.mean((2, 3)))
 
 
@@ -187,7 +187,7 @@ NETWORKS = {
     "bottleneck": (lambda: ResNet(Bottleneck), 13),
     "mobile": (mobile, 5),
     "pre-activation": (PreActivation, 2),
-    "arithmetic": (Arithmetic, 2),
+    "arithmetic": (Arithmetic, 3),
 }
 X = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 

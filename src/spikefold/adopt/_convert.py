@@ -145,7 +145,7 @@ def _require_known(followed: Graph) -> None:
             )
         if node.kind in ("neurons", "frames"):
             raise ConfigError(f"convert: {node.what}: the network is a spiking one already")
-        if _is_in_place(node) and not _is_all_that_reads_on(followed, node):
+        if _is_in_place(node) and followed.users(followed[node.inputs[0]])[-1] is not node:
             raise ConfigError(
                 f"convert: {node.what} changes its input in place, which something else reads "
                 "later: write it out of place"
@@ -166,16 +166,10 @@ def _is_in_place(node: Node) -> bool:
     name = getattr(call.target, "__name__", str(call.target))
     return bool(
         (name.endswith("_") and call.op != "get_attr")
-        or call.target in _OUT_OF_PLACE
+        or name in ("iadd", "imul", "isub")
         or call.kwargs.get("inplace")
         or getattr(node.module, "inplace", False)
     )
-
-
-def _is_all_that_reads_on(followed: Graph, node: Node) -> bool:
-    """Whether what a call gives is used, and what it takes is not used any more."""
-    changed = followed[node.inputs[0]]
-    return bool(followed.users(node)) and followed.users(changed)[-1] is node
 
 
 def _shapes(source: nn.Module, followed: Graph, example: Tensor) -> dict[str, torch.Size]:
@@ -296,14 +290,8 @@ class _Rewriting:
         args, kwargs = fx.node.map_arg(
             (call.args, dict(call.kwargs)), lambda other: self._merged(self.names[other])
         )
-        # spikes must not be changed where the backward pass needs them
         if node.module is None:
-            target = _OUT_OF_PLACE.get(call.target, call.target)
-            kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-            return self.body.create_node(call.op, target, args, kwargs)
-        attributes: dict[str, Any] = vars(node.module)
-        if "inplace" in attributes:
-            attributes["inplace"] = False
+            return self.body.create_node(call.op, call.target, args, kwargs)
         return self.body.call_module(self._put(node.path, node.module), args, kwargs)
 
     def _write_unit(self, relu: Node, unit: _Unit) -> None:
@@ -353,9 +341,3 @@ class _Rewriting:
         if name not in self.merged:
             self.merged[name] = self.body.call_function(merge_time, (self.over_time[name],))
         return self.merged[name]
-
-
-_OUT_OF_PLACE: dict[Any, Any] = {
-    **{getattr(operator, f"i{name}"): getattr(operator, name) for name in ("add", "mul", "sub")},
-    **{f"{name}_": name for name in ("add", "mul", "sub", "div", "clamp")},
-}
