@@ -1,6 +1,7 @@
 """Normalizations of the membrane potential as modules; MPBN is one."""
 
 import math
+from statistics import NormalDist
 
 import torch
 from jaxtyping import Float
@@ -69,6 +70,13 @@ class MembraneNorm(nn.Module):
                 f"{', ...' if len(self.shape) == 1 else ''}], got {list(shape)}"
             )
 
+    def suit(self, threshold: float) -> None:
+        """Called when it is given to neurons; may refuse their threshold.
+
+        Arguments:
+            threshold: above which they fire.
+        """
+
     def forward(
         self, u: Float[Tensor, "N C *spatial"], t: int = 0
     ) -> Float[Tensor, "N C *spatial"]:
@@ -109,9 +117,13 @@ class MPBN(MembraneNorm):
             all observations (cumulative).
         affine: whether gain (gamma, `weight`) and shift (beta, `bias`) are learned; if not they
             stay 1 and 0.
+        rate: share of the potentials that fire at the start, where they are normally distributed:
+            rate = P(N(beta, gamma) > threshold), so beta = threshold - z with gamma = 1 and z the
+            normal distribution's quantile of 1 - rate. None: beta = 0.
+        threshold: of the neurons, which `rate` depends on.
 
     Raises:
-        ConfigError: if the shape, eps or momentum is out of range.
+        ConfigError: if the shape, eps, momentum or rate is out of range.
 
     Source: Guo et al., "Membrane Potential Batch Normalization for Spiking Neural Networks",
     ICCV 2023, section 4.
@@ -136,6 +148,8 @@ class MPBN(MembraneNorm):
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
+        rate: float | None = None,
+        threshold: float = 0.5,
     ) -> None:
         super().__init__((shape,) if isinstance(shape, int) else tuple(shape), steps)
         if not self.shape or any(size < 1 for size in self.shape):
@@ -146,14 +160,21 @@ class MPBN(MembraneNorm):
             raise ConfigError(f"MPBN: eps must be finite and not negative, got {eps}")
         if momentum is not None and not 0 <= momentum <= 1:
             raise ConfigError(f"MPBN: momentum must lie in [0, 1] or be None, got {momentum}")
+        if rate is not None and not (affine and 0 < rate < 1):
+            raise ConfigError(
+                f"MPBN: rate must lie between 0 and 1 and needs affine=True, got rate={rate}, "
+                f"affine={affine}"
+            )
         self.eps = eps
         self.momentum = momentum
         self.affine = affine
+        self.rate, self.threshold = rate, threshold
         sets = () if steps is None else (steps,)
         whole = (*sets, *self.shape)
         if affine:
             self.weight = nn.Parameter(torch.ones(whole))
-            self.bias = nn.Parameter(torch.zeros(whole))
+            start = 0.0 if rate is None else threshold - NormalDist().inv_cdf(1 - rate)
+            self.bias = nn.Parameter(torch.full(whole, start))
         self.register_buffer("running_mean", torch.zeros(whole))
         self.register_buffer("running_var", torch.ones(whole))
         self.register_buffer("num_batches_tracked", torch.zeros(sets, dtype=torch.long))
@@ -176,6 +197,18 @@ class MPBN(MembraneNorm):
             {name: value.expand(steps, *value.shape) for name, value in self.state_dict().items()}
         )
         return made.to(self.running_mean.device, self.running_mean.dtype).train(self.training)
+
+    def suit(self, threshold: float) -> None:
+        """Refuse neurons of another threshold than that for which `rate` was meant.
+
+        Raises:
+            ConfigError: with both thresholds.
+        """
+        if self.rate is not None and threshold != self.threshold:
+            raise ConfigError(
+                f"MPBN: rate={self.rate} begins at a shift for threshold {self.threshold}, but the "
+                f"neurons fire above {threshold}: give MPBN threshold={threshold}"
+            )
 
     def _timed(self, value: Tensor) -> Tensor:
         """A view with a leading time axis."""
@@ -220,6 +253,8 @@ class MPBN(MembraneNorm):
     def extra_repr(self) -> str:
         """The arguments, for print."""
         steps = "" if self.steps is None else f"steps={self.steps}, "
+        rate = "" if self.rate is None else f", rate={self.rate}"
         return (
-            f"{self.shape}, {steps}eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+            f"{self.shape}, {steps}eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.affine}{rate}"
         )

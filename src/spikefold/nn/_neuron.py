@@ -190,6 +190,8 @@ class LIF(SpikingNeuron):
                 f"{type(norm).__name__}: other normalizations belong before the neuron, into "
                 "SpikingLayer's norm"
             )
+        if norm is not None:
+            norm.suit(threshold)
         self.norm = norm
 
     @classmethod
