@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from spikefold.cli._configuration import parse
 from spikefold.cli._jobs import run_jobs
 from spikefold.cli._output import ShownProgress, print_error, print_json, print_rows
 from spikefold.errors import ConfigError
+from spikefold.plain import from_plain
 from spikefold.recipes import SUMMARY, find_recipe, run
 from spikefold.reports import accuracy_table, plot_run, read_summaries, to_csv, to_markdown
 from spikefold.training import LAST, Experiment, Progress
@@ -75,9 +77,7 @@ def plan(options: SweepOptions) -> list[_Planned]:
         recipe = find_recipe(name)
         for settings in itertools.product(*varied):
             words = [word for key, value in settings for word in (f"--{key}", value)]
-            experiment = tyro.cli(
-                Experiment, default=recipe.experiment, args=words, prog=f"sweep {name}: --vary"
-            )
+            experiment = parse(Experiment, recipe.experiment, words, prog=f"sweep {name}: --vary")
             label = ",".join(f"{key}={value}" for key, value in settings) or "default"
             runs += [
                 _Planned(
@@ -134,7 +134,7 @@ def _wants_gpu(planned: _Planned) -> bool:
 def _require_same(planned: _Planned) -> None:
     """A finished run must be of the settings that are asked for."""
     stored = json.loads((planned.directory / SUMMARY).read_text())["experiment"]
-    if stored != planned.experiment.to_dict():
+    if from_plain(stored, Experiment, "experiment") != planned.experiment:
         raise ConfigError(
             f"{planned.directory} holds a run with other settings: choose another --out"
         )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -227,40 +227,6 @@ def require_surrogate(surrogate: object) -> None:
 def form_of(surrogate: Surrogate) -> Form | None:
     """Its form, if its derivative is the one of a form."""
     return surrogate.form() if type(surrogate).derivative is Surrogate.derivative else None
-
-
-def surrogate_to_dict(surrogate: Surrogate) -> dict[str, Any]:
-    """Plain data that `surrogate_from_dict` turns back into the same surrogate.
-
-    Raises:
-        ConfigError: if no file could name it.
-    """
-    if SURROGATES.get(surrogate.name) is not type(surrogate):
-        raise ConfigError(
-            f"surrogate {surrogate.name!r}: {type(surrogate).__name__} has to be registered before "
-            "it can be saved: @sf.dynamics.register_surrogate"
-        )
-    plain = {
-        name: value if isinstance(value, bool | int | str) else float(value)
-        for name, value in asdict(surrogate).items()
-    }
-    return {"name": surrogate.name, **plain}
-
-
-def surrogate_from_dict(data: dict[str, Any]) -> Surrogate:
-    """The surrogate of `{"name": ..., parameters}`.
-
-    Raises:
-        ConfigError: if the name or a parameter is unknown.
-    """
-    parameters = dict(data)
-    name = parameters.pop("name", None)
-    if name not in SURROGATES:
-        raise ConfigError(f"unknown surrogate {name!r}: one of {', '.join(SURROGATES)}")
-    try:
-        return SURROGATES[name](**parameters)
-    except TypeError as error:
-        raise ConfigError(f"surrogate {name}: {error}") from error
 
 
 def is_above(

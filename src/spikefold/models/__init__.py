@@ -1,15 +1,11 @@
 """Spiking networks: the paper's ResNets and VGG, and a small one; lists of `SpikingLayer`."""
 
 from spikefold.errors import ConfigError
-from spikefold.models._network import Arguments, Learnt, Network, Norm, Options, Standardize
+from spikefold.models._arguments import Arguments, Learnt, Norm, Options, Task
+from spikefold.models._network import MODELS, Network, Standardize
 from spikefold.models._resnet import BasicBlock, resnet18, resnet19, resnet20, resnet34
 from spikefold.models._small import compact, small
 from spikefold.models._vgg import vgg16
-
-MODELS = {
-    model.__name__: model
-    for model in (small, compact, resnet18, resnet19, resnet20, resnet34, vgg16)
-}
 
 
 def build(name: str, arguments: Arguments) -> Network:
@@ -36,6 +32,7 @@ __all__ = [
     "Norm",
     "Options",
     "Standardize",
+    "Task",
     "build",
     "compact",
     "resnet18",
