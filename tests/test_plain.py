@@ -77,6 +77,12 @@ def test_what_is_left_out_has_the_default_of_its_owner() -> None:
     assert from_plain({}, Experiment, "configuration") == Experiment()
 
 
+@pytest.mark.usefixtures("as_user")
+def test_a_configuration_has_a_number_of_steps() -> None:
+    with pytest.raises(ConfigError, match="model: steps must be given"):
+        ModelConfig(options=Options())
+
+
 def test_arguments_of_files_of_format_1_are_read() -> None:
     """Their surrogates are written out."""
     surrogate = {"name": "atan", "alpha": 1.5}
@@ -117,7 +123,7 @@ def test_names_of_surrogates_in_files_keep_their_meaning() -> None:
         ("model.width", "0.5", "expected a value of type float, got '0.5' @ settings.model.width$"),
         ("model.steps", 2.5, "int.*, got 2.5 @ settings.model.steps$"),
         ("model.steps", True, "int.*, got True"),
-        ("model.steps", None, "model: steps must be given"),
+        ("model.steps", None, "int.*, got None"),
         ("model.detach_reset", "no", "expected a value of type bool, got 'no'"),
         ("model.decay", 2.0, r"decay must lie in \[0, 1\], got 2.0 @ settings.model$"),
         ("model.surrogate", "relu", "unknown surrogate 'relu': one of tanh, .*model.surrogate$"),

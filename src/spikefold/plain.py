@@ -1,21 +1,22 @@
 """Configurations as plain data, and back: the one converter of all that is written down.
 
-A surrogate is written by its name, and with its parameters where they are not its class's own. A
-field that is `inline` is written as if its fields were its owner's: `model.decay`, not
-`model.neuron.decay`. The command line names settings as records do.
+A surrogate is written by its name, and with its parameters where they are not its class's own.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import field, fields, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, make_dataclass
+from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import cattrs
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.gen import make_dict_structure_fn
 
 from spikefold.dynamics import SURROGATES, Surrogate
 from spikefold.errors import ConfigError
 
 T = TypeVar("T")
+# classes that are `flat`, and dataclasses of all the fields that they have at one level
+LEVELS: dict[type, Any] = {}
 _converter = cattrs.Converter(forbid_extra_keys=True)
 
 
@@ -48,60 +49,55 @@ def from_plain(data: Any, kind: type[T], root: str) -> T:
         raise ConfigError("; ".join(cattrs.transform_error(error, root, _problem))) from error
 
 
-def inline(default: T) -> T:
-    """A field of a dataclass whose own fields are written as its owner's."""
-    return field(default=default, metadata={"inline": True})
+def flat(kind: type[T]) -> type[T]:
+    """Write a dataclass and the dataclasses in it at one level, as the command line has them.
+
+    Arguments:
+        kind: a dataclass whose fields have defaults: what is left out in data is of these.
+    """
+    types: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        types |= get_type_hints(hint) if is_dataclass(hint) else {name: hint}
+    # what has a value here always has one: `int | None` is an int
+    members = [
+        (name, type(value) if NoneType in get_args(types[name]) else types[name], value)
+        for name, value in spread(kind()).items()
+    ]
+    level = LEVELS[kind] = make_dataclass(kind.__name__, members)
+    _converter.register_unstructure_hook(kind, lambda value: to_plain(level(**spread(value))))
+    _converter.register_structure_hook(
+        kind, lambda data, _: gathered(kind, **vars(_converter.structure(data, level)))
+    )
+    return kind
 
 
-def inline_types(kind: Any) -> dict[str, Any]:
-    """The types of a dataclass's fields that are `inline`, by name."""
-    if not is_dataclass(kind):
-        return {}
-    hints = get_type_hints(kind)
-    return {f.name: hints[f.name] for f in fields(kind) if "inline" in f.metadata}
+def spread(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name; in the place of those that are dataclasses, theirs."""
+    found: dict[str, Any] = {}
+    for name, part in vars(value).items():
+        found |= vars(part) if is_dataclass(part) else {name: part}
+    return found
+
+
+def gathered(kind: type[T], **found: Any) -> T:
+    """The dataclass that was `spread`."""
+    parts: dict[str, Any] = {n: t for n, t in get_type_hints(kind).items() if is_dataclass(t)}
+    made = {n: t(**{f.name: found.pop(f.name) for f in fields(t)}) for n, t in parts.items()}
+    return kind(**found, **made)
 
 
 def _problem(error: BaseException, kind: type | None) -> str:
     return str(error) if isinstance(error, ConfigError) else cattrs.v.format_exception(error, kind)
 
 
-def _has_inline(kind: Any) -> bool:
-    return bool(inline_types(kind))
-
-
-def _left_out(names: Iterable[str]) -> dict[str, Any]:
-    return dict.fromkeys(names, override(omit=True))
-
-
-@_converter.register_unstructure_hook_factory(_has_inline)
-def _write_inline(kind: Any) -> Callable[[Any], dict[str, Any]]:
-    inner = inline_types(kind)
-    own = make_dict_unstructure_fn(kind, _converter, **_left_out(inner))
-
-    def write(value: Any) -> dict[str, Any]:
-        plain = own(value)
-        for name in inner:
-            plain |= to_plain(getattr(value, name))
-        return plain
-
-    return write
-
-
 @_converter.register_structure_hook_factory(is_dataclass)
 def _read_dataclass(kind: Any) -> Callable[[Any, Any], Any]:
-    inner = inline_types(kind)
-    own = make_dict_structure_fn(kind, _converter, **_left_out(inner))
-    defaults = {f.name: to_plain(f.default) for f in fields(kind) if f.name in inner}
+    make = make_dict_structure_fn(kind, _converter)
 
     def read(data: Any, _: Any) -> Any:
         if not isinstance(data, dict):
             raise ConfigError(f"expected names with values, got {data!r}")
-        parts, rest = {}, dict(data)
-        for name, part in inner.items():
-            given = {key: rest.pop(key) for key in defaults[name].keys() & rest.keys()}
-            parts[name] = _converter.structure({**defaults[name], **given}, part)
-        value = own(rest, kind)
-        return replace(value, **parts) if parts else value
+        return make(data, kind)
 
     return read
 

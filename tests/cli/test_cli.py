@@ -13,9 +13,11 @@ import pytest
 
 import spikefold as sf
 from spikefold.cli import main
-from spikefold.cli._sweep import SweepOptions, plan
+from spikefold.cli._sweep import SweepOptions, _require_same, plan
+from spikefold.errors import ConfigError
 from spikefold.models import Options
-from spikefold.recipes import RECIPES
+from spikefold.plain import to_plain
+from spikefold.recipes import RECIPES, SUMMARY
 
 SMALL = ["--model.width", "0.25", "--model.steps", "2", "--optimizer.epochs", "2"]
 
@@ -147,7 +149,23 @@ def test_a_default_that_no_word_can_name_is_kept(capsys: pytest.CaptureFixture[s
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "digits", dataclasses.replace(recipe, experiment=experiment))
         record = run_json(["show", "digits", "--model.decay", "0.5"], capsys)["experiment"]
+        assert main(["show", "digits", "--help"]) == 0
     assert record["model"]["surrogate"] == {"name": "tanh", "k": 2.0}
+    assert "'k': 2.0" in capsys.readouterr().out
+
+
+def test_a_finished_run_of_an_earlier_version_is_not_run_again(tmp_path: Path) -> None:
+    """Its record has no settings that came later: they had their defaults."""
+    (run,) = plan(SweepOptions(("digits",), (0,), ("model.norm=none",), tmp_path))
+    record = to_plain(run.experiment)
+    del record["model"]["learn_decay"], record["model"]["standardize"]
+    run.directory.mkdir(parents=True)
+    (run.directory / SUMMARY).write_text(json.dumps({"experiment": record}))
+    _require_same(run)
+    record["model"]["norm"] = "mpbn"
+    (run.directory / SUMMARY).write_text(json.dumps({"experiment": record}))
+    with pytest.raises(ConfigError, match="other settings"):
+        _require_same(run)
 
 
 @pytest.mark.parametrize(

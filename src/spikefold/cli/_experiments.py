@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from spikefold.cli._configuration import parse
+from spikefold.cli._configuration import RULES
 from spikefold.cli._output import ShownProgress, print_json, print_rows
 from spikefold.errors import ConfigError
 from spikefold.plain import to_plain
@@ -64,12 +64,13 @@ def _parse(
         raise SystemExit(0 if words and words[0] in ("-h", "--help") else 2)
     recipe = find_recipe(words[0])
     default = options(recipe.experiment)
-    parsed = parse(
+    parsed = tyro.cli(
         type(default),
-        default,
-        words[1:],
+        default=default,
+        args=words[1:],
         prog=f"spikefold {command} {recipe.name}",
         description=recipe.summary,
+        registry=RULES,
     )
     return recipe, parsed
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from spikefold.cli._configuration import parse
+from spikefold.cli._configuration import RULES
 from spikefold.cli._jobs import run_jobs
 from spikefold.cli._output import ShownProgress, print_error, print_json, print_rows
 from spikefold.errors import ConfigError
@@ -77,7 +77,13 @@ def plan(options: SweepOptions) -> list[_Planned]:
         recipe = find_recipe(name)
         for settings in itertools.product(*varied):
             words = [word for key, value in settings for word in (f"--{key}", value)]
-            experiment = parse(Experiment, recipe.experiment, words, prog=f"sweep {name}: --vary")
+            experiment = tyro.cli(
+                Experiment,
+                default=recipe.experiment,
+                args=words,
+                prog=f"sweep {name}: --vary",
+                registry=RULES,
+            )
             label = ",".join(f"{key}={value}" for key, value in settings) or "default"
             runs += [
                 _Planned(
@@ -133,8 +139,9 @@ def _wants_gpu(planned: _Planned) -> bool:
 
 def _require_same(planned: _Planned) -> None:
     """A finished run must be of the settings that are asked for."""
-    stored = json.loads((planned.directory / SUMMARY).read_text())["experiment"]
-    if from_plain(stored, Experiment, "experiment") != planned.experiment:
+    path = planned.directory / SUMMARY
+    stored = json.loads(path.read_text())["experiment"]
+    if from_plain(stored, Experiment, f"{path}: experiment") != planned.experiment:
         raise ConfigError(
             f"{planned.directory} holds a run with other settings: choose another --out"
         )

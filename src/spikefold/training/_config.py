@@ -13,7 +13,7 @@ from spikefold.data import Augmentation, Dataset, Samples
 from spikefold.dynamics import Neuron
 from spikefold.errors import ConfigError
 from spikefold.models import MODELS, Arguments, Network, Norm, Options, Standardize, Task, build
-from spikefold.plain import from_plain, inline, to_plain
+from spikefold.plain import flat, from_plain, to_plain
 from spikefold.saving import replacing
 
 
@@ -46,9 +46,10 @@ class DataConfig:
             raise ConfigError("data: train_fraction must lie in (0, 1]")
 
 
+@flat
 @dataclass(frozen=True)
 class ModelConfig:
-    """What learns it; records and the command line name options and constants as its own.
+    """What learns it; records and the command line have it all at one level.
 
     Arguments:
         name: of the model.
@@ -57,8 +58,8 @@ class ModelConfig:
     """
 
     name: str = "small"
-    options: Options = inline(Options(steps=4))
-    neuron: Neuron = inline(Neuron())
+    options: Options = Options(steps=4)
+    neuron: Neuron = Neuron()
 
     def __post_init__(self) -> None:
         if self.name not in MODELS:
