@@ -151,7 +151,7 @@ def test_a_default_that_no_word_can_name_is_kept(capsys: pytest.CaptureFixture[s
         record = run_json(["show", "digits", "--model.decay", "0.5"], capsys)["experiment"]
         assert main(["show", "digits", "--help"]) == 0
     assert record["model"]["surrogate"] == {"name": "tanh", "k": 2.0}
-    assert "'k': 2.0" in capsys.readouterr().out
+    assert "Tanh(k=2.0)" in capsys.readouterr().out
 
 
 def test_a_finished_run_of_an_earlier_version_is_not_run_again(tmp_path: Path) -> None:

@@ -40,11 +40,16 @@ def _surrogate(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     if info.type is not Surrogate:
         return None
     names = tuple(SURROGATES)
+
+    def shown(surrogate: Surrogate) -> list[str]:
+        plain = to_plain(surrogate)
+        return [plain if isinstance(plain, str) else repr(surrogate)]
+
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=f"{{{','.join(names)}}}",
         instance_from_str=lambda words: from_plain(words[0], Surrogate, "surrogate"),
         is_instance=lambda value: isinstance(value, Surrogate),
-        str_from_instance=lambda surrogate: [str(to_plain(surrogate))],
+        str_from_instance=shown,
         choices=names,
     )
