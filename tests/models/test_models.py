@@ -114,7 +114,7 @@ def test_bad_arguments_are_refused() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_says_all_that_it_takes(name: str) -> None:
     """Signature and docstring, as `help` shows them, have every field of `Arguments`."""
-    parameters = inspect.signature(MODELS[name]).parameters
+    parameters = inspect.signature(inspect.unwrap(MODELS[name])).parameters
     assert parameters.keys() == {field.name for field in fields(Arguments)}
     assert list(parameters)[:2] == ["num_classes", "norm"]
     text = inspect.getdoc(MODELS[name])

@@ -206,6 +206,7 @@ def model(
             return assemble(features.__name__, features, make(**bound.arguments))
 
         documented: Any = build
+        del documented.__wrapped__  # or pdoc shows the function that makes the units
         documented.__signature__ = signature
         documented.__doc__ = with_arguments(features.__doc__, described(arguments))
         MODELS[features.__name__] = build
