@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import spikefold
+from spikefold.models import MODELS
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(
@@ -23,6 +24,15 @@ MODULES = sorted(
 def test_docstring_examples(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0
+
+
+def test_examples_of_models() -> None:
+    """They are made by a decorator, where doctest does not look."""
+    found = [doctest.DocTestFinder().find(model, name, globs={}) for name, model in MODELS.items()]
+    examples = [test for tests in found for test in tests if test.examples]
+    assert [test.name for test in examples] == ["resnet20", "small"]
+    for test in examples:
+        assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def python_blocks(path: Path) -> list[str]:

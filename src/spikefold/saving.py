@@ -19,6 +19,7 @@ from spikefold.errors import ConfigError, FileFormatError
 from spikefold.folding import SHAPES
 from spikefold.models import Arguments, Network, build
 from spikefold.nn import FoldedLIF
+from spikefold.plain import from_plain, to_plain
 
 FORMAT = 1
 _KEY = "spikefold"
@@ -95,7 +96,7 @@ def save(
         "format": FORMAT,
         "version": version("spikefold"),
         "model": network.name,
-        "arguments": network.arguments.to_dict(),
+        "arguments": to_plain(network.arguments),
         "transforms": network.transforms,
         "extra": extra or {},
     }
@@ -147,7 +148,8 @@ def read(path: str | Path) -> Stored:
     }
     try:
         with torch.device("meta"):  # shapes only: no random numbers, no memory
-            network = build(header["model"], Arguments.from_dict(header["arguments"]))
+            arguments = from_plain(header["arguments"], Arguments, "arguments")
+            network = build(header["model"], arguments)
             if any(value.dtype == torch.float64 for value in state.values()):
                 network = network.double()  # before the fold, whose thresholds keep their dtype
             for name in header["transforms"]:

@@ -13,7 +13,11 @@ import pytest
 
 import spikefold as sf
 from spikefold.cli import main
-from spikefold.recipes import RECIPES
+from spikefold.cli._sweep import SweepOptions, _require_same, plan
+from spikefold.errors import ConfigError
+from spikefold.models import Options
+from spikefold.plain import to_plain
+from spikefold.recipes import RECIPES, SUMMARY
 
 SMALL = ["--model.width", "0.25", "--model.steps", "2", "--optimizer.epochs", "2"]
 
@@ -104,6 +108,66 @@ def test_recipes_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert "evaluate" in capsys.readouterr().out
 
 
+MODEL = {
+    "name": ("resnet20", "resnet20"),
+    "norm": ("mpbn-steps", "mpbn-steps"),
+    "width": ("0.5", 0.5),
+    "steps": ("3", 3),
+    "learn_decay": ("channel", "channel"),
+    "standardize": (None, True),
+    "decay": ("0.75", 0.75),
+    "threshold": ("1.5", 1.5),
+    "reset": ("soft", "soft"),
+    "surrogate": ("atan", "atan"),
+    "detach_reset": (None, True),
+}
+
+
+def test_every_setting_of_the_model_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each changes the one that records call so, and help explains it."""
+    default = run_json(["show", "digits"], capsys)["experiment"]["model"]
+    assert default.keys() == MODEL.keys()
+    assert main(["show", "digits", "--help"]) == 0
+    text = capsys.readouterr().out
+    for name, (word, value) in MODEL.items():
+        option = f"--model.{name}".replace("_", "-")
+        words = [option] if word is None else [option, word]
+        changed = run_json(["show", "digits", *words], capsys)["experiment"]["model"]
+        assert changed == default | {name: value} != default
+        shown = text.partition(f" {option}")[2].splitlines()[1]
+        assert shown.strip("│ ")[0] not in "(-", option
+    planned = plan(SweepOptions(("digits",), (0,), ("model.norm=mpbn,none", "model.reset=soft")))
+    models = [run.experiment.model for run in planned]
+    assert [model.options.norm for model in models] == ["mpbn", "none"]
+    assert {model.neuron for model in models} == {sf.Neuron(reset="soft")}
+
+
+def test_a_default_that_no_word_can_name_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = RECIPES["digits"]
+    model = dataclasses.replace(recipe.experiment.model, neuron=sf.Neuron(surrogate=sf.Tanh(2.0)))
+    experiment = dataclasses.replace(recipe.experiment, model=model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "digits", dataclasses.replace(recipe, experiment=experiment))
+        record = run_json(["show", "digits", "--model.decay", "0.5"], capsys)["experiment"]
+        assert main(["show", "digits", "--help"]) == 0
+    assert record["model"]["surrogate"] == {"name": "tanh", "k": 2.0}
+    assert "Tanh(k=2.0)" in capsys.readouterr().out
+
+
+def test_a_finished_run_of_an_earlier_version_is_not_run_again(tmp_path: Path) -> None:
+    """Its record has no settings that came later: they had their defaults."""
+    (run,) = plan(SweepOptions(("digits",), (0,), ("model.norm=none",), tmp_path))
+    record = to_plain(run.experiment)
+    del record["model"]["learn_decay"], record["model"]["standardize"]
+    run.directory.mkdir(parents=True)
+    (run.directory / SUMMARY).write_text(json.dumps({"experiment": record}))
+    _require_same(run)
+    record["model"]["norm"] = "mpbn"
+    (run.directory / SUMMARY).write_text(json.dumps({"experiment": record}))
+    with pytest.raises(ConfigError, match="other settings"):
+        _require_same(run)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -135,7 +199,9 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["run", "digit"], 1, "did you mean 'digits'"),
         (["run", "digits", "--optimizer.epoch", "3"], 2, "--optimizer.epochs"),
         (["run", "digits", "--model.steps", "many"], 2, "many"),
-        (["run", "digits", "--model.steps", "0", "--out", "{tmp}/n"], 1, "steps must be positive"),
+        (["run", "digits", "--model.surrogate", "relu"], 2, "rectangle"),
+        (["run", "digits", "--model.decay", "2", "--out", "{tmp}/n"], 2, "must lie in [0, 1]"),
+        (["run", "digits", "--model.steps", "0", "--out", "{tmp}/n"], 2, "steps must be positive"),
         (["run", "digits", "--resume", "--out", "{tmp}/none"], 1, "holds no run to resume"),
         (["train", "digits", "--out", "{tmp}/file/x"], 1, "cannot write"),
         (["train", "digits", "--out", "{run}"], 1, "--resume goes on with it"),
@@ -188,7 +254,7 @@ def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
 ) -> None:
     recipe = RECIPES["digits"]
     optimizer = dataclasses.replace(recipe.experiment.optimizer, epochs=1, batch_size=256)
-    model = dataclasses.replace(recipe.experiment.model, width=0.25, steps=1)
+    model = dataclasses.replace(recipe.experiment.model, options=Options(width=0.25, steps=1))
     experiment = dataclasses.replace(recipe.experiment, optimizer=optimizer, model=model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "digits", dataclasses.replace(recipe, experiment=experiment))

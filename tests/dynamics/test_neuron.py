@@ -254,10 +254,3 @@ def test_bad_state_is_refused() -> None:
 def test_one_value_per_statistic_is_refused() -> None:
     with pytest.raises(ShapeError, match="larger batch"):
         dynamics.statistics(torch.zeros(1, 3), (3,))
-
-
-def test_constants_round_trip() -> None:
-    neuron = Neuron(0.5, 1.0, "soft", dynamics.Atan(3.0), True)
-    assert Neuron.from_dict(neuron.to_dict()) == neuron
-    with pytest.raises(ConfigError, match="leak"):
-        Neuron.from_dict({**neuron.to_dict(), "leak": 1})

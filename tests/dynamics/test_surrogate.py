@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from spikefold import dynamics
-from spikefold.dynamics import SURROGATES, Atan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
-from spikefold.errors import ConfigError
+from spikefold.dynamics import Atan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
 
 ALL: list[Surrogate] = [
     Tanh(),
@@ -66,23 +65,3 @@ def test_fire_takes_the_surrogate_backward_and_the_strict_step_forward(
     s[:4].sum().backward()
     assert h.grad is not None
     torch.testing.assert_close(h.grad[:4], surrogate.derivative(h.detach()[:4] - 0.5))
-
-
-@pytest.mark.parametrize("name", SURROGATES)
-def test_plain_data_round_trip(name: str) -> None:
-    surrogate = SURROGATES[name](0.75)  # type: ignore[call-arg]
-    assert dynamics.surrogate_from_dict(dynamics.surrogate_to_dict(surrogate)) == surrogate
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ({"name": "relu"}, "unknown surrogate 'relu'"),
-        ({"name": "tanh", "kk": 3.0}, "kk"),
-        ({"name": "tanh", "k": -1.0}, "k must be positive"),
-        ({"name": "triangle", "width": math.inf}, "width must be positive"),
-    ],
-)
-def test_bad_surrogates_are_refused(data: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        dynamics.surrogate_from_dict(data)

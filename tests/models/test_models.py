@@ -1,5 +1,9 @@
 """Networks against the official code's numbers, and their answers to bad input."""
 
+import inspect
+import re
+from dataclasses import fields
+
 import pytest
 import torch
 from torch import nn
@@ -105,7 +109,27 @@ def test_bad_arguments_are_refused() -> None:
         build("resnet21", Arguments())
     with pytest.raises(TypeError, match="widht"):
         sf.models.small(widht=2)  # type: ignore[call-arg]
-    assert Arguments.from_dict(Arguments(width=0.5).to_dict()) == Arguments(width=0.5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_says_all_that_it_takes(name: str) -> None:
+    """Signature and docstring, as `help` shows them, have every field of `Arguments`."""
+    parameters = inspect.signature(inspect.unwrap(MODELS[name])).parameters
+    assert parameters.keys() == {field.name for field in fields(Arguments)}
+    assert list(parameters)[:2] == ["num_classes", "norm"]
+    text = inspect.getdoc(MODELS[name])
+    assert text is not None
+    for parameter in parameters:
+        assert re.search(rf"^    {parameter}: \S", text, re.MULTILINE), parameter
+    large = name in ("resnet18", "resnet34")
+    network = MODELS[name](width=0.0625, in_channels=1)
+    assert network.classifier.out_features == (1000 if large else 10)
+    for parameter in ("num_classes", "image_size"):
+        assert parameters[parameter].default == getattr(network.arguments, parameter)
+    assert network.arguments.image_size == (224 if large else 32)
+    assert MODELS[name](7, "none", width=0.0625, image_size=64).arguments == Arguments(
+        7, "none", width=0.0625, image_size=64
+    )
 
 
 def test_initialization_is_that_of_the_official_code() -> None:

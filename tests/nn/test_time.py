@@ -215,7 +215,7 @@ def test_bad_decays_are_refused() -> None:
         sf.models.small(learn_decay="pixel")  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match=r"decay of shape \[4\]"):
         sf.PLIF(channels=4)(torch.randn(2, 3, 5))
-    assert ModelConfig().learn_decay == "no"
+    assert ModelConfig().options.learn_decay == "no"
 
 
 def test_if_does_not_leak() -> None:

@@ -10,6 +10,7 @@ import spikefold as sf
 from spikefold import training
 from spikefold.data import DATASETS, Augmentation, Dataset, Framing, TensorSamples
 from spikefold.errors import ConfigError, DataError
+from spikefold.models import Options
 from spikefold.recipes import RECIPES, find_recipe, load_data
 
 SHAPES = {
@@ -27,12 +28,14 @@ SHAPES = {
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_runs_two_steps_folds_and_verifies(name: str, tmp_path: Path) -> None:
     experiment = RECIPES[name].experiment
-    shape = SHAPES[experiment.data.name]
+    options, shape = experiment.model.options, SHAPES[experiment.data.name]
     made = TensorSamples(torch.rand(8, *shape), torch.arange(8) % 4)
     dataset = Dataset(name, 10, made, made, made)
     short = dataclasses.replace(
         experiment,
-        model=dataclasses.replace(experiment.model, width=experiment.model.width / 16),
+        model=dataclasses.replace(
+            experiment.model, options=dataclasses.replace(options, width=options.width / 16)
+        ),
         optimizer=dataclasses.replace(experiment.optimizer, epochs=1, batch_size=4),
         hardware=training.HardwareConfig(),
     )
@@ -45,8 +48,8 @@ def test_every_recipe_runs_two_steps_folds_and_verifies(name: str, tmp_path: Pat
 
 def test_the_paper_rows_have_the_papers_settings() -> None:
     experiment = find_recipe("cifar10-resnet20-t4").experiment
-    assert experiment.model.steps == 4
-    assert (experiment.model.decay, experiment.model.threshold) == (0.25, 0.5)
+    assert experiment.model.options == Options(steps=4, standardize=True)
+    assert (experiment.model.neuron.decay, experiment.model.neuron.threshold) == (0.25, 0.5)
     config = experiment.optimizer
     assert (config.learning_rate, config.momentum, config.weight_decay) == (0.1, 0.9, 1e-4)
     assert (config.epochs, config.batch_size) == (400, 128)
@@ -73,7 +76,7 @@ def test_frames_are_made_for_the_steps_and_size_asked_for() -> None:
     experiment = dataclasses.replace(
         experiment,
         data=dataclasses.replace(experiment.data, size=17, frames_by="count", train_fraction=0.25),
-        model=dataclasses.replace(experiment.model, steps=3),
+        model=dataclasses.replace(experiment.model, options=Options(steps=3)),
     )
     dataset = load_data(experiment)
     assert dataset.train.shape == dataset.test.shape == (3, 2, 17, 17)

@@ -85,6 +85,9 @@ def test_settings_without_a_column_are_named_where_they_differ() -> None:
     header, row = accuracy_table(alike)
     assert len(header) == len(row) == 10
     assert row[6:8] == ("2", "50.50 ± 0.71")
+    # the order of names in a record is that of the version that wrote it
+    alike[1]["experiment"]["model"] = dict(reversed(alike[1]["experiment"]["model"].items()))
+    assert accuracy_table(alike) == [header, row]
     rows = accuracy_table([*alike, summary("one", 0, 0.2), summary("two", 0, 0.4)])
     assert [row[-1] for row in rows] == [
         "settings",

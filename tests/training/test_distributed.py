@@ -17,11 +17,12 @@ import spikefold as sf
 from spikefold import training
 from spikefold.data import Dataset, load_dataset
 from spikefold.errors import ConfigError
+from spikefold.models import Options
 from spikefold.nn import SynchronizedBatchNorm, synchronize_statistics
 from spikefold.training import Experiment, HardwareConfig, ModelConfig, OptimizerConfig
 
 BASE = Experiment(
-    model=ModelConfig(width=0.25, steps=2),
+    model=ModelConfig(options=Options(width=0.25, steps=2)),
     optimizer=OptimizerConfig(epochs=2, batch_size=128, learning_rate=0.05),
     hardware=HardwareConfig(precision="float64"),  # so that rounding flips no spike
 )

@@ -16,12 +16,13 @@ import spikefold as sf
 from spikefold import training
 from spikefold.data import Dataset, TensorSamples, load_dataset
 from spikefold.errors import ConfigError, FoldError, SpikefoldError
+from spikefold.models import Options
 from spikefold.saving import read
 from spikefold.training import Experiment, HardwareConfig, ModelConfig, OptimizerConfig
 
 # without normalization over the batch parts of a batch do not depend on each other
 STEP = Experiment(
-    model=ModelConfig(width=0.25, steps=2),
+    model=ModelConfig(options=Options(width=0.25, steps=2)),
     optimizer=OptimizerConfig(epochs=1, batch_size=32, momentum=0.0, weight_decay=0.0),
     hardware=HardwareConfig(precision="float64"),
 )
@@ -218,7 +219,7 @@ def test_bad_options_are_refused(changes: dict) -> None:
 def test_standardized_inputs_have_mean_0_and_deviation_1(tmp_path: Path) -> None:
     digits = load_dataset("digits")
     experiment = Experiment(
-        model=ModelConfig(width=0.25, steps=2, standardize=True),
+        model=ModelConfig(options=Options(width=0.25, steps=2, standardize=True)),
         optimizer=OptimizerConfig(epochs=1),
     )
     seen = experiment.build(digits).input(digits.train.read(torch.arange(len(digits.train)))[None])

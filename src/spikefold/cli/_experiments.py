@@ -9,8 +9,10 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from spikefold.cli._configuration import RULES
 from spikefold.cli._output import ShownProgress, print_json, print_rows
 from spikefold.errors import ConfigError
+from spikefold.plain import to_plain
 from spikefold.recipes import RECIPES, Recipe, find_recipe, load_data, run
 from spikefold.reports import plot_run, run_table
 from spikefold.training import LAST, Experiment, train
@@ -68,6 +70,7 @@ def _parse(
         args=words[1:],
         prog=f"spikefold {command} {recipe.name}",
         description=recipe.summary,
+        registry=RULES,
     )
     return recipe, parsed
 
@@ -166,7 +169,7 @@ def train_command(words: list[str]) -> None:
 def show_command(words: list[str]) -> None:
     """The full configuration of a recipe."""
     recipe, options = _parse("show", words, ShowOptions)
-    record = options.experiment.to_dict()
+    record = to_plain(options.experiment)
     if options.json:
         print_json({**_about(recipe), "experiment": record})
     else:

@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from spikefold.cli._configuration import RULES
 from spikefold.cli._jobs import run_jobs
 from spikefold.cli._output import ShownProgress, print_error, print_json, print_rows
 from spikefold.errors import ConfigError
+from spikefold.plain import from_plain
 from spikefold.recipes import SUMMARY, find_recipe, run
 from spikefold.reports import accuracy_table, plot_run, read_summaries, to_csv, to_markdown
 from spikefold.training import LAST, Experiment, Progress
@@ -76,7 +78,11 @@ def plan(options: SweepOptions) -> list[_Planned]:
         for settings in itertools.product(*varied):
             words = [word for key, value in settings for word in (f"--{key}", value)]
             experiment = tyro.cli(
-                Experiment, default=recipe.experiment, args=words, prog=f"sweep {name}: --vary"
+                Experiment,
+                default=recipe.experiment,
+                args=words,
+                prog=f"sweep {name}: --vary",
+                registry=RULES,
             )
             label = ",".join(f"{key}={value}" for key, value in settings) or "default"
             runs += [
@@ -133,8 +139,9 @@ def _wants_gpu(planned: _Planned) -> bool:
 
 def _require_same(planned: _Planned) -> None:
     """A finished run must be of the settings that are asked for."""
-    stored = json.loads((planned.directory / SUMMARY).read_text())["experiment"]
-    if stored != planned.experiment.to_dict():
+    path = planned.directory / SUMMARY
+    stored = json.loads(path.read_text())["experiment"]
+    if from_plain(stored, Experiment, f"{path}: experiment") != planned.experiment:
         raise ConfigError(
             f"{planned.directory} holds a run with other settings: choose another --out"
         )

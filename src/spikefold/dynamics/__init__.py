@@ -42,8 +42,6 @@ from spikefold.dynamics._surrogate import (
     fire,
     is_above,
     register_surrogate,
-    surrogate_from_dict,
-    surrogate_to_dict,
 )
 
 __all__ = [
@@ -84,7 +82,5 @@ __all__ = [
     "sample_count",
     "scale",
     "statistics",
-    "surrogate_from_dict",
-    "surrogate_to_dict",
     "update_running",
 ]

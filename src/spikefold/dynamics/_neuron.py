@@ -10,9 +10,9 @@ One convention everywhere (time first, `[T, N, C, *spatial]` or `[T, N, F]`):
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -21,14 +21,7 @@ from torch import Tensor
 from spikefold.dynamics._check import check_layer
 from spikefold.dynamics._condition import Condition, Statistics, condition_parameters
 from spikefold.dynamics._norm import per_neuron
-from spikefold.dynamics._surrogate import (
-    Surrogate,
-    Tanh,
-    fire,
-    require_surrogate,
-    surrogate_from_dict,
-    surrogate_to_dict,
-)
+from spikefold.dynamics._surrogate import Surrogate, Tanh, fire, require_surrogate
 from spikefold.errors import ConfigError
 
 Reset = Literal["hard", "soft"]
@@ -55,7 +48,7 @@ class Neuron:
     decay: float = 0.25
     threshold: float = 0.5
     reset: Reset = "hard"
-    surrogate: Surrogate = field(default_factory=Tanh)
+    surrogate: Surrogate = Tanh()
     detach_reset: bool = False
 
     def __post_init__(self) -> None:
@@ -74,22 +67,6 @@ class Neuron:
         if not isinstance(self.detach_reset, bool):
             raise ConfigError(f"neuron: detach_reset must be a bool, got {self.detach_reset!r}")
         require_surrogate(self.surrogate)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` turns back into the same constants."""
-        return {**vars(self), "surrogate": surrogate_to_dict(self.surrogate)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Neuron":
-        """The constants that `to_dict` wrote.
-
-        Raises:
-            ConfigError: if a name is unknown or a value out of range.
-        """
-        try:
-            return cls(**{**data, "surrogate": surrogate_from_dict(data["surrogate"])})
-        except (TypeError, KeyError) as error:
-            raise ConfigError(f"neuron: {error}") from error
 
 
 class Fired(NamedTuple):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -67,105 +67,7 @@ class Surrogate:
         raise NotImplementedError
 
 
-def _require_positive(surrogate: Surrogate, field: str) -> None:
-    value = getattr(surrogate, field)
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"surrogate {surrogate.name}: {field} must be positive, got {value}")
-
-
-@dataclass(frozen=True)
-class Tanh(Surrogate):
-    """The window of the official MPBN code: k (1 - tanh²(k z)) / (2 tanh(k / 2)) for |z| <= 1/2.
-
-    Source: Guo et al., ICCV 2023, official code (k = 3).
-    """
-
-    name: ClassVar[str] = "tanh"
-    k: float = 3.0
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "k")
-
-    def form(self) -> Form:  # 1 - tanh²(y) = 4 σ(2 y) σ(-2 y)
-        return Form("logistic", 2 * self.k, 2 * self.k / math.tanh(self.k / 2), 0.5)
-
-    def antiderivative(self, z: Tensor) -> Tensor:
-        return torch.tanh(self.k * z.clamp(-0.5, 0.5)) / (2 * math.tanh(self.k / 2)) + 0.5
-
-
-@dataclass(frozen=True)
-class Rectangle(Surrogate):
-    """1 / width for |z| < width / 2.  Source: Wu et al., STBP, 2018, eq. 24 (h1)."""
-
-    name: ClassVar[str] = "rectangle"
-    width: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "width")
-
-    def form(self) -> Form:
-        edge = np.float32(self.width / 2)  # not inside: the last float32 before it is
-        return Form("box", 1.0, 1 / self.width, float(np.nextafter(edge, np.float32(0))))
-
-    def antiderivative(self, z: Tensor) -> Tensor:
-        return (z / self.width + 0.5).clamp(0, 1)
-
-
-@dataclass(frozen=True)
-class Triangle(Surrogate):
-    """max(0, width - |z|) / width².  Source: Deng et al., TET, ICLR 2022, eq. 4 (their gamma)."""
-
-    name: ClassVar[str] = "triangle"
-    width: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "width")
-
-    def form(self) -> Form:
-        return Form("triangle", 1 / self.width, 1 / self.width)
-
-    def antiderivative(self, z: Tensor) -> Tensor:
-        y = z.clamp(-self.width, self.width) / self.width
-        return 0.5 + y - 0.5 * y * y.abs()
-
-
-@dataclass(frozen=True)
-class Sigmoid(Surrogate):
-    """alpha σ(alpha z) (1 - σ(alpha z)).  Source: Wu et al., STBP, 2018, eq. 26 (h3)."""
-
-    name: ClassVar[str] = "sigmoid"
-    alpha: float = 4.0
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "alpha")
-
-    def form(self) -> Form:
-        return Form("logistic", self.alpha, self.alpha)
-
-    def antiderivative(self, z: Tensor) -> Tensor:
-        return torch.sigmoid(self.alpha * z)
-
-
-@dataclass(frozen=True)
-class Atan(Surrogate):
-    """alpha / (2 (1 + (π alpha z / 2)²)).  Source: Fang et al., PLIF, ICCV 2021 (alpha = 2)."""
-
-    name: ClassVar[str] = "atan"
-    alpha: float = 2.0
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "alpha")
-
-    def form(self) -> Form:
-        return Form("rational", math.pi / 2 * self.alpha, self.alpha / 2)
-
-    def antiderivative(self, z: Tensor) -> Tensor:
-        return torch.atan((math.pi / 2 * self.alpha) * z) / math.pi + 0.5
-
-
-SURROGATES: dict[str, type[Surrogate]] = {
-    kind.name: kind for kind in (Tanh, Rectangle, Triangle, Sigmoid, Atan)
-}
+SURROGATES: dict[str, type[Surrogate]] = {}
 SurrogateT = TypeVar("SurrogateT", bound=Surrogate)
 
 
@@ -201,6 +103,107 @@ def require_surrogate_class(kind: type) -> None:
         raise ConfigError(f"surrogate {kind.name}: {kind.__name__} has no form and no derivative")
 
 
+def _require_positive(surrogate: Surrogate, field: str) -> None:
+    value = getattr(surrogate, field)
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"surrogate {surrogate.name}: {field} must be positive, got {value}")
+
+
+@register_surrogate
+@dataclass(frozen=True)
+class Tanh(Surrogate):
+    """The window of the official MPBN code: k (1 - tanh²(k z)) / (2 tanh(k / 2)) for |z| <= 1/2.
+
+    Source: Guo et al., ICCV 2023, official code (k = 3).
+    """
+
+    name: ClassVar[str] = "tanh"
+    k: float = 3.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "k")
+
+    def form(self) -> Form:  # 1 - tanh²(y) = 4 σ(2 y) σ(-2 y)
+        return Form("logistic", 2 * self.k, 2 * self.k / math.tanh(self.k / 2), 0.5)
+
+    def antiderivative(self, z: Tensor) -> Tensor:
+        return torch.tanh(self.k * z.clamp(-0.5, 0.5)) / (2 * math.tanh(self.k / 2)) + 0.5
+
+
+@register_surrogate
+@dataclass(frozen=True)
+class Rectangle(Surrogate):
+    """1 / width for |z| < width / 2.  Source: Wu et al., STBP, 2018, eq. 24 (h1)."""
+
+    name: ClassVar[str] = "rectangle"
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "width")
+
+    def form(self) -> Form:
+        edge = np.float32(self.width / 2)  # not inside: the last float32 before it is
+        return Form("box", 1.0, 1 / self.width, float(np.nextafter(edge, np.float32(0))))
+
+    def antiderivative(self, z: Tensor) -> Tensor:
+        return (z / self.width + 0.5).clamp(0, 1)
+
+
+@register_surrogate
+@dataclass(frozen=True)
+class Triangle(Surrogate):
+    """max(0, width - |z|) / width².  Source: Deng et al., TET, ICLR 2022, eq. 4 (their gamma)."""
+
+    name: ClassVar[str] = "triangle"
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "width")
+
+    def form(self) -> Form:
+        return Form("triangle", 1 / self.width, 1 / self.width)
+
+    def antiderivative(self, z: Tensor) -> Tensor:
+        y = z.clamp(-self.width, self.width) / self.width
+        return 0.5 + y - 0.5 * y * y.abs()
+
+
+@register_surrogate
+@dataclass(frozen=True)
+class Sigmoid(Surrogate):
+    """alpha σ(alpha z) (1 - σ(alpha z)).  Source: Wu et al., STBP, 2018, eq. 26 (h3)."""
+
+    name: ClassVar[str] = "sigmoid"
+    alpha: float = 4.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "alpha")
+
+    def form(self) -> Form:
+        return Form("logistic", self.alpha, self.alpha)
+
+    def antiderivative(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.alpha * z)
+
+
+@register_surrogate
+@dataclass(frozen=True)
+class Atan(Surrogate):
+    """alpha / (2 (1 + (π alpha z / 2)²)).  Source: Fang et al., PLIF, ICCV 2021 (alpha = 2)."""
+
+    name: ClassVar[str] = "atan"
+    alpha: float = 2.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "alpha")
+
+    def form(self) -> Form:
+        return Form("rational", math.pi / 2 * self.alpha, self.alpha / 2)
+
+    def antiderivative(self, z: Tensor) -> Tensor:
+        return torch.atan((math.pi / 2 * self.alpha) * z) / math.pi + 0.5
+
+
 def require_surrogate(surrogate: object) -> None:
     """Refuse what is no surrogate, or could not be written down.
 
@@ -227,40 +230,6 @@ def require_surrogate(surrogate: object) -> None:
 def form_of(surrogate: Surrogate) -> Form | None:
     """Its form, if its derivative is the one of a form."""
     return surrogate.form() if type(surrogate).derivative is Surrogate.derivative else None
-
-
-def surrogate_to_dict(surrogate: Surrogate) -> dict[str, Any]:
-    """Plain data that `surrogate_from_dict` turns back into the same surrogate.
-
-    Raises:
-        ConfigError: if no file could name it.
-    """
-    if SURROGATES.get(surrogate.name) is not type(surrogate):
-        raise ConfigError(
-            f"surrogate {surrogate.name!r}: {type(surrogate).__name__} has to be registered before "
-            "it can be saved: @sf.dynamics.register_surrogate"
-        )
-    plain = {
-        name: value if isinstance(value, bool | int | str) else float(value)
-        for name, value in asdict(surrogate).items()
-    }
-    return {"name": surrogate.name, **plain}
-
-
-def surrogate_from_dict(data: dict[str, Any]) -> Surrogate:
-    """The surrogate of `{"name": ..., parameters}`.
-
-    Raises:
-        ConfigError: if the name or a parameter is unknown.
-    """
-    parameters = dict(data)
-    name = parameters.pop("name", None)
-    if name not in SURROGATES:
-        raise ConfigError(f"unknown surrogate {name!r}: one of {', '.join(SURROGATES)}")
-    try:
-        return SURROGATES[name](**parameters)
-    except TypeError as error:
-        raise ConfigError(f"surrogate {name}: {error}") from error
 
 
 def is_above(

@@ -1,12 +1,10 @@
 """Spiking networks: the paper's ResNets and VGG, and a small one; lists of `SpikingLayer`."""
 
 from spikefold.errors import ConfigError
+from spikefold.models._arguments import Arguments, Learnt, Norm, Options, Task
 from spikefold.models._network import (
-    Arguments,
-    Learnt,
+    MODELS,
     Network,
-    Norm,
-    Options,
     Standardize,
     as_frames,
     initialize,
@@ -15,11 +13,6 @@ from spikefold.models._network import (
 from spikefold.models._resnet import BasicBlock, resnet18, resnet19, resnet20, resnet34
 from spikefold.models._small import compact, small
 from spikefold.models._vgg import vgg16
-
-MODELS = {
-    model.__name__: model
-    for model in (small, compact, resnet18, resnet19, resnet20, resnet34, vgg16)
-}
 
 
 def build(name: str, arguments: Arguments) -> Network:
@@ -46,6 +39,7 @@ __all__ = [
     "Norm",
     "Options",
     "Standardize",
+    "Task",
     "as_frames",
     "build",
     "compact",

@@ -1,92 +1,21 @@
 """The frame all models share: units over time, global pooling, a linear readout, a time mean."""
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict, get_args
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spikefold.dynamics import Neuron
-from spikefold.errors import ConfigError, ShapeError
+from spikefold.described import described, with_arguments
+from spikefold.errors import ShapeError
+from spikefold.models._arguments import Arguments, Norm
 from spikefold.nn import LIF, MPBN, PLIF, OverTime, SpikingLayer, traceable
 
-Norm = Literal["mpbn", "mpbn-element", "mpbn-steps", "none"]
-Learnt = Literal["no", "layer", "channel"]
-
-
-class Options(TypedDict, total=False):
-    """Keyword arguments that every model takes; see `Arguments`."""
-
-    in_channels: int
-    image_size: int
-    width: float
-    steps: int | None
-    neuron: Neuron
-    standardize: bool
-    learn_decay: Learnt
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """What every model is built from.
-
-    Arguments:
-        num_classes: K, the number of logits.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, "mpbn-steps" channel-wise with a
-            set for each of `steps`, or "none".
-        in_channels: 1 for gray images, 3 for colour images, 2 for events.
-        image_size: height and width of the input; only "mpbn-element" depends on it.
-        width: factor on all channel numbers.
-        steps: time steps an image is shown where `forward` is not told.
-        neuron: constants of all neurons; default: the paper's.
-        standardize: if true, channels are brought to a mean and deviation kept in the network.
-        learn_decay: of the neurons, from `neuron.decay` on: "no", one a "layer" or a "channel".
-
-    Raises:
-        ConfigError: if a value is out of range.
-    """
-
-    num_classes: int = 10
-    norm: Norm = "mpbn"
-    in_channels: int = 3
-    image_size: int = 32
-    width: float = 1.0
-    steps: int | None = None
-    neuron: Neuron = field(default_factory=Neuron)
-    standardize: bool = False
-    learn_decay: Learnt = "no"
-
-    def __post_init__(self) -> None:
-        for name in ("num_classes", "in_channels", "image_size", "width", "steps"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"model: {name} must be positive, got {value}")
-        for name, kind in (("norm", Norm), ("learn_decay", Learnt)):
-            if getattr(self, name) not in get_args(kind):
-                raise ConfigError(
-                    f"model: {name} must be one of {', '.join(get_args(kind))}, got "
-                    f"{getattr(self, name)!r}"
-                )
-        if self.norm == "mpbn-steps" and self.steps is None:
-            raise ConfigError("model: norm mpbn-steps needs steps, for it has a set for each")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` turns back into the same arguments."""
-        return {**vars(self), "neuron": self.neuron.to_dict()}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Arguments":
-        """The arguments that `to_dict` wrote.
-
-        Raises:
-            ConfigError: if a name is unknown or a value out of range.
-        """
-        try:
-            return cls(**{**data, "neuron": Neuron.from_dict(data["neuron"])})
-        except (TypeError, KeyError) as error:
-            raise ConfigError(f"model arguments: {error}") from error
+P = ParamSpec("P")
 
 
 class Standardize(nn.Module):
@@ -277,9 +206,47 @@ def membrane_norm(
     return None
 
 
-def assemble(
-    name: str, features: Callable[[Builder, float], list[nn.Module]], arguments: Arguments
-) -> Network:
+Features = Callable[[Builder, float], list[nn.Module]]
+MODELS: dict[str, Callable[..., Network]] = {}
+
+
+def model(
+    arguments: Callable[P, Arguments], **defaults: Any
+) -> Callable[[Features], Callable[P, Network]]:
+    """Make a model, to be called and to be found in `MODELS`, of a function that makes its units.
+
+    The model takes all that `Arguments` has; so say its signature and its docstring.
+
+    Arguments:
+        arguments: the class `Arguments`.
+        defaults: other than the class's own.
+    """
+    make: Callable[..., Arguments] = arguments
+    signature = inspect.signature(make)
+    parameters = [
+        parameter.replace(default=defaults.get(name, parameter.default))
+        for name, parameter in signature.parameters.items()
+    ]
+    signature = signature.replace(parameters=parameters, return_annotation=Network)
+
+    def decorate(features: Features) -> Callable[P, Network]:
+        @wraps(features)
+        def build(*args: P.args, **kwargs: P.kwargs) -> Network:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return assemble(features.__name__, features, make(**bound.arguments))
+
+        documented: Any = build
+        del documented.__wrapped__  # or pdoc shows the function that makes the units
+        documented.__signature__ = signature
+        documented.__doc__ = with_arguments(features.__doc__, described(arguments))
+        MODELS[features.__name__] = build
+        return build
+
+    return decorate
+
+
+def assemble(name: str, features: Features, arguments: Arguments) -> Network:
     """Build the units, put the readout on, initialize the weights as the official code does.
 
     Arguments:

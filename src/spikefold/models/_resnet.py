@@ -1,19 +1,9 @@
 """Residual networks of the paper, as its official code has them."""
 
-from collections.abc import Callable
-from typing import Unpack
-
 from torch import Tensor, nn
 
-from spikefold.models._network import (
-    Arguments,
-    Builder,
-    Network,
-    Norm,
-    Options,
-    assemble,
-    scaled,
-)
+from spikefold.models._arguments import Arguments
+from spikefold.models._network import Builder, model, scaled
 from spikefold.nn import OverTime, SpikingLayer
 
 
@@ -67,37 +57,12 @@ def _stages(
     ]
 
 
-def _resnet20(builder: Builder, width: float) -> list[nn.Module]:
-    channels = [scaled(c, width) for c in (64, 128, 256, 512)]
-    stem = [*(builder.conv(channels[0]) for _ in range(3)), builder.pool()]
-    return [*stem, *_stages(builder, channels, [2, 2, 2, 2], pooled=True)]
-
-
-def _resnet19(builder: Builder, width: float) -> list[nn.Module]:
-    channels = [scaled(c, width) for c in (128, 256, 512)]
-    return [builder.conv(channels[0]), *_stages(builder, channels, [3, 3, 2], pooled=False)]
-
-
-def _imagenet(blocks: list[int]) -> Callable[[Builder, float], list[nn.Module]]:
-    """7x7 stem of stride 2, 3x3 average pooling of stride 2, four stages of so many blocks."""
-
-    def features(builder: Builder, width: float) -> list[nn.Module]:
-        channels = [scaled(c, width) for c in (64, 128, 256, 512)]
-        stem = [builder.conv(channels[0], kernel=7, stride=2), builder.pool(3, 2, 1)]
-        return [*stem, *_stages(builder, channels, blocks, pooled=False)]
-
-    return features
-
-
-def resnet20(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
+@model(Arguments)
+def resnet20(builder: Builder, width: float) -> list[nn.Module]:
     """ResNet-20 of the paper: stem of three 3x3 convolutions, pooling, four stages of two blocks.
 
     64, 128, 256, 512 channels; shortcuts are pooled, then 1x1 convolution and BN; 11,256,010
     parameters with 10 classes, 19 spiking layers.
-
-    Arguments:
-        num_classes: K, the number of logits.
-        norm, options: see `Arguments`.
 
     Source: Guo et al., ICCV 2023, official code, `resnet20_cifar_modified`.
 
@@ -107,54 +72,49 @@ def resnet20(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Optio
         >>> network(torch.randn(2, 3, 32, 32), steps=2).shape
         torch.Size([2, 10])
     """
-    return assemble("resnet20", _resnet20, Arguments(num_classes, norm, **options))
+    channels = [scaled(c, width) for c in (64, 128, 256, 512)]
+    stem = [*(builder.conv(channels[0]) for _ in range(3)), builder.pool()]
+    return [*stem, *_stages(builder, channels, [2, 2, 2, 2], pooled=True)]
 
 
-def resnet19(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
+@model(Arguments)
+def resnet19(builder: Builder, width: float) -> list[nn.Module]:
     """ResNet-19 of the paper: 3x3 convolution, then stages of 3, 3 and 2 blocks.
 
     128, 256, 512 channels; shortcuts are strided 1x1 convolutions with BN; 12,578,186 parameters
     with 10 classes, 17 spiking layers.
 
-    Arguments:
-        num_classes: K, the number of logits.
-        norm, options: see `Arguments`.
-
     Source: Guo et al., ICCV 2023, official code, `resnet19_cifar`.
     """
-    return assemble("resnet19", _resnet19, Arguments(num_classes, norm, **options))
+    channels = [scaled(c, width) for c in (128, 256, 512)]
+    return [builder.conv(channels[0]), *_stages(builder, channels, [3, 3, 2], pooled=False)]
 
 
-def resnet18(num_classes: int = 1000, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
+def _imagenet(builder: Builder, width: float, blocks: list[int]) -> list[nn.Module]:
+    """7x7 stem of stride 2, 3x3 average pooling of stride 2, four stages of so many blocks."""
+    channels = [scaled(c, width) for c in (64, 128, 256, 512)]
+    stem = [builder.conv(channels[0], kernel=7, stride=2), builder.pool(3, 2, 1)]
+    return [*stem, *_stages(builder, channels, blocks, pooled=False)]
+
+
+@model(Arguments, num_classes=1000, image_size=224)
+def resnet18(builder: Builder, width: float) -> list[nn.Module]:
     """ResNet-18 for ImageNet: 7x7 stem, average pooling, stages of 2, 2, 2 and 2 blocks.
 
     64, 128, 256, 512 channels; shortcuts are strided 1x1 convolutions with BN; 11,697,320
     parameters with 1,000 classes, 17 spiking layers.
 
-    Arguments:
-        num_classes: K, the number of logits.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
-        options: in_channels, image_size (224), width, steps, neuron; see `Arguments`.
-
     Source: Guo et al., ICCV 2023, official code, `ResNet18`.
     """
-    options = {"image_size": 224, **options}
-    arguments = Arguments(num_classes, norm, **options)
-    return assemble("resnet18", _imagenet([2, 2, 2, 2]), arguments)
+    return _imagenet(builder, width, [2, 2, 2, 2])
 
 
-def resnet34(num_classes: int = 1000, norm: Norm = "mpbn", **options: Unpack[Options]) -> Network:
+@model(Arguments, num_classes=1000, image_size=224)
+def resnet34(builder: Builder, width: float) -> list[nn.Module]:
     """ResNet-34 for ImageNet: as `resnet18`, with stages of 3, 4, 6 and 3 blocks.
 
     21,812,904 parameters with 1,000 classes, 33 spiking layers.
 
-    Arguments:
-        num_classes: K, the number of logits.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, or "none".
-        options: in_channels, image_size (224), width, steps, neuron; see `Arguments`.
-
     Source: Guo et al., ICCV 2023, official code, `ResNet34`.
     """
-    options = {"image_size": 224, **options}
-    arguments = Arguments(num_classes, norm, **options)
-    return assemble("resnet34", _imagenet([3, 4, 6, 3]), arguments)
+    return _imagenet(builder, width, [3, 4, 6, 3])

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikefold import dynamics
+from spikefold.described import takes
 from spikefold.dynamics import (
     Condition,
     Currents,
@@ -16,7 +17,6 @@ from spikefold.dynamics import (
     Neuron,
     Reset,
     Surrogate,
-    Tanh,
 )
 from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn._attached import attached
@@ -145,6 +145,22 @@ class SpikingNeuron(nn.Module):
         return ", ".join(f"{key}={value}" for key, value in vars(self.neuron).items())
 
 
+class NoDecay(TypedDict, total=False):
+    """The fields of `Neuron` but the decay, for type checkers."""
+
+    threshold: float
+    reset: Reset
+    surrogate: Surrogate
+    detach_reset: bool
+
+
+class Constants(NoDecay, total=False):
+    """The fields of `Neuron`."""
+
+    decay: float
+
+
+@takes(Neuron)
 class LIF(SpikingNeuron):
     """Leaky integrate-and-fire neurons, with or without MPBN.
 
@@ -152,11 +168,6 @@ class LIF(SpikingNeuron):
 
     Arguments:
         norm: of the potential, `MPBN` or another `MembraneNorm`; or None.
-        decay: what is left of the potential after a step, in [0, 1]; 1 is the IF neuron.
-        threshold: firing threshold.
-        reset: "hard" (to zero) or "soft" (minus threshold).
-        surrogate: stands for the derivative of the step function; default: the official window.
-        detach_reset: if true, no gradient flows through the reset.
 
     Raises:
         ConfigError: if a constant is out of range, or norm is no MembraneNorm.
@@ -173,17 +184,8 @@ class LIF(SpikingNeuron):
         >>> spikes, state = neuron.step(torch.randn(2, 3, 8, 8), state)
     """
 
-    def __init__(
-        self,
-        norm: MembraneNorm | None = None,
-        *,
-        decay: float = 0.25,
-        threshold: float = 0.5,
-        reset: Reset = "hard",
-        surrogate: Surrogate | None = None,
-        detach_reset: bool = False,
-    ) -> None:
-        super().__init__(Neuron(decay, threshold, reset, surrogate or Tanh(), detach_reset))
+    def __init__(self, norm: MembraneNorm | None = None, **constants: Unpack[Constants]) -> None:
+        super().__init__(Neuron(**constants))
         if not (norm is None or isinstance(norm, MembraneNorm)):
             raise ConfigError(
                 f"{type(self).__name__}: norm must be an MPBN (a MembraneNorm) or None, got "
@@ -191,7 +193,7 @@ class LIF(SpikingNeuron):
                 "SpikingLayer's norm"
             )
         if norm is not None:
-            norm.suit(threshold)
+            norm.suit(self.neuron.threshold)
         self.norm = norm
 
     @classmethod
@@ -221,36 +223,29 @@ class LIF(SpikingNeuron):
         return fired
 
 
-class Constants(TypedDict, total=False):
-    """What all neurons take by keyword; see `LIF`."""
-
-    threshold: float
-    reset: Reset
-    surrogate: Surrogate | None
-    detach_reset: bool
-
-
+@takes(Neuron, "decay")
 class IF(LIF):
     """Integrate-and-fire neurons: LIF with a decay of 1, nothing leaks.
 
     Arguments:
-        norm, threshold, reset, surrogate, detach_reset: see `LIF`.
+        norm: of the potential, `MPBN` or another `MembraneNorm`; or None.
     """
 
-    def __init__(self, norm: MembraneNorm | None = None, **constants: Unpack[Constants]) -> None:
+    def __init__(self, norm: MembraneNorm | None = None, **constants: Unpack[NoDecay]) -> None:
         super().__init__(norm, decay=1.0, **constants)
 
 
+@takes(Neuron)
 class PLIF(LIF):
     """LIF neurons whose decay is learnt, one a layer or one a channel.
 
         decay = 1 - sigmoid(w);   w = -log(tau - 1) at the start, tau = 1 / (1 - decay)
 
     rounded once from float64. The input current is not scaled by 1 / tau, unlike in the paper.
+    The constant `decay`, in (0, 1), is the one at the start.
 
     Arguments:
-        norm, threshold, reset, surrogate, detach_reset: see `LIF`.
-        decay: at the start, in (0, 1).
+        norm: of the potential, `MPBN` or another `MembraneNorm`; or None.
         channels: C for one decay a channel; None: one for the layer.
 
     Raises:
@@ -270,13 +265,14 @@ class PLIF(LIF):
         self,
         norm: MembraneNorm | None = None,
         *,
-        decay: float = 0.25,
         channels: int | None = None,
         **constants: Unpack[Constants],
     ) -> None:
-        super().__init__(norm, decay=decay, **constants)
+        super().__init__(norm, **constants)
         if not 0 < self.neuron.decay < 1:
-            raise ConfigError(f"PLIF: decay must lie in (0, 1) at the start, got {decay}")
+            raise ConfigError(
+                f"PLIF: decay must lie in (0, 1) at the start, got {self.neuron.decay}"
+            )
         tau = 1 / (1 - self.neuron.decay)
         shape = () if channels is None else (channels,)
         self.w = nn.Parameter(torch.full(shape, -math.log(tau - 1)))

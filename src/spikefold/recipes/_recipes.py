@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from spikefold.data import Augmentation
 from spikefold.errors import ConfigError
+from spikefold.models import Options
 from spikefold.training import (
     DataConfig,
     Experiment,
@@ -48,7 +49,7 @@ def _paper(
         f"paper: {data}, {model}, T = {steps}, {optimizer.epochs} epochs; for a GPU",
         Experiment(
             DataConfig(data, augmentation=augmentation),
-            ModelConfig(model, steps=steps, standardize=not data.endswith("dvs")),
+            ModelConfig(model, Options(steps=steps, standardize=not data.endswith("dvs"))),
             optimizer,
             HardwareConfig(accelerator="auto"),
         ),
@@ -74,7 +75,7 @@ RECIPES = {
             "scikit-learn's 8x8 digits, four convolutions, T = 4: a demonstration of a minute",
             Experiment(
                 DataConfig("digits", augmentation=Augmentation(crop_padding=1)),
-                ModelConfig("small", steps=4),
+                ModelConfig("small", Options(steps=4)),
                 OptimizerConfig(epochs=30, batch_size=32),
             ),
             measured="100 % of 359 test images, 1 seed (others: 98.9 % to 100 %); 1 min on 2 cores",
@@ -84,7 +85,7 @@ RECIPES = {
             "the digits before a simulated event camera, 6 frames, four pooled convolutions",
             Experiment(
                 DataConfig("digits-events", augmentation=Augmentation(crop_padding=2)),
-                ModelConfig("compact", steps=6),
+                ModelConfig("compact", Options(steps=6)),
                 OptimizerConfig(epochs=15, batch_size=32),
             ),
             measured="99.2 % of 359 test images (simulated events), 1 seed; 4 min on 2 cores",
@@ -94,7 +95,7 @@ RECIPES = {
             "N-MNIST's event recordings as 6 frames, four pooled convolutions",
             Experiment(
                 DataConfig("nmnist", augmentation=Augmentation(crop_padding=2)),
-                ModelConfig("compact", steps=6),
+                ModelConfig("compact", Options(steps=6)),
                 OptimizerConfig(epochs=30, batch_size=32),
             ),
             measured="95.0 % of 100 test recordings after 810, 1 seed; 4 min on 2 cores",
@@ -104,7 +105,7 @@ RECIPES = {
             "Fashion-MNIST, four pooled convolutions, T = 2",
             Experiment(
                 DataConfig("fashion-mnist", augmentation=Augmentation(crop_padding=1, flip=True)),
-                ModelConfig("compact", steps=2),
+                ModelConfig("compact", Options(steps=2)),
                 OptimizerConfig(epochs=8, batch_size=128),
             ),
             measured="90.8 % of 10,000 test images, 1 seed; 24 min on 2 cores",
@@ -118,7 +119,7 @@ RECIPES = {
                     train_fraction=0.2,
                     augmentation=Augmentation(crop_padding=4, flip=True),
                 ),
-                ModelConfig("resnet20", width=0.125, steps=2),
+                ModelConfig("resnet20", Options(width=0.125, steps=2)),
                 OptimizerConfig(epochs=4, batch_size=32, learning_rate=0.05),
             ),
             measured="31.8 +- 1.0 % of 4,500 validation images, 3 seeds; 2 min on 2 cores",
@@ -133,7 +134,7 @@ RECIPES = {
                     validation=0.1111,
                     augmentation=Augmentation(crop_padding=4, flip=True),
                 ),
-                ModelConfig("resnet20", width=0.125, steps=2),
+                ModelConfig("resnet20", Options(width=0.125, steps=2)),
                 OptimizerConfig(epochs=12, batch_size=64),
             ),
         ),

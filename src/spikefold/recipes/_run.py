@@ -18,6 +18,7 @@ from spikefold.data import (
 )
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.models import Network
+from spikefold.plain import to_plain
 from spikefold.saving import replacing, save
 from spikefold.training import (
     Experiment,
@@ -64,7 +65,7 @@ def run(
     test: dict[str, Any] = {"trained": evaluate(network, dataset.test)}
     summary = {
         "recipe": name,
-        "experiment": experiment.to_dict(),
+        "experiment": to_plain(experiment),
         "hardware": hardware(),
         "samples": {s: len(dataset.split(s)) for s in ("train", "validation", "test")},
         "notes": dataset.notes,
@@ -72,7 +73,7 @@ def run(
         "validation": evaluate(network, dataset.validation),
         "test": test,
     }
-    if experiment.model.norm != "none":
+    if experiment.model.options.norm != "none":
         summary |= _fold(test, experiment, dataset, network, directory, progress)
     _write(directory / SUMMARY, summary)
     return summary
@@ -82,7 +83,7 @@ def load_data(experiment: Experiment) -> Dataset:
     """The data set of an experiment, split; event recordings as frames for its steps."""
     data = experiment.data
     root = None if data.root is None else Path(data.root)
-    steps = experiment.model.steps if is_framed(data.name) else None
+    steps = experiment.model.options.steps if is_framed(data.name) else None
     framing = Framing(steps, data.size, data.frames_by)
     dataset = load_dataset(data.name, data.validation, data.split_seed, root, framing)
     if data.train_fraction == 1:

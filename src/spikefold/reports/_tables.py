@@ -103,7 +103,8 @@ def accuracy_table(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]
         experiment = {
             k: v for k, v in summary["experiment"].items() if k not in ("seed", "hardware")
         }
-        groups.setdefault(json.dumps([summary["recipe"], experiment]), []).append(summary)
+        key = json.dumps([summary["recipe"], experiment], sort_keys=True)
+        groups.setdefault(key, []).append(summary)
     rows = [_group_row(group) for group in groups.values()]
     settings = _differing([group[0] for group in groups.values()])
     if not any(settings):

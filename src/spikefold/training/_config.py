@@ -1,22 +1,20 @@
 """The full configuration of a training run, typed; plain data on disk."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import cattrs
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from spikefold.data import Augmentation, Dataset, Samples
-from spikefold.dynamics import SURROGATES, Neuron, Reset
+from spikefold.dynamics import Neuron
 from spikefold.errors import ConfigError
-from spikefold.models import MODELS, Arguments, Learnt, Network, Norm, Standardize, build
+from spikefold.models import MODELS, Arguments, Network, Norm, Options, Standardize, Task, build
+from spikefold.plain import flat, from_plain, to_plain
 from spikefold.saving import replacing
-
-SurrogateName = Literal["tanh", "rectangle", "triangle", "sigmoid", "atan"]
 
 
 @dataclass(frozen=True)
@@ -48,41 +46,26 @@ class DataConfig:
             raise ConfigError("data: train_fraction must lie in (0, 1]")
 
 
+@flat
 @dataclass(frozen=True)
 class ModelConfig:
-    """What learns it.
+    """What learns it; records and the command line have it all at one level.
 
     Arguments:
         name: of the model.
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, "mpbn-steps" channel-wise with a
-            set for each time step, or "none".
-        width: factor on all channel numbers.
-        steps: time steps an image is shown, or number of an event recording's frames.
-        decay: what is left of the membrane potential after a step.
-        learn_decay: from `decay` on: "no", one a "layer" or a "channel".
-        threshold: firing threshold.
-        reset: "hard" or "soft".
-        surrogate: stands for the derivative of the step function.
-        detach_reset: if true, no gradient flows through the reset.
-        standardize: bring each input channel to mean 0 and deviation 1, as estimated from (up to
-            10,000) training samples; kept in the network.
+        options: what else is chosen of it, but what the data decide.
+        neuron: constants of its neurons.
     """
 
     name: str = "small"
-    norm: Norm = "mpbn"
-    width: float = 1.0
-    steps: int = 4
-    decay: float = 0.25
-    learn_decay: Learnt = "no"
-    threshold: float = 0.5
-    reset: Reset = "hard"
-    surrogate: SurrogateName = "tanh"
-    detach_reset: bool = False
-    standardize: bool = False
+    options: Options = Options(steps=4)
+    neuron: Neuron = Neuron()
 
     def __post_init__(self) -> None:
         if self.name not in MODELS:
             raise ConfigError(f"unknown model {self.name!r}: one of {', '.join(MODELS)}")
+        if self.options.steps is None:
+            raise ConfigError("model: steps must be given, the number of time steps")
 
 
 @dataclass(frozen=True)
@@ -174,28 +157,10 @@ class Experiment:
     hardware: HardwareConfig = HardwareConfig()
     seed: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` turns back into the same configuration."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Experiment":
-        """The configuration that `to_dict` wrote.
-
-        Raises:
-            ConfigError: if a key is unknown or a value of the wrong type.
-        """
-        converter = cattrs.Converter(forbid_extra_keys=True)
-        try:
-            return converter.structure(data, cls)
-        except cattrs.BaseValidationError as error:
-            problems = "; ".join(cattrs.transform_error(error))
-            raise ConfigError(f"configuration: {problems}") from error
-
     def save(self, path: Path) -> None:
         """Write the configuration as JSON."""
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+            temporary.write_text(json.dumps(to_plain(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Experiment":
@@ -205,7 +170,7 @@ class Experiment:
             ConfigError: if it cannot be read or is not a configuration.
         """
         try:
-            return cls.from_dict(json.loads(path.read_text()))
+            return from_plain(json.loads(path.read_text()), cls, "configuration")
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: {error}") from error
 
@@ -216,28 +181,11 @@ class Experiment:
             dataset: decides channels, size and classes.
             norm: instead of the configured one, for a comparison.
         """
-        model = self.model
-        shape = dataset.train.shape
+        model, shape = self.model, dataset.train.shape
+        task = Task(dataset.classes, in_channels=shape[-3], image_size=shape[-1])
+        options = replace(model.options, norm=norm or model.options.norm)
         torch.manual_seed(self.seed)
-        neuron = Neuron(
-            model.decay,
-            model.threshold,
-            model.reset,
-            SURROGATES[model.surrogate](),
-            model.detach_reset,
-        )
-        arguments = Arguments(
-            num_classes=dataset.classes,
-            norm=norm or model.norm,
-            in_channels=shape[-3],
-            image_size=shape[-1],
-            width=model.width,
-            steps=model.steps,
-            neuron=neuron,
-            standardize=model.standardize,
-            learn_decay=model.learn_decay,
-        )
-        network = build(model.name, arguments)
+        network = build(model.name, Arguments(**vars(task), **vars(options), neuron=model.neuron))
         for module in network.input.modules():
             if isinstance(module, Standardize):
                 module.mean, module.deviation = moments(dataset.train)

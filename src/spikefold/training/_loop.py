@@ -15,6 +15,7 @@ from spikefold.data import Dataset
 from spikefold.errors import ConfigError, DataError
 from spikefold.models import Network
 from spikefold.nn import synchronize_statistics
+from spikefold.plain import to_plain
 from spikefold.saving import load, replacing, save
 from spikefold.training._checkpoint import TrainingState, restore_checkpoint, save_checkpoint
 from spikefold.training._config import Experiment, HardwareConfig, differences
@@ -171,7 +172,7 @@ def _rank(record: dict[str, Any]) -> tuple[float, float]:
 
 def _require_same(experiment: Experiment, path: Path) -> None:
     stored = Experiment.load(path)
-    changed = differences(stored.to_dict(), experiment.to_dict())
+    changed = differences(to_plain(stored), to_plain(experiment))
     if changed:
         raise ConfigError(f"cannot resume with another configuration than {path}: {changed[0]}")
 

@@ -1,0 +1,95 @@
+"""What a model is built from: what is chosen, and what the data decide."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, get_args
+
+from spikefold.dynamics import Neuron
+from spikefold.errors import ConfigError
+
+Norm = Literal["mpbn", "mpbn-element", "mpbn-steps", "none"]
+Learnt = Literal["no", "layer", "channel"]
+
+
+def _require_positive(arguments: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"model: {name} must be positive, got {value}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the data decide of a model.
+
+    Arguments:
+        num_classes: K, the number of logits.
+        in_channels: 1 for gray images, 3 for colour images, 2 for events.
+        image_size: height and width of the input; only "mpbn-element" depends on it.
+
+    Raises:
+        ConfigError: if a number is not positive.
+    """
+
+    num_classes: int = 10
+    _: KW_ONLY
+    in_channels: int = 3
+    image_size: int = 32
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "num_classes", "in_channels", "image_size")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is chosen of a model, whatever the data.
+
+    Arguments:
+        norm: "mpbn" channel-wise, "mpbn-element" element-wise, "mpbn-steps" channel-wise with a
+            set for each of `steps`, or "none".
+        width: factor on all channel numbers.
+        steps: time steps an image is shown where `forward` is not told; or the number of an event
+            recording's frames.
+        learn_decay: of the neurons, from their `decay` on: "no", one a "layer" or a "channel".
+        standardize: bring each input channel to mean 0 and deviation 1, by a mean and deviation
+            kept in the network, which training estimates from its samples.
+
+    Raises:
+        ConfigError: if a value is out of range.
+    """
+
+    norm: Norm = "mpbn"
+    _: KW_ONLY
+    width: float = 1.0
+    steps: int | None = None
+    learn_decay: Learnt = "no"
+    standardize: bool = False
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "width", "steps")
+        for name, kind in (("norm", Norm), ("learn_decay", Learnt)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(
+                    f"model: {name} must be one of {', '.join(get_args(kind))}, got "
+                    f"{getattr(self, name)!r}"
+                )
+        if self.norm == "mpbn-steps" and self.steps is None:
+            raise ConfigError("model: norm mpbn-steps needs steps, for it has a set for each")
+
+
+@dataclass(frozen=True)
+class Arguments(Options, Task):
+    """What every model is built from: what is chosen, and what the data decide.
+
+    Arguments:
+        neuron: constants of all neurons; default: the paper's.
+
+    Raises:
+        ConfigError: if a value is out of range.
+    """
+
+    _: KW_ONLY
+    neuron: Neuron = Neuron()
+
+    def __post_init__(self) -> None:
+        Options.__post_init__(self)
+        Task.__post_init__(self)
