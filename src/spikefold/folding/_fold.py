@@ -11,7 +11,6 @@ from spikefold import dynamics
 from spikefold.dynamics import Condition, Normalization
 from spikefold.errors import ConfigError, FoldError
 from spikefold.folding._threshold import last_silent
-from spikefold.models import Network
 from spikefold.nn import (
     LIF,
     FoldedLIF,
@@ -22,6 +21,7 @@ from spikefold.nn import (
     copied,
     replaced,
     strange,
+    transformed,
 )
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -284,7 +284,4 @@ def _fold(model: nn.Module, thresholds: Thresholds) -> nn.Module:
             )
     if not replacements:
         raise FoldError("nothing to fold: the network has no LIF with an MPBN")
-    folded = replaced(folded, replacements)
-    if isinstance(folded, Network):
-        folded.transforms += ("fold",)
-    return folded
+    return transformed(replaced(folded, replacements), "fold")

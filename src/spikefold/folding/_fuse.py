@@ -11,8 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold.errors import ConfigError, FoldError, ShapeError
 from spikefold.graphs import Graph, Place, graphs
-from spikefold.models import Network
-from spikefold.nn import BATCH_NORMS, SpikingLayer, copied, replaced, strange
+from spikefold.nn import BATCH_NORMS, SpikingLayer, copied, replaced, strange, transformed
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Connection = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
@@ -150,9 +149,7 @@ def _fuse_all(model: ModelT, fusion: Callable[[Any, Any], nn.Module]) -> ModelT:
             slot.owner._modules[slot.name] = module
         else:
             replaced(fused, {id(slot): module})
-    if isinstance(fused, Network):
-        fused.transforms += ("fuse_conv_bn",)
-    return fused
+    return transformed(fused, "fuse_conv_bn")
 
 
 # What is replaced: a module at one place if it is only called by the names of its places, else the

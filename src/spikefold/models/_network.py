@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spikefold.described import described, with_arguments
 from spikefold.errors import ShapeError
 from spikefold.models._arguments import Arguments, Norm
-from spikefold.nn import LIF, MPBN, PLIF, OverTime, SpikingLayer, traceable
+from spikefold.nn import LIF, MPBN, PLIF, OverTime, SpikingLayer, traceable, transforms_of
 
 P = ParamSpec("P")
 
@@ -95,9 +95,6 @@ class Network(nn.Module):
         arguments: what it was built from.
         features: units and pooling, each from `[T, N, ...]` to `[T, N, ...]`.
         classifier: linear readout.
-
-    Attributes:
-        transforms: names of what was done to it since it was built ("fold", "fuse_conv_bn").
     """
 
     def __init__(
@@ -111,7 +108,6 @@ class Network(nn.Module):
         )
         self.features = features
         self.classifier = classifier
-        self.transforms: tuple[str, ...] = ()
 
     def forward(self, x: Float[Tensor, "..."], steps: int | None = None) -> Float[Tensor, "N K"]:
         """Logits, averaged over time.
@@ -130,6 +126,11 @@ class Network(nn.Module):
         frames = as_frames(x, steps, arguments.steps, arguments.in_channels)
         features = self.features(self.input(frames))
         return self.classifier(features.mean((-2, -1))).mean(0)
+
+    @property
+    def transforms(self) -> tuple[str, ...]:
+        """Names of what was done to it since it was built: "fold", "fuse_conv_bn"."""
+        return transforms_of(self)
 
     def layers(self) -> dict[str, SpikingLayer]:
         """The units by name, in the order in which they fire."""

@@ -17,6 +17,7 @@ from spikefold.nn._observe import Call, observing
 from spikefold.nn._recording import WithSpikes, with_spikes
 from spikefold.nn._synchronize import synchronize_statistics
 from spikefold.nn._traceable import traceable
+from spikefold.nn._transforms import transformed, transforms_of, unwrapped
 
 __all__ = [
     "BATCH_NORMS",
@@ -45,6 +46,9 @@ __all__ = [
     "strange",
     "synchronize_statistics",
     "traceable",
+    "transformed",
+    "transforms_of",
     "twin",
+    "unwrapped",
     "with_spikes",
 ]

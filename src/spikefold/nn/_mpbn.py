@@ -253,8 +253,6 @@ class MPBN(MembraneNorm):
     def extra_repr(self) -> str:
         """The arguments, for print."""
         steps = "" if self.steps is None else f"steps={self.steps}, "
-        rate = "" if self.rate is None else f", rate={self.rate}"
         return (
-            f"{self.shape}, {steps}eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.affine}{rate}"
+            f"{self.shape}, {steps}eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
         )

@@ -1,0 +1,233 @@
+"""Networks into files and back."""
+
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast, overload
+
+import torch
+from torch import Tensor, nn
+
+from spikefold.errors import ConfigError, FileFormatError, FoldError
+from spikefold.folding import SHAPES
+from spikefold.models import Arguments, Network, build
+from spikefold.nn import FoldedLIF, copied, replaced, transforms_of, twin, unwrapped
+from spikefold.plain import from_plain, to_plain
+from spikefold.saving._file import read_file, write_file
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+@dataclass
+class Stored(Generic[ModelT]):
+    """A network read from a file, and what else the file holds.
+
+    Attributes:
+        network: rebuilt, with the stored weights, in evaluation mode.
+        extra: plain data that was stored with it.
+        tensors: tensors that were stored with it (an optimizer's state, say).
+    """
+
+    network: ModelT
+    extra: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+def save(
+    network: nn.Module,
+    path: str | Path,
+    *,
+    extra: dict[str, Any] | None = None,
+    tensors: dict[str, Tensor] | None = None,
+) -> None:
+    """Write a network into one safetensors file; the header says how to rebuild it.
+
+    Of a model of `spikefold.models` all is stored that rebuilds it; of any other module the tensors
+    and what was done to it (`fold`, `fuse_conv_bn`): `load(path, into=...)` reads them. What wraps
+    a network (torch.compile, data parallel) is left out. The file is written under a temporary
+    name and renamed, so that it is never half there.
+
+    Arguments:
+        network: any, trained, folded or fused.
+        path: file to write, usually `*.safetensors`.
+        extra: plain data to keep with it.
+        tensors: further tensors to keep with it.
+
+    Raises:
+        ConfigError: if it is a model of `spikefold.models` that was changed so that it could not be
+            rebuilt; names the first difference.
+        FileFormatError: if the file cannot be written.
+    """
+    network = unwrapped(network)
+    state = _state(network)
+    header = {
+        "class": type(network).__name__,
+        "transforms": [
+            (name, transform)
+            for name, module in _plain_names(network)
+            for transform in transforms_of(module)
+        ],
+        "extra": extra or {},
+    }
+    if isinstance(network, Network):
+        header |= {"model": network.name, "arguments": to_plain(network.arguments)}
+        _require_rebuilt(network, _rebuild(header, state))
+    stored = {f"network.{key}": value for key, value in state.items()}
+    write_file(Path(path), header, stored | {f"extra.{k}": v for k, v in (tensors or {}).items()})
+
+
+@overload
+def load(path: str | Path) -> Network: ...
+@overload
+def load(path: str | Path, into: ModelT) -> ModelT: ...
+def load(path: str | Path, into: ModelT | None = None) -> Network | ModelT:
+    """The network of a file that `save` wrote, in evaluation mode, on the CPU.
+
+    Arguments:
+        path: the file.
+        into: for a module that is no model of `spikefold.models`: one of the structure that it had
+            when it was built (`MyNet()`); left as it is.
+
+    Returns:
+        the model; or a new module of the class of `into`, to which was done what the file says,
+        with the stored weights and their dtypes.
+
+    Raises:
+        FileFormatError: if the file is absent, cut off, foreign, damaged, of a newer format, holds
+            a module that needs `into`, or its tensors do not fit.
+
+    Example:
+        >>> import tempfile, torch, spikefold as sf
+        >>> network = sf.fold(sf.models.small(in_channels=1, steps=4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sf.save(network, f"{folder}/folded.safetensors")
+        ...     again = sf.load(f"{folder}/folded.safetensors")
+        >>> images = torch.rand(2, 1, 8, 8)
+        >>> torch.equal(network(images), again(images))
+        True
+    """
+    return read(path).network if into is None else read(path, into).network
+
+
+@overload
+def read(path: str | Path) -> Stored[Network]: ...
+@overload
+def read(path: str | Path, into: ModelT) -> Stored[ModelT]: ...
+def read(path: str | Path, into: ModelT | None = None) -> Stored[Network] | Stored[ModelT]:
+    """All that is in a file that `save` wrote.
+
+    Arguments:
+        path, into: as for `load`.
+
+    Raises:
+        FileFormatError: as `load` does.
+    """
+    path = Path(path)
+    header, tensors = read_file(path)
+    state, others = _part(tensors, "network."), _part(tensors, "extra.")
+    if into is None and "model" not in header:
+        raise FileFormatError(
+            f"{path}: holds a {header.get('class')}, which is no model of spikefold.models: "
+            "load(path, into=...) with a new one"
+        )
+    try:
+        network = _rebuild(header, state, into)
+        extra = header["extra"]
+    except (ConfigError, FoldError, KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
+    what = f"model {header['model']}" if into is None else type(network).__name__
+    _fill(path, what, network, state)
+    return cast(Any, Stored(network.eval(), extra, others))
+
+
+def _rebuild(
+    header: dict[str, Any], state: dict[str, Tensor], into: nn.Module | None = None
+) -> nn.Module:
+    """The network without its values; a model on the meta device: no random numbers, no memory."""
+    if into is not None:
+        network = copied(unwrapped(into))
+    else:
+        with torch.device("meta"):
+            arguments = from_plain(header["arguments"], Arguments, "arguments")
+            network = build(header["model"], arguments)
+    if any(v.dtype == torch.float64 for key, v in state.items() if key.endswith("theta")):
+        network = network.double()  # thresholds keep the dtype they were found in
+    # format 1 had those of the whole network only; parts before the whole
+    steps = [("", step) if isinstance(step, str) else step for step in header["transforms"]]
+    for name, transform in sorted(steps, key=lambda step: -len(step[0])):
+        part = network.get_submodule(name)
+        network = replaced(network, {id(part): SHAPES[transform](part)})
+    return network
+
+
+def _fill(path: Path, what: str, network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put the stored tensors in, as they are; what was one tensor stays one."""
+    for name, module in network.named_modules():
+        # format 1 left out what is +1 everywhere
+        if isinstance(module, FoldedLIF):
+            ones = torch.ones(module.theta.shape, dtype=module.theta.dtype)
+            state.setdefault(f"{name}.polarity".lstrip("."), ones)
+    ties = _ties(network)
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split("\n\t")[1:2]) or str(error)
+        raise FileFormatError(
+            f"{path}: the tensors do not fit {what}: {problem.strip()}"
+        ) from error
+    for first, *others in ties:
+        owner, _, key = first.rpartition(".")
+        tensor = getattr(network.get_submodule(owner), key)
+        for other in others:
+            owner, _, key = other.rpartition(".")
+            setattr(network.get_submodule(owner), key, tensor)
+
+
+def _require_rebuilt(network: Network, rebuilt: nn.Module) -> None:
+    """Refuse a model that is not what would be read back."""
+    for what, ours, theirs in (
+        ("is", _described(network), _described(rebuilt)),
+        ("holds", _shapes(network), _shapes(rebuilt)),
+        ("shares", _ties(network), _ties(rebuilt)),
+    ):
+        for mine, other in itertools.zip_longest(ours, theirs):
+            if mine != other:
+                raise ConfigError(
+                    f"save: the network {what} {mine}, where model '{network.name}' {what} "
+                    f"{other}: it could not be rebuilt; make it a part of a module of your own, "
+                    "and load that with into="
+                )
+
+
+def _described(network: nn.Module) -> list[str]:
+    """Its modules and their settings, one a line, as they run in evaluation."""
+    lines = repr(twin(network)).splitlines()
+    return [re.sub(r"Sync\w*BatchNorm\w*", "BatchNorm2d", line.strip()) for line in lines]
+
+
+def _shapes(network: nn.Module) -> list[str]:
+    return [f"{name} {list(value.shape)}" for name, value in _state(network).items()]
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    """Its state dict, in which torch.compile leaves no trace."""
+    return {key.replace("_orig_mod.", ""): value for key, value in network.state_dict().items()}
+
+
+def _plain_names(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    for name, module in network.named_modules():
+        yield name.replace("_orig_mod.", ""), module
+
+
+def _ties(network: nn.Module) -> list[list[str]]:
+    """Names of tensors that stand in a network by several."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        groups.setdefault(id(tensor), []).append(name.replace("_orig_mod.", ""))
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
