@@ -77,6 +77,13 @@ def test_what_is_left_out_has_the_default_of_its_owner() -> None:
     assert from_plain({}, Experiment, "configuration") == Experiment()
 
 
+def test_no_two_settings_of_a_model_share_a_name() -> None:
+    """At one level one of them would be lost."""
+    names = [f.name for kind in (ModelConfig, Options, Neuron) for f in dataclasses.fields(kind)]
+    assert len(set(names)) == len(names)
+    assert to_plain(ModelConfig()).keys() == set(names) - {"options", "neuron"}
+
+
 @pytest.mark.usefixtures("as_user")
 def test_a_configuration_has_a_number_of_steps() -> None:
     with pytest.raises(ConfigError, match="model: steps must be given"):
