@@ -43,7 +43,7 @@ def test_batches_cover_every_sample_once() -> None:
 def test_bad_data_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="unknown data set 'digit': did you mean 'digits'"):
         load_dataset("digit")
-    with pytest.raises(DataError, match="between 0 and 1"):
+    with pytest.raises(DataError, match=r"must lie in \[0, 1\), got 1.5"):
         load_dataset("digits", validation=1.5)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(DataError, match="pip install"):

@@ -70,7 +70,7 @@ def recording(*rows: tuple[int, int, int, int]) -> bytes:
 
 def small_nmnist(folder: Path) -> None:
     for part, count in (("Train", 20), ("Test", 3)):
-        for digit in range(2):
+        for digit in range(10):
             (folder / part / str(digit)).mkdir(parents=True)
             for n in range(count):
                 data = recording((digit, 0, 0, 0), (33, 33, 300_000, 1), (5, n, 8_000_000, 1))
@@ -90,10 +90,10 @@ def test_nmnist(tmp_path: Path, zipped: bool) -> None:
         folder = root
     dataset = load_dataset("nmnist", root=folder)
     assert dataset.train.shape == (6, 2, 34, 34)
-    assert dataset.notes.startswith("40 training and 6 test recordings")
+    assert dataset.notes.startswith("200 of 60,000 training samples and 30 of 10,000 test samples")
     frames = dataset.test.read(torch.tensor([4]))  # the second recording of a one
     assert frames.shape == (6, 1, 2, 34, 34)
-    assert dataset.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.test.labels.tolist() == [digit for digit in range(10) for _ in range(3)]
     assert frames.nonzero().tolist() == [[0, 0, 0, 0, 1], [0, 0, 1, 33, 33], [5, 0, 1, 1, 5]]
 
 

@@ -32,9 +32,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cifar_batch(seed: int, label_bytes: int = 1, records: int = 200) -> np.ndarray:
-    """Records of random pixels; classes in turn."""
+    """Records of random pixels; classes in turn: 10, or 100 fine ones after a coarse one."""
     rows = np.random.default_rng(seed).integers(0, 256, (records, label_bytes + 3072))
-    rows[:, label_bytes - 1] = np.arange(records) % 10
+    rows[:, label_bytes - 1] = np.arange(records) % 10**label_bytes
     return rows.astype(np.uint8)
 
 
@@ -52,7 +52,8 @@ def test_cifar10(tmp_path: Path, packed: bool, with_test: bool) -> None:
     dataset = load_dataset("cifar10", validation=0.1, root=tmp_path)
     sizes = [len(s) for s in (dataset.train, dataset.validation, dataset.test)]
     assert sizes == ([900, 100, 200] if with_test else [810, 90, 100])
-    assert bool(dataset.notes) != with_test
+    note = "1,000 of 50,000 training samples and 200 of 10,000 test" if with_test else "no official"
+    assert dataset.notes.startswith(note)
     assert dataset.test.labels.bincount().tolist() == [len(dataset.test) // 10] * 10
     if with_test:
         expected = cifar_batch(5)
@@ -80,10 +81,10 @@ def test_cifar10_is_read_again_when_a_file_or_the_cache_changes(tmp_path: Path) 
 
 def test_cifar100_has_fine_labels(tmp_path: Path) -> None:
     for seed, name in enumerate(("train.bin", "test.bin")):
-        (tmp_path / name).write_bytes(cifar_batch(seed, label_bytes=2).tobytes())
-    dataset = load_dataset("cifar100", root=tmp_path)
-    assert dataset.test.labels.tolist() == cifar_batch(1, label_bytes=2)[:, 1].tolist()
-    assert dataset.notes == ""
+        (tmp_path / name).write_bytes(cifar_batch(seed, label_bytes=2, records=500).tobytes())
+    dataset = load_dataset("cifar100", validation=0.2, root=tmp_path)
+    assert dataset.test.labels.tolist() == cifar_batch(1, 2, 500)[:, 1].tolist()
+    assert "500 of 50,000 training samples" in dataset.notes
 
 
 @pytest.mark.data

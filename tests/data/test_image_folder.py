@@ -95,7 +95,10 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "val" / "dove").rmdir()
     (tmp_path / "val" / "blue").mkdir()
     (tmp_path / "val" / "blue" / "0.png").write_bytes(b"no image")
-    dataset = load_dataset("folder", root=tmp_path)
+    with pytest.raises(DataError, match=r"test: none of the 1 samples is of class 'amber' \(and"):
+        load_dataset("folder", root=tmp_path)
+    dataset = load_dataset("folder", root=tmp_path, only="test")
+    assert dataset.notes == "no test samples of class 'amber' (and of 1 more)"
     with pytest.raises(DataError, match=r"0.png is damaged or no image"):
         next(dataset.test.batches(4))
 

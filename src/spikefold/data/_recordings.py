@@ -3,18 +3,22 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from spikefold.data._frames import structured
-from spikefold.data._nmnist import SENSOR, read_nmnist
+from spikefold.data._five_bytes import read_bs2, read_nmnist
+from spikefold.data._frames import EVENT, structured
 from spikefold.errors import DataError
 
 HEADER = 4096  # bytes in which a format can be told
+ENDINGS = (".aedat4", ".raw", ".dat", ".bin", ".bs2", ".npz")
+KNOWN = "AEDAT 4, EVT 2, EVT 3, Prophesee .dat, N-MNIST's .bin, SLAYER's .bs2, .npz of t, x, y, p"
+# cameras whose files do not say so, smallest first
+NMNIST, CALTECH, DVS128 = (34, 34), (240, 180), (128, 128)
 
 
 @dataclass(frozen=True)
@@ -23,17 +27,25 @@ class Recording:
 
     Attributes:
         events: structured as `EVENT`, in the file's order.
-        sensor: width and height; where the file does not say, of the smallest sensor that fits.
-        format: of the file: "AEDAT 4", "EVT 2", "EVT 3", "Prophesee DAT" or "N-MNIST".
+        sensor: width and height; where the file does not say, of the smallest usual camera of the
+            format that fits, or of the smallest at all.
+        format: of the file: "AEDAT 4", "EVT 2", "EVT 3", "Prophesee DAT", "N-MNIST",
+            "N-Caltech101", "bs2" or "npz".
+        stated: whether the file says what sensor it is from.
     """
 
     events: np.ndarray
     sensor: tuple[int, int]
     format: str
+    stated: bool = True
 
 
 def read_recording(path: Path) -> Recording:
-    """Read AEDAT 4, EVT 2, EVT 3, Prophesee .dat or N-MNIST .bin, told apart by their content.
+    """Read AEDAT 4, EVT 2, EVT 3, Prophesee .dat, N-MNIST's .bin, SLAYER's .bs2, or .npz.
+
+    Formats are told apart by their content; .bin and .bs2, which have no header, by the name. An
+    .npz file holds the arrays t (microseconds), x, y and p (0 or -1: darker, 1: brighter), or one
+    structured array `events` with these fields.
 
     Raises:
         DataError: if the file is absent, of another format, damaged or without events, or if a
@@ -44,24 +56,43 @@ def read_recording(path: Path) -> Recording:
             head = file.read(HEADER)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if head.startswith(b"#!AER-DAT4"):
-        recording = _read_aedat4(path)
-    elif re.search(rb"% evt 2\.0", head):
-        recording = _read_prophesee(path, "evt2", "EVT 2", head)
-    elif re.search(rb"% evt 3\.0", head):
-        recording = _read_prophesee(path, "evt3", "EVT 3", head)
-    elif head.startswith(b"% Data file"):
-        recording = _read_prophesee(path, "dat", "Prophesee DAT", head)
-    elif path.suffix == ".bin" and head:
-        recording = Recording(read_nmnist(path.read_bytes(), str(path)), SENSOR, "N-MNIST")
-    else:
-        raise DataError(
-            f"{path}: no recording that is known (AEDAT 4, EVT 2, EVT 3, Prophesee .dat, "
-            "N-MNIST .bin)"
-        )
+    recording = _read(path, head)
     if not len(recording.events):
         raise DataError(f"{path}: no events in this {recording.format} file: is it cut off?")
     return recording
+
+
+def _read(path: Path, head: bytes) -> Recording:
+    if head.startswith(b"#!AER-DAT4"):
+        return _read_aedat4(path)
+    if re.search(rb"% (evt 2\.0|format EVT2;)", head):
+        return _read_prophesee(path, "evt2", "EVT 2", head)
+    if re.search(rb"% (evt 3\.0|format EVT3;)", head):
+        return _read_prophesee(path, "evt3", "EVT 3", head)
+    if head.startswith(b"% Data file"):
+        return _read_prophesee(path, "dat", "Prophesee DAT", head)
+    if head.startswith(b"PK"):
+        return _fitted(_read_npz(path), "npz", ())
+    if path.suffix == ".bin" and head:
+        events = read_nmnist(path.read_bytes(), str(path))
+        small = _fits(events, NMNIST)
+        return _fitted(events, "N-MNIST" if small else "N-Caltech101", (NMNIST, CALTECH))
+    if path.suffix == ".bs2" and head:
+        return _fitted(read_bs2(path.read_bytes(), str(path)), "bs2", (DVS128,))
+    raise DataError(f"{path}: no recording that is known ({KNOWN})")
+
+
+def _fitted(events: np.ndarray, name: str, sensors: Sequence[tuple[int, int]]) -> Recording:
+    """A recording whose file does not tell the sensor: the first that fits."""
+    if not len(events):
+        return Recording(events, (1, 1), name, stated=False)
+    smallest = int(events["x"].max()) + 1, int(events["y"].max()) + 1
+    sensor = next((sensor for sensor in sensors if _fits(events, sensor)), smallest)
+    return Recording(events, sensor, name, stated=False)
+
+
+def _fits(events: np.ndarray, sensor: tuple[int, int]) -> bool:
+    return bool((events["x"] < sensor[0]).all() and (events["y"] < sensor[1]).all())
 
 
 def _read_prophesee(path: Path, encoding: str, name: str, head: bytes) -> Recording:
@@ -75,13 +106,23 @@ def _read_prophesee(path: Path, encoding: str, name: str, head: bytes) -> Record
             events = structured(Wizard(encoding=encoding).read(str(named)))
     except (RuntimeError, ValueError, OSError, TypeError) as error:
         raise DataError(f"{path}: this {name} file is damaged or cut off ({error})") from error
-    sizes = [re.search(rb"% " + key + rb" (\d+)", head) for key in (b"Width", b"Height")]
-    geometry = re.search(rb"% geometry (\d+)x(\d+)", head)
+    sensor = _stated_sensor(head)
+    return Recording(events, sensor, name) if sensor else _fitted(events, name, ())
+
+
+def _stated_sensor(head: bytes) -> tuple[int, int] | None:
+    """Width and height by a header of "%" lines, in the forms of several years.
+
+    Source: Prophesee, "RAW File Format" and "DAT File Format", docs.prophesee.ai.
+    """
+    geometry = re.search(rb"^% geometry (\d+)x(\d+)", head, re.MULTILINE)
     if geometry:
-        return Recording(events, (int(geometry[1]), int(geometry[2])), name)
-    if sizes[0] and sizes[1]:
-        return Recording(events, (int(sizes[0][1]), int(sizes[1][1])), name)
-    return Recording(events, _smallest(events), name)
+        return int(geometry[1]), int(geometry[2])
+    sides = [
+        re.search(rb"^% (?:format .*;)?" + side + rb"[ =](\d+)", head, re.MULTILINE | re.IGNORECASE)
+        for side in (b"width", b"height")
+    ]
+    return (int(sides[0][1]), int(sides[1][1])) if sides[0] and sides[1] else None
 
 
 def _require_body(path: Path, name: str) -> None:
@@ -121,7 +162,32 @@ def _read_aedat4(path: Path) -> Recording:
     return Recording(events, (int(streams[0]["width"]), int(streams[0]["height"])), "AEDAT 4")
 
 
-def _smallest(events: np.ndarray) -> tuple[int, int]:
-    if not len(events):
-        return 1, 1
-    return int(events["x"].max()) + 1, int(events["y"].max()) + 1
+def _read_npz(path: Path) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays: Mapping[str, np.ndarray] = dict(stored)
+    except Exception as error:  # zipfile, zlib and numpy have no common type
+        raise DataError(f"{path}: this npz file is damaged or cut off ({error})") from error
+    fields = arrays["events"].dtype.names if "events" in arrays else None
+    if fields:
+        arrays = {name: arrays["events"][name] for name in fields}
+    if not set("txyp") <= set(arrays):
+        raise DataError(
+            f"{path}: an npz file of events has arrays t, x, y and p, or `events` with these "
+            f"fields; this one has {', '.join(arrays) or 'none'}"
+        )
+    if len({arrays[name].shape for name in "txyp"}) > 1 or arrays["t"].ndim != 1:
+        shapes = ", ".join(f"{name} {list(arrays[name].shape)}" for name in "txyp")
+        raise DataError(f"{path}: t, x, y and p must be as long as each other, got {shapes}")
+    events = np.empty(len(arrays["t"]), dtype=EVENT)
+    limits = {"t": (-(2**63), 2**63), "x": (0, 2**16), "y": (0, 2**16), "p": (-1, 2)}
+    for name, (low, high) in limits.items():
+        values = arrays[name]
+        if (
+            values.dtype.kind not in "biuf"
+            or not ((values >= low) & (values < high) & (values == np.trunc(values))).all()
+        ):
+            unit = "whole microseconds" if name == "t" else f"whole numbers in [{low}, {high})"
+            raise DataError(f"{path}: {name} must hold {unit}")
+        events[name] = values > 0 if name == "p" else values
+    return events
