@@ -8,6 +8,7 @@ from spikefold.data._augment import (
     random_resized_crop,
     random_roll,
 )
+from spikefold.data._color_jitter import color_jitter
 from spikefold.data._frames import EVENT, Framing, frames_of, to_frames
 from spikefold.data._images import read_image
 from spikefold.data._load import DATASETS, DatasetInfo, find_dataset, is_framed, load_dataset
@@ -27,6 +28,7 @@ __all__ = [
     "Samples",
     "SplitName",
     "TensorSamples",
+    "color_jitter",
     "cutout",
     "find_dataset",
     "frames_of",

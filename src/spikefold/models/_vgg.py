@@ -16,6 +16,8 @@ from spikefold.models._network import (
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
+READOUT = 0.01  # deviation of its first weights, whatever the width
+
 
 def _vgg16(builder: Builder, width: float) -> list[nn.Module]:
     units: list[nn.Module] = []
@@ -37,4 +39,6 @@ def vgg16(num_classes: int = 10, norm: Norm = "mpbn", **options: Unpack[Options]
 
     Source: Guo et al., ICCV 2023, official code, `vgg16_bn`.
     """
-    return assemble("vgg16", _vgg16, Arguments(num_classes, norm, **options))
+    network = assemble("vgg16", _vgg16, Arguments(num_classes, norm, **options))
+    nn.init.normal_(network.classifier.weight, std=READOUT)
+    return network
