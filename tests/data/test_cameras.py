@@ -11,6 +11,7 @@ import torch
 from spikefold.data import EVENT, Framing, load_dataset
 from spikefold.data._saccades import CONTRAST, DARK, SACCADE, SENSOR, _view, saccades
 from spikefold.errors import DataError
+from tests.data.formats import five_bytes
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_tonic = pytest.mark.skipif(
@@ -22,13 +23,6 @@ needs_tonic = pytest.mark.skipif(
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("SPIKEFOLD_DATA", raising=False)
-
-
-def nmnist_bytes(*rows: tuple[int, int, int, int]) -> bytes:
-    """x, y, t, p in N-MNIST's five bytes."""
-    return b"".join(
-        bytes([x, y, (p << 7) | (t >> 16), (t >> 8) & 255, t & 255]) for x, y, t, p in rows
-    )
 
 
 @needs_tonic
@@ -64,7 +58,7 @@ def test_n_caltech101_from_unpacked_files(tmp_path: Path) -> None:
         place.mkdir(parents=True)
         for n in range(20):
             (place / f"image_{n:04}.bin").write_bytes(
-                nmnist_bytes((10, 10, 5, 1), (10 + n, 10, 900, 0), (200, 150, 70_000, 1))
+                five_bytes((10, 10, 5, 1), (10 + n, 10, 900, 0), (200, 150, 70_000, 1))
             )
     dataset = load_dataset("n-caltech101", root=tmp_path)
     assert dataset.classes == 2

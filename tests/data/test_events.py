@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from spikefold.data import EVENT, load_dataset, to_frames
 from spikefold.errors import DataError
+from tests.data.formats import five_bytes
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -63,17 +64,12 @@ def test_counts_saturate() -> None:
     assert to_frames(events, 1, (1, 1), (1, 1))[0, 1, 0, 0] == 255
 
 
-def recording(*rows: tuple[int, int, int, int]) -> bytes:
-    """N-MNIST's bytes: x, y, polarity bit and 23 bits of time."""
-    return b"".join(bytes([x, y]) + ((p << 23) | t).to_bytes(3, "big") for x, y, t, p in rows)
-
-
 def small_nmnist(folder: Path) -> None:
     for part, count in (("Train", 20), ("Test", 3)):
         for digit in range(10):
             (folder / part / str(digit)).mkdir(parents=True)
             for n in range(count):
-                data = recording((digit, 0, 0, 0), (33, 33, 300_000, 1), (5, n, 8_000_000, 1))
+                data = five_bytes((digit, 0, 0, 0), (33, 33, 300_000, 1), (5, n, 8_000_000, 1))
                 (folder / part / str(digit) / f"{n:05}.bin").write_bytes(data)
 
 
@@ -114,7 +110,7 @@ def test_broken_recordings_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(DataError, match=r"00003.bin: 13 bytes"):
         load_dataset("nmnist", root=tmp_path)
-    path.write_bytes(recording((40, 1, 1, 1)))
+    path.write_bytes(five_bytes((40, 1, 1, 1)))
     with pytest.raises(DataError, match=r"event at \(40, 1\) lies outside the 34x34"):
         load_dataset("nmnist", root=tmp_path)
     (tmp_path / "other").mkdir()

@@ -1,10 +1,7 @@
 """Single recordings of event cameras, in the formats of their makers."""
 
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import numpy as np
 
 from spikefold.data._five_bytes import read_bs2, read_nmnist
 from spikefold.data._frames import EVENT, structured
+from spikefold.data._prophesee import read_prophesee, stated_sensor
 from spikefold.errors import DataError
 
 HEADER = 4096  # bytes in which a format can be told
@@ -66,11 +64,11 @@ def _read(path: Path, head: bytes) -> Recording:
     if head.startswith(b"#!AER-DAT4"):
         return _read_aedat4(path)
     if re.search(rb"% (evt 2\.0|format EVT2;)", head):
-        return _read_prophesee(path, "evt2", "EVT 2", head)
+        return _read_prophesee(path, "evt2", "EVT 2")
     if re.search(rb"% (evt 3\.0|format EVT3;)", head):
-        return _read_prophesee(path, "evt3", "EVT 3", head)
+        return _read_prophesee(path, "evt3", "EVT 3")
     if head.startswith(b"% Data file"):
-        return _read_prophesee(path, "dat", "Prophesee DAT", head)
+        return _read_prophesee(path, "dat", "Prophesee DAT")
     if head.startswith(b"PK"):
         return _fitted(_read_npz(path), "npz", ())
     if path.suffix == ".bin" and head:
@@ -95,54 +93,11 @@ def _fits(events: np.ndarray, sensor: tuple[int, int]) -> bool:
     return bool((events["x"] < sensor[0]).all() and (events["y"] < sensor[1]).all())
 
 
-def _read_prophesee(path: Path, encoding: str, name: str, head: bytes) -> Recording:
-    try:
-        from expelliarmus import Wizard
-    except ImportError as error:
-        raise DataError(f"{name} needs a reader: pip install 'spikefold[events]'") from error
-    _require_body(path, name)
-    try:
-        with _with_suffix(path, ".dat" if encoding == "dat" else ".raw") as named:
-            events = structured(Wizard(encoding=encoding).read(str(named)))
-    except (RuntimeError, ValueError, OSError, TypeError) as error:
-        raise DataError(f"{path}: this {name} file is damaged or cut off ({error})") from error
-    sensor = _stated_sensor(head)
+def _read_prophesee(path: Path, encoding: str, name: str) -> Recording:
+    data = path.read_bytes()
+    events = read_prophesee(data, encoding, f"{path}: this {name} file")
+    sensor = stated_sensor(data[:HEADER])
     return Recording(events, sensor, name) if sensor else _fitted(events, name, ())
-
-
-def _stated_sensor(head: bytes) -> tuple[int, int] | None:
-    """Width and height by a header of "%" lines, in the forms of several years.
-
-    Source: Prophesee, "RAW File Format" and "DAT File Format", docs.prophesee.ai.
-    """
-    geometry = re.search(rb"^% geometry (\d+)x(\d+)", head, re.MULTILINE)
-    if geometry:
-        return int(geometry[1]), int(geometry[2])
-    sides = [
-        re.search(rb"^% (?:format .*;)?" + side + rb"[ =](\d+)", head, re.MULTILINE | re.IGNORECASE)
-        for side in (b"width", b"height")
-    ]
-    return (int(sides[0][1]), int(sides[1][1])) if sides[0] and sides[1] else None
-
-
-def _require_body(path: Path, name: str) -> None:
-    """Refuse a file that ends within its header of "%" lines; the reader would never return."""
-    with path.open("rb") as file:
-        line = file.readline()
-        while line.startswith(b"%") and line.endswith(b"\n"):
-            line = file.readline()
-    if not line or line.startswith(b"%"):
-        raise DataError(f"{path}: no events in this {name} file: it is cut off in its header")
-
-
-@contextmanager
-def _with_suffix(path: Path, suffix: str) -> Iterator[Path]:
-    """The file, or a copy with the suffix that the reader insists on."""
-    if path.suffix == suffix:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(shutil.copy(path, Path(folder) / f"recording{suffix}"))
 
 
 def _read_aedat4(path: Path) -> Recording:
@@ -154,7 +109,9 @@ def _read_aedat4(path: Path) -> Recording:
         decoder = aedat.Decoder(str(path))
         streams = [s for s in decoder.id_to_stream().values() if s["type"] == "events"]
         packets = [structured(packet["events"]) for packet in decoder if "events" in packet]
-    except Exception as error:  # the reader's own errors have no common type
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the reader's errors have no common type, and may be panics
         raise DataError(f"{path}: this AEDAT 4 file is damaged or cut off ({error})") from error
     if not streams or not packets:
         raise DataError(f"{path}: no events in this AEDAT 4 file")
