@@ -99,14 +99,16 @@ def test_hue_gives_pillows_pixels(magnitude: float) -> None:
 
 
 def test_hue_turns_as_colorsys_does() -> None:
-    """Without Pillow, whose hue and turn are cut to 255ths (of six levels each), as is saturation."""
+    """Without Pillow, which cuts hue, turn and saturation to 255ths, and loses one past the end."""
     images = colours()[:1, :16, :16]
     levels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     got = hue(levels, torch.tensor([0.25]))[0].permute(1, 2, 0).numpy()
     for row, column in itertools.product(range(16), range(16)):
         h, s, v = colorsys.rgb_to_hsv(*(images[0, row, column] / 255))
         expected = colorsys.hsv_to_rgb((h + 0.25) % 1, s, v)
-        assert np.abs(got[row, column] / 255 - expected).max() < (2 * 6 + 2) / 255
+        assert (
+            np.abs(got[row, column] / 255 - expected).max() < (3 * 6 + 2) / 255
+        )  # a 255th of hue is 6 levels
 
 
 def test_colour_jitter_is_the_four_changes_in_an_order_of_each_images_own() -> None:

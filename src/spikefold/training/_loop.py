@@ -184,7 +184,7 @@ def _keep(record: dict[str, Any], state: TrainingState, network: Network, direct
 def _rank(record: dict[str, Any]) -> tuple[float, float]:
     """The better epoch's is the greater; without validation samples the later one's."""
     if "validation_accuracy" not in record:
-        return record["epoch"], 0
+        return float(record["epoch"]), 0.0
     return record["validation_accuracy"], -record["validation_loss"]
 
 
