@@ -29,8 +29,8 @@ def fill(place: Path, count: int) -> None:
 
 def words(root: Path, out: Path, *more: str) -> list[str]:
     settings = {
-        "data.name": "recordings", "data.root": str(root), "data.size": "16", "model.steps": "2",
-        "model.width": "0.25", "optimizer.epochs": "4", "optimizer.batch-size": "10",
+        "data.name": "recordings", "data.root": str(root), "data.size": "16", "model.steps": "1",
+        "model.width": "0.125", "optimizer.epochs": "4", "optimizer.batch-size": "10",
     }  # fmt: skip
     options = [word for key, value in settings.items() for word in (f"--{key}", value)]
     return ["run", "nmnist", *options, "--out", str(out), *more]
