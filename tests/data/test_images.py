@@ -173,7 +173,7 @@ def test_a_transparent_level_of_16_bits_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "a.png", SIZE)
 
 
-@pytest.mark.parametrize("size", [(500, 375), (375, 500), (301, 224), (60, 41), (64, 64)])
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (343, 256), (60, 41), (64, 64)])
 def test_scaled_and_cut_as_torchvision_does(size: tuple[int, int], tmp_path: Path) -> None:
     """Resize(256 / 224 of the size), CenterCrop(size), written down from their documentation."""
     image = Image.fromarray(noise(size[1], size[0], 3))
@@ -191,8 +191,14 @@ def test_scaled_and_cut_as_torchvision_does(size: tuple[int, int], tmp_path: Pat
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize(
     "data",
-    [b"", b"no image", png(RAMP)[:-900], tiff(RAMP, 1)[:100]],
-    ids=["empty", "text", "cut-png", "cut-tiff"],
+    [
+        b"",
+        b"no image",
+        png(RAMP)[:-900],
+        png(RAMP, (b"IDAT", b"x\x9c"), (b"\xffDAT", b"")),
+        tiff(RAMP, 1)[:100],
+    ],
+    ids=["empty", "text", "cut-png", "strange-chunk", "cut-tiff"],
 )
 def test_broken_files_are_named(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(data)

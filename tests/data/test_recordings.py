@@ -172,6 +172,23 @@ def test_evt3_vectors_states_and_the_end_of_the_counter(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("header", [b"% evt 2.0\n", b"% evt 2.0\r\n% end\r\n"])
+def test_events_may_look_like_a_header(header: bytes, tmp_path: Path) -> None:
+    looks = b"% \n" if b"end" in header else b"%\n\n"
+    time = int.from_bytes(looks + b"\x80", "little") & 0xFFFFFFF  # told by a word of these bytes
+    data = evt2([(1, 2, time << 6, 1)], header)
+    assert data[len(header) :].startswith(looks)
+    (tmp_path / "a.raw").write_bytes(data)
+    assert read_recording(tmp_path / "a.raw").events.tolist() == [(1, 2, time << 6, 1)]
+
+
+def test_evt2_events_before_the_first_time_are_left_out(tmp_path: Path) -> None:
+    whole = evt2([(1, 2, 70, 1), (3, 4, 71, 0)])
+    early = whole.replace(b"% evt 2.0\n", b"% evt 2.0\n" + evt2([(5, 6, 7, 1)], b"")[4:])
+    (tmp_path / "a.raw").write_bytes(early)
+    assert read_recording(tmp_path / "a.raw").events["x"].tolist() == [1, 3]
+
+
 def test_counters_of_evt2_and_dat_go_on_after_their_end(tmp_path: Path) -> None:
     (tmp_path / "a.raw").write_bytes(evt2([(1, 2, 2**34 - 1, 0), (3, 4, 2**34 - 64, 1)]))
     end = evt2([(5, 6, 9, 1)], header=b"")

@@ -57,8 +57,7 @@ def structured(events: Any) -> np.ndarray:
     out = np.empty(len(events), dtype=EVENT)
     for name in ("x", "y", "t"):
         out[name] = events[name]
-    # some write darker as -1, which a byte would take for 255
-    out["p"] = events["on" if "on" in events.dtype.names else "p"] > 0
+    out["p"] = events["on" if "on" in events.dtype.names else "p"]
     return out
 
 

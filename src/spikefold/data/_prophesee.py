@@ -23,7 +23,7 @@ def read_prophesee(data: bytes, encoding: str, name: str) -> np.ndarray:
     What comes before the first word that tells the time has no time and is left out.
 
     Arguments:
-        data: of the file: lines that begin with "%", then the events.
+        data: of the file: lines that begin with "% ", then the events.
         encoding: "evt2", "evt3" or "dat".
         name: of the file, the subject of messages.
 
@@ -64,12 +64,13 @@ def stated_sensor(data: bytes) -> tuple[int, int] | None:
 
 
 def _header_length(data: bytes, name: str) -> int:
-    """Bytes of the lines that begin with "%"."""
-    start = 0
-    while data[start : start + 1] == b"%":
-        start = data.find(b"\n", start) + 1
-        if not start:
+    """Bytes of the lines that begin with "% ", up to "% end" if there is such a line."""
+    start, line = 0, b""
+    while data.startswith(b"% ", start) and line != b"% end":
+        end = data.find(b"\n", start)
+        if end < 0:
             raise DataError(f"{name} is cut off in its header")
+        line, start = data[start:end].strip(), end + 1
     return start
 
 
