@@ -199,6 +199,11 @@ def test_counters_of_evt2_and_dat_go_on_after_their_end(tmp_path: Path) -> None:
     assert read_recording(tmp_path / "a.dat").events["t"].tolist() == [2**32 - 1, 2**32 + 5]
 
 
+def test_a_first_event_may_look_like_a_zip_file(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(five_bytes((ord("P"), ord("K"), 9, 1)))
+    assert read_recording(tmp_path / "a.bin").format == "N-Caltech101"
+
+
 def columns(**changes: object) -> dict[str, np.ndarray]:
     arrays = {name: np.array([row["xytp".index(name)] for row in ROWS]) for name in "xytp"}
     return arrays | {name: np.asarray(value) for name, value in changes.items()}

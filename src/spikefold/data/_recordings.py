@@ -69,7 +69,7 @@ def _read(path: Path, head: bytes) -> Recording:
         return _read_prophesee(path, "evt3", "EVT 3")
     if head.startswith(b"% Data file"):
         return _read_prophesee(path, "dat", "Prophesee DAT")
-    if head.startswith(b"PK"):
+    if head.startswith((b"PK\3\4", b"PK\5\6")):
         return _fitted(_read_npz(path), "npz", ())
     if path.suffix == ".bin" and head:
         events = read_nmnist(path.read_bytes(), str(path))
