@@ -1,11 +1,24 @@
-"""Augmentation against explicit loops."""
+"""Augmentation against explicit loops; colour jitter against Pillow and colorsys."""
 
+import colorsys
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
 
-from spikefold.data import Augmentation, cutout, random_crop, random_flip, random_roll
+from spikefold.data import (
+    Augmentation,
+    color_jitter,
+    cutout,
+    random_crop,
+    random_flip,
+    random_roll,
+)
+from spikefold.data._color_jitter import hue
 from spikefold.errors import ConfigError
 
 
@@ -57,6 +70,93 @@ def test_cutout_zeroes_one_clipped_square(shape: tuple[int, ...], size: int) -> 
         top, left = row - size // 2, column - size // 2
         expected[:, max(0, top) : max(0, top + size), max(0, left) : max(0, left + size)] = 0
         assert torch.equal(out[n], expected)
+
+
+def colours() -> np.ndarray:
+    """Noise, dim noise, few colours, grays; `[4, 64, 64, 3]`."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 64, 64, 3))
+    images[1] //= 20
+    images[2] = images[2] // 85 * 85
+    images[3] = images[3, :, :, :1]
+    return images.astype(np.uint8)
+
+
+def turned(image: Image.Image, magnitude: float) -> Image.Image:
+    """The hue as torchvision documents it for Pillow images: 255ths, in 8-bit HSV."""
+    h, s, v = image.convert("HSV").split()
+    levels = (np.asarray(h).astype(int) + int(magnitude * 255)) % 256
+    return Image.merge("HSV", (Image.fromarray(levels.astype(np.uint8)), s, v)).convert("RGB")
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 0.1, -0.1, 0.037, 0.5, -0.5])
+def test_hue_gives_pillows_pixels(magnitude: float) -> None:
+    images = colours()
+    expected = np.stack([np.asarray(turned(Image.fromarray(i), magnitude)) for i in images])
+    levels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    got = hue(levels, torch.full((4,), magnitude)).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(got, expected)
+
+
+def test_hue_turns_as_colorsys_does() -> None:
+    """Without Pillow, which cuts hue, turn and saturation to 255ths, and loses one past the end."""
+    images = colours()[:1, :16, :16]
+    levels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    got = hue(levels, torch.tensor([0.25]))[0].permute(1, 2, 0).numpy()
+    for row, column in itertools.product(range(16), range(16)):
+        h, s, v = colorsys.rgb_to_hsv(*(images[0, row, column] / 255))
+        expected = colorsys.hsv_to_rgb((h + 0.25) % 1, s, v)
+        assert (
+            np.abs(got[row, column] / 255 - expected).max() < (3 * 6 + 2) / 255
+        )  # a 255th of hue is 6 levels
+
+
+def test_colour_jitter_is_the_four_changes_in_an_order_of_each_images_own() -> None:
+    images = colours()[:1].repeat(400, axis=0)[:, :8, :8]
+    strengths = (0.2, 0.3, 0.4, 0.1)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    result = color_jitter(x, strengths, seeded())
+    generator = seeded()
+    orders = torch.rand(400, 4, generator=generator).argsort(1)
+    magnitudes = (2 * torch.rand(400, 4, generator=generator) - 1) * torch.tensor(strengths)
+    for n in range(60):
+        image = Image.fromarray(images[n])
+        for number in orders[n].tolist():
+            magnitude = magnitudes[n, number].item()
+            if number == 3:
+                image = turned(image, magnitude)
+            else:
+                kind = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[number]
+                image = kind(image).enhance(1 + magnitude)
+        got = (result[n] * 255).round().permute(1, 2, 0).numpy()
+        assert np.abs(got - np.asarray(image)).max() <= 1
+    assert len(orders.unique(dim=0)) == 24
+    for number, strength in enumerate(strengths):
+        assert 0.9 * strength < magnitudes[:, number].max() <= strength
+        assert -0.9 * strength > magnitudes[:, number].min() >= -strength
+
+
+def test_colour_jitter_alone_and_none() -> None:
+    x = torch.from_numpy(colours()).permute(0, 3, 1, 2) / 255
+    assert torch.equal(color_jitter(x, (0.0, 0.0, 0.0, 0.0), seeded()), x)
+    bright = color_jitter(x, (1.0, 0.0, 0.0, 0.0), seeded())
+    factors = bright.flatten(1).mean(1) / x.flatten(1).mean(1)
+    assert (factors - 1).abs().max() > 0.2
+    augmentation = Augmentation(flip=True, color_jitter=(0.2, 0.2, 0.2, 0.1), cutout=4)
+    one, other = seeded(), seeded()
+    by_hand = cutout(color_jitter(random_flip(x, one), (0.2, 0.2, 0.2, 0.1), one), 4, one)
+    assert torch.equal(augmentation(x, other), by_hand)
+    with pytest.raises(ConfigError, match="color_jitter is for images of 3 channels"):
+        augmentation(torch.rand(2, 1, 8, 8), seeded())
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(
+    "strengths", [(0.2, 0.2, 0.2), (1.1, 0, 0, 0), (0, 0, 0, 0.6), (-0.1, 0, 0, 0), (0,) * 5]
+)
+def test_strengths_of_colour_jitter_are_checked(strengths: tuple) -> None:
+    with pytest.raises(ConfigError, match=r"contrast and saturation in \[0, 1\] and hue in"):
+        Augmentation(color_jitter=strengths)
 
 
 def test_frames_of_a_sample_change_together() -> None:

@@ -11,6 +11,7 @@ import torch
 from spikefold.data import EVENT, Framing, load_dataset
 from spikefold.data._saccades import CONTRAST, DARK, SACCADE, SENSOR, _view, saccades
 from spikefold.errors import DataError
+from tests.data.formats import five_bytes
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_tonic = pytest.mark.skipif(
@@ -22,13 +23,6 @@ needs_tonic = pytest.mark.skipif(
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("SPIKEFOLD_DATA", raising=False)
-
-
-def nmnist_bytes(*rows: tuple[int, int, int, int]) -> bytes:
-    """x, y, t, p in N-MNIST's five bytes."""
-    return b"".join(
-        bytes([x, y, (p << 7) | (t >> 16), (t >> 8) & 255, t & 255]) for x, y, t, p in rows
-    )
 
 
 @needs_tonic
@@ -46,14 +40,22 @@ def test_dvs_gesture_from_unpacked_files(tmp_path: Path) -> None:
     assert dataset.classes == 11
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [11, 11, 11]
     assert dataset.test.labels.tolist() == sorted(range(11), key=lambda n: f"{n}.npy")
-    place = dataset.test.labels.tolist().index(9)
-    frames = dataset.test.read(torch.tensor([place]))[:, 0]
+    number = dataset.test.labels.tolist().index(9)
+    frames = dataset.test.read(torch.tensor([number]))[:, 0]
     assert frames.shape == (2, 2, 64, 64)
     assert frames[0, 1, 24 // 2, 9 // 2] == 1  # row, column of the first event, brighter
     assert frames[0, 1, 63, 63] == 1
     assert frames[1, 0, 24 // 2, 9 // 2] == 1  # the last one, darker
     assert frames.sum() == 3
-    assert "33 of 1,341" in dataset.notes
+    assert dataset.notes.startswith("22 of 1,077 training samples and 11 of 264 test samples")
+    assert dataset.names[9] == "air guitar"
+    place.joinpath("9.npy").unlink()  # its label does not go to the next gesture
+    with pytest.raises(DataError, match="test: none of the 10 samples is of class 'air guitar'"):
+        load_dataset("dvs-gesture", validation=0.5, root=tmp_path)
+    dataset = load_dataset("dvs-gesture", root=tmp_path, only="test")
+    assert sorted(dataset.test.labels.tolist()) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]
+    shutil.rmtree(tmp_path / "DVSGesture" / "ibmGestureTrain")
+    assert len(load_dataset("dvs-gesture", root=tmp_path, only="test").test) == 10
 
 
 @needs_tonic
@@ -63,13 +65,20 @@ def test_n_caltech101_from_unpacked_files(tmp_path: Path) -> None:
         place.mkdir(parents=True)
         for n in range(20):
             (place / f"image_{n:04}.bin").write_bytes(
-                nmnist_bytes((10, 10, 5, 1), (10 + n, 10, 900, 0), (200, 150, 70_000, 1))
+                five_bytes((10, 10, 5, 1), (10 + n, 10, 900, 0), (200, 150, 70_000, 1))
             )
+    hidden = place.parent / ".ipynb_checkpoints"
+    hidden.mkdir()
+    (hidden / "image_0000.bin").write_bytes(b"none of the recordings")
     dataset = load_dataset("n-caltech101", root=tmp_path)
+    assert dataset.names == ("Motorbikes", "airplanes")
     assert dataset.classes == 2
     assert dataset.test.labels.bincount().tolist() == [2, 2]
     assert dataset.train.shape == (10, 2, 48, 48)
-    assert dataset.train.read(torch.tensor([0])).sum() == 3
+    frames = dataset.train.read(torch.tensor([0]))[:, 0]
+    assert frames.sum() == 3
+    # where `read_recording` sees them: 10 of 240 columns and 10 of 180 rows from the corner
+    assert frames[0, 1, 10 * 48 // 180, 10 * 48 // 240] == 1
     assert "no official test set" in dataset.notes
     (place / "image_0003.bin").write_bytes(b"")
     with pytest.raises(DataError, match=r"image_0003.bin"):
@@ -91,6 +100,14 @@ def test_cifar10_dvs_reads_aedat4(tmp_path: Path) -> None:
         load_dataset("cifar10-dvs", root=tmp_path)  # the sample is of a larger camera
     (tmp_path / "CIFAR10DVS" / "airplane" / "cifar10_airplane_0.aedat4").write_bytes(b"#!AER-DAT4")
     with pytest.raises(DataError, match=r"cifar10_airplane_0.aedat4 is damaged or cut off"):
+        load_dataset("cifar10-dvs", root=tmp_path)
+
+
+@needs_tonic
+def test_strange_folders_are_named(tmp_path: Path) -> None:
+    (tmp_path / "CIFAR10DVS" / "mine").mkdir(parents=True)
+    (tmp_path / "CIFAR10DVS" / "mine" / "0.aedat4").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a folder in it is none of CIFAR10DVS's \('mine'\)"):
         load_dataset("cifar10-dvs", root=tmp_path)
 
 

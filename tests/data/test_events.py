@@ -1,5 +1,6 @@
 """Events: frames against a loop and hand-made events, N-MNIST from hand-made and real files."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikefold.data import EVENT, load_dataset, to_frames
+from spikefold.data import EVENT, Framing, frames_of, load_dataset, to_frames
 from spikefold.errors import DataError
+from tests.data.formats import five_bytes
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -63,17 +65,12 @@ def test_counts_saturate() -> None:
     assert to_frames(events, 1, (1, 1), (1, 1))[0, 1, 0, 0] == 255
 
 
-def recording(*rows: tuple[int, int, int, int]) -> bytes:
-    """N-MNIST's bytes: x, y, polarity bit and 23 bits of time."""
-    return b"".join(bytes([x, y]) + ((p << 23) | t).to_bytes(3, "big") for x, y, t, p in rows)
-
-
 def small_nmnist(folder: Path) -> None:
     for part, count in (("Train", 20), ("Test", 3)):
-        for digit in range(2):
+        for digit in range(10):
             (folder / part / str(digit)).mkdir(parents=True)
             for n in range(count):
-                data = recording((digit, 0, 0, 0), (33, 33, 300_000, 1), (5, n, 8_000_000, 1))
+                data = five_bytes((digit, 0, 0, 0), (33, 33, 300_000, 1), (5, n, 8_000_000, 1))
                 (folder / part / str(digit) / f"{n:05}.bin").write_bytes(data)
 
 
@@ -90,11 +87,26 @@ def test_nmnist(tmp_path: Path, zipped: bool) -> None:
         folder = root
     dataset = load_dataset("nmnist", root=folder)
     assert dataset.train.shape == (6, 2, 34, 34)
-    assert dataset.notes.startswith("40 training and 6 test recordings")
+    assert dataset.notes.startswith("200 of 60,000 training samples and 30 of 10,000 test samples")
     frames = dataset.test.read(torch.tensor([4]))  # the second recording of a one
     assert frames.shape == (6, 1, 2, 34, 34)
-    assert dataset.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.test.labels.tolist() == [digit for digit in range(10) for _ in range(3)]
     assert frames.nonzero().tolist() == [[0, 0, 0, 0, 1], [0, 0, 1, 33, 33], [5, 0, 1, 1, 5]]
+
+
+def test_nmnist_without_its_training_part_and_with_what_systems_leave(tmp_path: Path) -> None:
+    small_nmnist(tmp_path)
+    for name in ("._00000.bin", ".ipynb_checkpoints/00000.bin", "notes/00000.bin"):
+        path = tmp_path / "Test" / "1" / name if name.startswith("._") else tmp_path / "Test" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"none of N-MNIST's")
+    shutil.rmtree(tmp_path / "Train")
+    dataset = load_dataset("nmnist", root=tmp_path, only="test")
+    assert (len(dataset.train), len(dataset.test)) == (0, 30)
+    assert dataset.names == tuple("0123456789")
+    assert dataset.framing == Framing(steps=6, size=34, by="time", sensor=(34, 34))
+    with pytest.raises(DataError, match="no recordings under Train/"):
+        load_dataset("nmnist", root=tmp_path)
 
 
 @pytest.mark.data
@@ -108,14 +120,22 @@ def test_real_nmnist() -> None:
     assert 200 < frames.sum((0, 2, 3, 4)).mean() / 3 < 4000
 
 
+def test_a_framing_with_a_gap_makes_no_frames() -> None:
+    events = made((0, 0, 5, 1))
+    whole = Framing(steps=1, size=1, by="time", sensor=(1, 1))
+    assert frames_of(events, whole, "mine").sum() == 1
+    with pytest.raises(DataError, match="mine: steps, size, by and sensor are all needed"):
+        frames_of(events, Framing(steps=1, size=1, by="time"), "mine")
+
+
 def test_broken_recordings_are_named(tmp_path: Path) -> None:
     small_nmnist(tmp_path)
     path = tmp_path / "Train" / "1" / "00003.bin"
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(DataError, match=r"00003.bin: 13 bytes"):
         load_dataset("nmnist", root=tmp_path)
-    path.write_bytes(recording((40, 1, 1, 1)))
-    with pytest.raises(DataError, match=r"event at \(40, 1\) lies outside the 34x34"):
+    path.write_bytes(five_bytes((40, 1, 1, 1)))
+    with pytest.raises(DataError, match=r"00003.bin: an event at \(40, 1\) lies outside the 34x34"):
         load_dataset("nmnist", root=tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "nmnist.zip").write_bytes(b"PK nothing")

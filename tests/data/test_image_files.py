@@ -32,9 +32,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cifar_batch(seed: int, label_bytes: int = 1, records: int = 200) -> np.ndarray:
-    """Records of random pixels; classes in turn."""
+    """Records of random pixels; classes in turn: 10, or 100 fine ones after a coarse one."""
     rows = np.random.default_rng(seed).integers(0, 256, (records, label_bytes + 3072))
-    rows[:, label_bytes - 1] = np.arange(records) % 10
+    rows[:, label_bytes - 1] = np.arange(records) % 10**label_bytes
     return rows.astype(np.uint8)
 
 
@@ -52,7 +52,8 @@ def test_cifar10(tmp_path: Path, packed: bool, with_test: bool) -> None:
     dataset = load_dataset("cifar10", validation=0.1, root=tmp_path)
     sizes = [len(s) for s in (dataset.train, dataset.validation, dataset.test)]
     assert sizes == ([900, 100, 200] if with_test else [810, 90, 100])
-    assert bool(dataset.notes) != with_test
+    note = "1,000 of 50,000 training samples and 200 of 10,000 test" if with_test else "no official"
+    assert dataset.notes.startswith(note)
     assert dataset.test.labels.bincount().tolist() == [len(dataset.test) // 10] * 10
     if with_test:
         expected = cifar_batch(5)
@@ -80,10 +81,10 @@ def test_cifar10_is_read_again_when_a_file_or_the_cache_changes(tmp_path: Path) 
 
 def test_cifar100_has_fine_labels(tmp_path: Path) -> None:
     for seed, name in enumerate(("train.bin", "test.bin")):
-        (tmp_path / name).write_bytes(cifar_batch(seed, label_bytes=2).tobytes())
-    dataset = load_dataset("cifar100", root=tmp_path)
-    assert dataset.test.labels.tolist() == cifar_batch(1, label_bytes=2)[:, 1].tolist()
-    assert dataset.notes == ""
+        (tmp_path / name).write_bytes(cifar_batch(seed, label_bytes=2, records=500).tobytes())
+    dataset = load_dataset("cifar100", validation=0.2, root=tmp_path)
+    assert dataset.test.labels.tolist() == cifar_batch(1, 2, 500)[:, 1].tolist()
+    assert "500 of 50,000 training samples" in dataset.notes
 
 
 @pytest.mark.data
@@ -106,6 +107,31 @@ def test_real_cifar10_is_the_official_training_set(tmp_path: Path) -> None:
     assert (pixels == first[1:]).all(1).sum() == 1
 
 
+def test_cifar_test_sets_need_no_training_set(tmp_path: Path) -> None:
+    (tmp_path / "test_batch.bin").write_bytes(cifar_batch(0).tobytes())
+    dataset = load_dataset("cifar10", root=tmp_path, only="test")
+    assert (len(dataset.train), len(dataset.test)) == (0, 200)
+    assert dataset.names[6] == "frog"
+    assert dataset.notes == "200 of 10,000 test samples: a part of the data set"
+    with pytest.raises(DataError, match=r"data_batch_1.bin is missing"):
+        load_dataset("cifar10", root=tmp_path)
+    fine = tmp_path / "fine"
+    fine.mkdir()
+    (fine / "test.bin").write_bytes(cifar_batch(0, label_bytes=2).tobytes())
+    dataset = load_dataset("cifar100", root=fine, only="test")
+    assert dataset.names[int(dataset.test.labels[42])] == "leopard"
+    with pytest.raises(DataError, match=r"train.bin is missing"):
+        load_dataset("cifar100", root=fine)
+
+
+def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
+    batch = cifar_batch(0)
+    batch[7, 0] = 10
+    (tmp_path / "test_batch.bin").write_bytes(batch.tobytes())
+    with pytest.raises(DataError, match="test: labels from 0 to 10, but there are 10 classes"):
+        load_dataset("cifar10", root=tmp_path, only="test")
+
+
 def fashion(folder: Path) -> None:
     """Four small idx files."""
     folder.mkdir(exist_ok=True)
@@ -125,8 +151,17 @@ def test_fashion_mnist_from_a_folder(tmp_path: Path) -> None:
     dataset = load_dataset("fashion-mnist", root=tmp_path)
     assert dataset.train.shape == (1, 28, 28)
     assert dataset.test.labels.tolist() == [n % 10 for n in range(20)]
+    assert (dataset.names[0], dataset.names[9]) == ("T-shirt/top", "Ankle boot")
     image = dataset.test.read(torch.tensor([3]))
     assert image[0, 0, 1, 2] == pytest.approx(((3 * 784 + 30) % 256) / 255)
+    for name in FILES:
+        if name.startswith("train"):
+            (tmp_path / name).unlink()
+    assert len(load_dataset("fashion-mnist", root=tmp_path, only="test").test) == 20
+    short = b"\0\0\x08\x01" + np.array([3], dtype=">u4").tobytes() + bytes(3)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(short))
+    with pytest.raises(DataError, match=r"20 images, but 3 labels in t10k-\*.gz"):
+        load_dataset("fashion-mnist", root=tmp_path, only="test")
 
 
 @pytest.mark.data

@@ -1,5 +1,6 @@
 """Folders of images, written here with Pillow, and broken ones."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,55 @@ def test_imagenets_layout(tmp_path: Path) -> None:
     dataset = load_dataset("imagenet", root=tmp_path)
     assert dataset.train.shape == (3, 224, 224)
     assert len(dataset.test) == 3
+    assert dataset.notes.startswith("30 of 1,281,167 training samples and 3 of 50,000 test")
+    assert dataset.framing == Framing(size=224)
+    shutil.rmtree(tmp_path / "imagenet" / "train")
+    dataset = load_dataset("imagenet", root=tmp_path, only="test")
+    assert dataset.names == tuple(COLOURS)
+    assert dataset.notes.startswith("3 of 50,000 test samples")
+
+
+def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "train", tmp_path / "val"):
+        for name in (".git", ".ipynb_checkpoints"):
+            (place / name).mkdir(parents=True)
+            (place / name / "0.png").write_bytes(b"none of the images")
+    for part, count in (("train", 10), ("val", 2)):
+        fill(tmp_path / part, count)
+        (tmp_path / part / "blue" / "._0.png").write_bytes(b"none of the images")
+    dataset = load_dataset("folder", root=tmp_path)
+    assert dataset.names == ("amber", "blue", "cyan")
+    assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [27, 3, 6]
+    assert dataset.framing == Framing(size=32)
+
+
+def test_a_class_may_be_called_train_or_test(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "amber").rename(tmp_path / "train")
+    (tmp_path / "blue").rename(tmp_path / "test")
+    assert load_dataset("folder", root=tmp_path).names == ("cyan", "test", "train")
+    shutil.rmtree(tmp_path / "cyan")  # now it is more likely that the classes' folders are missing
+    with pytest.raises(DataError, match=r"test/ must hold a folder a class \(test/CLASS/\*\)"):
+        load_dataset("folder", root=tmp_path)
+
+
+def test_a_second_test_part_is_said_not_to_be_used(tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        fill(tmp_path / part)
+    dataset = load_dataset("folder", root=tmp_path)
+    assert dataset.notes.startswith("val/ is not used: test samples are test/'s")
+
+
+def test_a_class_with_few_images_is_named_before_training(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 5)
+    fill(tmp_path / "test", 5)
+    with pytest.raises(DataError, match=r"0.1 of the 5 training samples of class 'amber'"):
+        load_dataset("folder", root=tmp_path)
+    assert len(load_dataset("folder", validation=0.0, root=tmp_path).train) == 15
+    for path in (tmp_path / "train" / "cyan").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="training: none of the 10 samples is of class 'cyan'"):
+        load_dataset("folder", validation=0.0, root=tmp_path)
 
 
 @pytest.mark.usefixtures("as_user")
@@ -95,7 +145,10 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "val" / "dove").rmdir()
     (tmp_path / "val" / "blue").mkdir()
     (tmp_path / "val" / "blue" / "0.png").write_bytes(b"no image")
-    dataset = load_dataset("folder", root=tmp_path)
+    with pytest.raises(DataError, match=r"test: none of the 1 samples is of class 'amber' \(and"):
+        load_dataset("folder", root=tmp_path)
+    dataset = load_dataset("folder", root=tmp_path, only="test")
+    assert dataset.notes == "no test samples of class 'amber' (and of 1 more)"
     with pytest.raises(DataError, match=r"0.png is damaged or no image"):
         next(dataset.test.batches(4))
 

@@ -32,6 +32,13 @@ def test_sizes_are_those_of_the_official_code(
     assert sum(isinstance(module, sf.MPBN) for module in network.modules()) == layers
 
 
+@pytest.mark.parametrize(("name", "deviation"), [("vgg16", 0.01), ("resnet20", 1 / 512)])
+def test_readouts_start_as_in_the_official_code(name: str, deviation: float) -> None:
+    readout = MODELS[name](num_classes=100).classifier
+    assert readout.weight.std().item() == pytest.approx(deviation, rel=0.02)  # 5 deviations
+    assert (readout.bias == 0).all()
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("norm", ["mpbn", "mpbn-element", "none"])
 def test_all_run_on_images_and_on_event_frames(name: str, norm: sf.models.Norm) -> None:

@@ -57,7 +57,11 @@ def test_the_paper_rows_have_the_papers_settings() -> None:
     assert augmentation == Augmentation(crop_padding=4, flip=True, auto_augment=True, cutout=16)
     events = find_recipe("cifar10-dvs-resnet19-t10").experiment
     assert events.data.augmentation == Augmentation(roll=5, flip=True)
-    assert DATASETS["cifar10-dvs"].framing == Framing(steps=10, size=48, by="time")
+    assert DATASETS["cifar10-dvs"].framing == Framing(10, 48, "time", sensor=(128, 128))
+    images = find_recipe("imagenet-resnet18-t4").experiment
+    assert images.data.augmentation == Augmentation(
+        resized_crop=True, flip=True, color_jitter=(0.2, 0.2, 0.2, 0.1)
+    )
 
 
 def test_every_row_of_the_papers_tables_has_its_recipe() -> None:
@@ -87,6 +91,13 @@ def test_frames_are_made_for_the_steps_and_size_asked_for() -> None:
     images = dataclasses.replace(experiment.data, name="digits")
     with pytest.raises(DataError, match="digits has one form only"):
         load_data(dataclasses.replace(experiment, data=images))
+
+
+def test_a_train_fraction_that_leaves_a_class_without_samples_is_refused() -> None:
+    experiment = find_recipe("digits").experiment
+    few = dataclasses.replace(experiment.data, train_fraction=0.003)
+    with pytest.raises(DataError, match=r"train_fraction 0.003 of 1,295 training samples: none of"):
+        load_data(dataclasses.replace(experiment, data=few))
 
 
 def test_unknown_recipes_name_the_nearest() -> None:

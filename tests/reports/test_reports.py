@@ -27,6 +27,9 @@ def test_pictures_of_a_record_with_odd_entries(tmp_path: Path) -> None:
     (tmp_path / "thresholds.json").write_text(json.dumps(thresholds))
     for path in plot_run(tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
+    epoch = {key: value for key, value in epoch.items() if "validation" not in key}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(epoch) + "\n")
+    assert len(plot_run(tmp_path)) == 3
 
 
 def test_the_table_says_what_the_record_says() -> None:
@@ -43,7 +46,7 @@ def test_the_table_says_what_the_record_says() -> None:
         "rounds": 5,
         "networks": {"folded": {"cpu_seconds": 2e-4, "cpu_ratio": 1.01}},
     }
-    summary = {
+    summary: dict[str, Any] = {
         "samples": {"train": 1295, "validation": 143, "test": 359},
         "notes": "few",
         "validation": accuracy,
@@ -66,6 +69,10 @@ def test_the_table_says_what_the_record_says() -> None:
         "P, torch 2; times: 1 thread",
     ):
         assert part in text, part
+    summary = {**summary, "validation": None, "samples": {"train": 9, "validation": 0, "test": 5}}
+    rows = dict(run_table(summary))
+    assert rows["validation"] == "none: trained on all samples, the last epoch counts"
+    assert rows["samples: training / validation / test"] == "9 / 0 / 5"
 
 
 def test_settings_without_a_column_are_named_where_they_differ() -> None:
@@ -88,6 +95,8 @@ def test_settings_without_a_column_are_named_where_they_differ() -> None:
     # the order of names in a record is that of the version that wrote it
     alike[1]["experiment"]["model"] = dict(reversed(alike[1]["experiment"]["model"].items()))
     assert accuracy_table(alike) == [header, row]
+    unchosen = accuracy_table([{**one, "validation": None} for one in alike])[1]
+    assert unchosen[6:9] == ("2", "-", "50.50 ± 0.71")
     rows = accuracy_table([*alike, summary("one", 0, 0.2), summary("two", 0, 0.4)])
     assert [row[-1] for row in rows] == [
         "settings",

@@ -14,12 +14,18 @@ import pytest
 import torch
 
 from spikefold import training
-from spikefold.data import Dataset, load_dataset
+from spikefold.data import Augmentation, Dataset, load_dataset
 from spikefold.dynamics import Neuron
-from spikefold.errors import ConfigError, FileFormatError, SpikefoldError
+from spikefold.errors import ConfigError, DataError, FileFormatError, SpikefoldError
 from spikefold.models import Options
 from spikefold.saving import read
-from spikefold.training import Experiment, ModelConfig, OptimizerConfig, Silent
+from spikefold.training import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    OptimizerConfig,
+    Silent,
+)
 
 QUICK = Experiment(
     model=ModelConfig(options=Options(width=0.25, steps=2)),
@@ -127,6 +133,21 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(
     assert [r["learning_rate"] for r in records] == pytest.approx([0.1, 0.075, 0.025])
 
 
+def test_without_validation_samples_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    everything = load_dataset("digits", validation=0.0)
+    optimizer = dataclasses.replace(QUICK.optimizer, epochs=2)
+    experiment = dataclasses.replace(QUICK, optimizer=optimizer)
+    best = training.train(experiment, everything, tmp_path)
+    last = read(tmp_path / "last.safetensors").network
+    for key, value in last.state_dict().items():
+        assert torch.equal(best.state_dict()[key], value)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert not any(key.startswith("validation") for record in records for key in record)
+    with pytest.raises(DataError, match="there are no samples in this split"):
+        training.evaluate(best, everything.validation)
+
+
 def test_weight_decay_is_on_conv_and_linear_weights_only(digits: Dataset) -> None:
     network = QUICK.build(digits)
     groups = training.make_optimizer(network, QUICK.optimizer).param_groups
@@ -165,6 +186,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, digits: Dataset
 def test_configurations_round_trip_and_refuse_unknown_keys(tmp_path: Path) -> None:
     QUICK.save(tmp_path / "c.json")
     assert Experiment.load(tmp_path / "c.json") == QUICK
+    augmentation = Augmentation(color_jitter=(0.1, 0.2, 0.3, 0.4))
+    data = DataConfig("recordings", sensor=(640, 480), validation=0.0, augmentation=augmentation)
+    tuples = dataclasses.replace(QUICK, data=data)
+    tuples.save(tmp_path / "t.json")
+    assert Experiment.load(tmp_path / "t.json") == tuples
     record = json.loads((tmp_path / "c.json").read_text())
     record["model"]["widht"] = 2
     (tmp_path / "c.json").write_text(json.dumps(record))

@@ -99,12 +99,14 @@ class RecalibrateOptions:
     """print one JSON object and nothing else on standard output"""
 
 
-def _dataset(name: str, root: Path | None, network: Network, file: Path, by: By) -> Dataset:
-    """The data set in the network's form, if it fits the network."""
+def _dataset(
+    name: str, root: Path | None, network: Network, file: Path, by: By, split: SplitName
+) -> Dataset:
+    """The data set in the network's form, if it fits the network; only what the split needs."""
     size = None if find_dataset(name).framing is None else network.arguments.image_size
     steps = network.arguments.steps if is_framed(name) else None
-    dataset = load_dataset(name, root=root, framing=Framing(steps, size, by))
-    channels = dataset.test.shape[-3]
+    dataset = load_dataset(name, root=root, framing=Framing(steps, size, by), only=split)
+    channels = dataset.split(split).shape[-3]
     if channels != network.arguments.in_channels:
         raise ConfigError(
             f"{file} takes {network.arguments.in_channels} input channels, "
@@ -148,7 +150,9 @@ def verify_command(words: list[str]) -> None:
     """Compare two networks."""
     options = tyro.cli(VerifyOptions, args=words, prog="spikefold verify")
     one, other = load(options.checkpoint), load(options.folded)
-    dataset = _dataset(options.data, options.root, one, options.checkpoint, options.frames_by)
+    dataset = _dataset(
+        options.data, options.root, one, options.checkpoint, options.frames_by, options.split
+    )
     samples = dataset.split(options.split)
     batches = [(like_weights(one, x), y) for x, y in samples.batches(options.batch_size)]
     with ShownProgress().task("verify", len(batches)) as advance:
@@ -176,7 +180,9 @@ def evaluate_command(words: list[str]) -> None:
     """Accuracy of a network file."""
     options = tyro.cli(EvaluateOptions, args=words, prog="spikefold evaluate")
     network = load(options.file)
-    dataset = _dataset(options.data, options.root, network, options.file, options.frames_by)
+    dataset = _dataset(
+        options.data, options.root, network, options.file, options.frames_by, options.split
+    )
     samples = dataset.split(options.split)
     result: dict[str, Any] = evaluate(network, samples, options.batch_size)
     record = {"file": str(options.file), "data": options.data, "split": options.split, **result}
@@ -191,7 +197,9 @@ def recalibrate_command(words: list[str]) -> None:
     options = tyro.cli(RecalibrateOptions, args=words, prog="spikefold recalibrate")
     _require_free(options.output, options.overwrite)
     network = load(options.checkpoint)
-    dataset = _dataset(options.data, options.root, network, options.checkpoint, options.frames_by)
+    dataset = _dataset(
+        options.data, options.root, network, options.checkpoint, options.frames_by, "train"
+    )
     with ShownProgress().task("recalibrate", len(dataset.train) // options.batch_size) as advance:
         new = recalibrate(network, dataset.train, options.batch_size, advance)
     save(new, options.output)

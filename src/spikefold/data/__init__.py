@@ -8,16 +8,13 @@ from spikefold.data._augment import (
     random_resized_crop,
     random_roll,
 )
-from spikefold.data._frames import EVENT, Framing, to_frames
+from spikefold.data._color_jitter import color_jitter
+from spikefold.data._frames import EVENT, Framing, frames_of, to_frames
+from spikefold.data._images import read_image
 from spikefold.data._load import DATASETS, DatasetInfo, find_dataset, is_framed, load_dataset
 from spikefold.data._recordings import Recording, read_recording
-from spikefold.data._samples import (
-    Dataset,
-    Samples,
-    SplitName,
-    TensorSamples,
-    stratified_split,
-)
+from spikefold.data._samples import Dataset, Samples, SplitName, TensorSamples
+from spikefold.data._splits import Parts, held_out, require_every_class, split_off, stratified_split
 
 __all__ = [
     "DATASETS",
@@ -26,19 +23,26 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "Framing",
+    "Parts",
     "Recording",
     "Samples",
     "SplitName",
     "TensorSamples",
+    "color_jitter",
     "cutout",
     "find_dataset",
+    "frames_of",
+    "held_out",
     "is_framed",
     "load_dataset",
     "random_crop",
     "random_flip",
     "random_resized_crop",
     "random_roll",
+    "read_image",
     "read_recording",
+    "require_every_class",
+    "split_off",
     "stratified_split",
     "to_frames",
 ]

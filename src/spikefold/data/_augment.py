@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spikefold.data._autoaugment import auto_augment
+from spikefold.data._color_jitter import Strengths, color_jitter
 from spikefold.errors import ConfigError
 
 
@@ -119,6 +120,10 @@ def cutout(
     return images.masked_fill(hole.to(images.device), 0)
 
 
+NO_JITTER: Strengths = (0.0, 0.0, 0.0, 0.0)
+MOST: Strengths = (1.0, 1.0, 1.0, 0.5)
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes to a batch, in this order, each only if it is set.
@@ -127,17 +132,20 @@ class Augmentation:
         resized_crop: scale a random rectangle to the whole, as for ImageNet.
         crop_padding: shift by up to so many pixels, zeros come in.
         flip: mirror half of the samples left to right.
+        color_jitter: strengths of random brightness, contrast, saturation (at most 1) and hue (at
+            most 0.5), on colour images.
         auto_augment: AutoAugment's policy for CIFAR-10, on colour images.
         cutout: side of a square that is zeroed.
         roll: roll by up to so many pixels.
 
     Raises:
-        ConfigError: if a number is negative.
+        ConfigError: if a number is negative, or a strength too large.
     """
 
     resized_crop: bool = False
     crop_padding: int = 0
     flip: bool = False
+    color_jitter: Strengths = NO_JITTER
     auto_augment: bool = False
     cutout: int = 0
     roll: int = 0
@@ -146,6 +154,12 @@ class Augmentation:
         for name in ("crop_padding", "cutout", "roll"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"augmentation: {name} must not be negative")
+        within = [0 <= s <= most for s, most in zip(self.color_jitter, MOST, strict=False)]
+        if not all(within) or len(self.color_jitter) != len(MOST):
+            raise ConfigError(
+                "augmentation: color_jitter is brightness, contrast and saturation in [0, 1] and "
+                f"hue in [0, 0.5], got {self.color_jitter}"
+            )
 
     def __call__(self, x: Float[Tensor, "..."], generator: torch.Generator) -> Tensor:
         """The batch, changed.
@@ -155,12 +169,16 @@ class Augmentation:
             generator: source of all choices, on the CPU.
 
         Raises:
-            ConfigError: if AutoAugment is asked for on what has not 3 channels.
+            ConfigError: if a change of colours is asked for on what has not 3 channels.
         """
-        if self.auto_augment and x.shape[-3] != 3:
-            raise ConfigError(
-                f"augmentation: auto_augment is for images of 3 channels, got {list(x.shape)}"
-            )
+        for name, wanted in (
+            ("auto_augment", self.auto_augment),
+            ("color_jitter", any(self.color_jitter)),
+        ):
+            if wanted and x.shape[-3] != 3:
+                raise ConfigError(
+                    f"augmentation: {name} is for images of 3 channels, got {list(x.shape)}"
+                )
         if x.ndim == 5:  # time goes beside the channels
             steps = x.shape[0]
             changed = self(x.transpose(0, 1).flatten(1, 2), generator)
@@ -171,6 +189,8 @@ class Augmentation:
             x = random_crop(x, self.crop_padding, generator)
         if self.flip:
             x = random_flip(x, generator)
+        if any(self.color_jitter):
+            x = color_jitter(x, self.color_jitter, generator)
         if self.auto_augment:
             x = auto_augment(x, generator)
         if self.cutout:

@@ -78,7 +78,8 @@ def autocontrast(levels: Tensor, magnitude: Tensor) -> Tensor:
     """Stretch each channel to 0..255."""
     low = levels.amin((2, 3), keepdim=True).double()
     high = levels.amax((2, 3), keepdim=True).double()
-    scale = 255 / (high - low)
+    # a number divided by a tensor would be the reciprocal times the number, rounded twice
+    scale = torch.full_like(low, 255) / (high - low)
     stretched = (levels.double() * scale - low * scale).clamp(0, 255).floor().float()
     return torch.where(high > low, stretched, levels)
 
@@ -179,7 +180,8 @@ OPERATIONS: dict[str, tuple[Operation, float, float, bool]] = {
     "shear_y": (shear_y, 0, 0.3, True),
     "translate_x": (translate_x, 0, 150 / 331, True),
     "translate_y": (translate_y, 0, 150 / 331, True),
-    "rotate": (rotate, 0, 30, True),
+    # the official code turns one way only
+    "rotate": (rotate, 0, 30, False),
     "color": (color, 0, 0.9, True),
     "posterize": (posterize, 8, 4, False),
     "solarize": (solarize, 256, 0, False),

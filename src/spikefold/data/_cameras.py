@@ -8,14 +8,22 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from spikefold.data._cifar import NAMES10
+from spikefold.data._five_bytes import read_nmnist
 from spikefold.data._frames import Framing, frames_of, structured
-from spikefold.data._samples import TensorSamples, stratified_split
+from spikefold.data._samples import TensorSamples
 from spikefold.data._sources import cached, folder
+from spikefold.data._splits import HELD_OUT, Parts, held_out
 from spikefold.errors import DataError
 
-SENSOR = (128, 128)
-CALTECH_SENSOR = (240, 180)  # the largest recording; smaller ones begin at the same corner
-HELD_OUT = "no official test set: a tenth of each class (seed 0) is held out as the test set"
+FRAMING = Framing(steps=10, size=48, by="time", sensor=(128, 128))
+# the sensor is the largest recording's; smaller ones begin at the same corner
+CALTECH_FRAMING = Framing(steps=10, size=48, by="time", sensor=(240, 180))
+GESTURES = (
+    "hand clapping", "right hand wave", "left hand wave", "right arm clockwise",
+    "right arm counter-clockwise", "left arm clockwise", "left arm counter-clockwise", "arm roll",
+    "air drums", "air guitar", "other gestures",
+)  # fmt: skip
 
 
 def find_cifar10_dvs(root: Path | None) -> Path | None:
@@ -33,49 +41,50 @@ def find_n_caltech101(root: Path | None) -> Path | None:
     return _find("NCALTECH101", "bin", root)
 
 
-def cifar10_dvs(root: Path | None, framing: Framing) -> tuple[TensorSamples, TensorSamples, str]:
+def cifar10_dvs(root: Path | None, framing: Framing) -> Parts:
     """CIFAR10-DVS as frames `[N, T, 2, H, W]`: 9,000 for training, 1,000 for test.
 
     Raises:
-        DataError: if it cannot be fetched, a recording is damaged, or tonic is not installed.
+        DataError: if it cannot be fetched, or tonic is not installed.
 
     Source: Li et al., "CIFAR10-DVS: An Event-Stream Dataset for Object Classification", 2017.
     """
     recordings = _tonic("CIFAR10DVS", "aedat4", root)
-    return _split(_frames("cifar10-dvs", recordings, SENSOR, framing), 10_000)
+    return _unsplit("cifar10-dvs", recordings, NAMES10, framing, 10_000)
 
 
-def n_caltech101(root: Path | None, framing: Framing) -> tuple[TensorSamples, TensorSamples, str]:
-    """N-Caltech101 as frames `[N, T, 2, H, W]`; classes in the order of their names.
+def n_caltech101(root: Path | None, framing: Framing) -> Parts:
+    """N-Caltech101 as frames `[N, T, 2, H, W]`; classes in the order of their folders' names.
 
     Raises:
-        DataError: if it cannot be fetched, a recording is damaged, or tonic is not installed.
+        DataError: if it cannot be fetched, or tonic is not installed.
 
     Source: Orchard et al., "Converting Static Image Datasets to Spiking Neuromorphic Datasets
     Using Saccades", 2015.
     """
     recordings = _tonic("NCALTECH101", "bin", root)
-    return _split(_frames("n-caltech101", recordings, CALTECH_SENSOR, framing), 8_709)
+    names = tuple(sorted({recordings.targets[n] for n in _places(recordings)}))
+    return _unsplit("n-caltech101", recordings, names, framing, 8_709)
 
 
-def dvs_gesture(root: Path | None, framing: Framing) -> tuple[TensorSamples, TensorSamples, str]:
+def dvs_gesture(root: Path | None, framing: Framing) -> Parts:
     """DVS128 Gesture as frames `[N, T, 2, H, W]`; test are the official test users.
-
-    Raises:
-        DataError: if it cannot be fetched, a recording is damaged, or tonic is not installed.
 
     Source: Amir et al., "A Low Power, Fully Event-Based Gesture Recognition System", CVPR 2017.
     """
-    training, test = (
-        _frames(
-            f"dvs-gesture-{part}",
-            _tonic("DVSGesture", "npy", root, f"ibmGesture{part}", train=part == "Train"),
-            SENSOR,
-            framing,
-        )
-        for part in ("Train", "Test")
+
+    def read(part: str) -> TensorSamples:
+        options = {"train": part == "Train"}
+        recordings = _tonic("DVSGesture", "npy", root, f"ibmGesture{part}", **options)
+        return _frames(f"dvs-gesture-{part}", recordings, GESTURES, framing)
+
+    return Parts(
+        GESTURES,
+        lambda: read("Train"),
+        lambda: read("Test"),
+        sizes=(1_077, 264),
+        framing=framing,
     )
-    return training, test, _size_note(len(training) + len(test), 1_341)
 
 
 def _find(name: str, ending: str, root: Path | None) -> Path | None:
@@ -101,45 +110,66 @@ def _tonic(name: str, ending: str, root: Path | None, part: str = "", **options:
         raise DataError(
             f"{name} cannot be downloaded ({error}): put its unpacked files into {place / part}"
         ) from error
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{place / part}: a folder in it is none of {name}'s ({error})") from error
 
 
-def _frames(key: str, recordings: Any, sensor: tuple[int, int], framing: Framing) -> TensorSamples:
-    """All recordings as frames, with classes numbered in the order of their names."""
+def _places(recordings: Any) -> list[int]:
+    """Places of the recordings in the order of their files' names, without hidden files."""
     files = [Path(path) for path in recordings.data]
-    order = sorted(range(len(files)), key=lambda n: files[n])
-    names = sorted(set(recordings.targets))
+    base = Path(recordings.location_on_system)
+    shown = [
+        n
+        for n, path in enumerate(files)
+        if not any(part.startswith(".") for part in path.relative_to(base).parts)
+    ]
+    return sorted(shown, key=lambda n: files[n])
+
+
+def _unsplit(
+    key: str, recordings: Any, names: Sequence[str], framing: Framing, official: int
+) -> Parts:
+    """Nine to one, by class, with a note of that; and of the number, where it is not official."""
+    count = len(_places(recordings))
+    part = f"{count:,} of {official:,} recordings: a part of the data"
+    return Parts(
+        tuple(names),
+        *held_out(lambda: _frames(key, recordings, names, framing), names),
+        note=HELD_OUT if count == official else f"{HELD_OUT}; {part}",
+        framing=framing,
+    )
+
+
+def _frames(key: str, recordings: Any, names: Sequence[str], framing: Framing) -> TensorSamples:
+    """All recordings as frames; labels are numbers already, or places of their names."""
+    order = _places(recordings)
 
     def compute() -> dict[str, np.ndarray]:
         shown = tqdm(order, key, unit="recording", disable=None)
-        frames = [_read(recordings, n, sensor, framing) for n in shown]
-        labels = np.array([names.index(recordings.targets[n]) for n in order])
-        return {"frames": np.stack(frames), "labels": labels}
+        frames = [_read(recordings, n, framing) for n in shown]
+        targets = [recordings.targets[n] for n in order]
+        labels = [names.index(t) if isinstance(t, str) else t for t in targets]
+        return {"frames": np.stack(frames), "labels": np.array(labels)}
 
-    arrays = cached(f"{key}-{framing.key}", [files[n] for n in order], compute)
+    arrays = cached(f"{key}-{framing.key}", [Path(recordings.data[n]) for n in order], compute)
     labels = torch.from_numpy(arrays["labels"]).long()
     return TensorSamples(torch.from_numpy(arrays["frames"]), labels)
 
 
-def _read(recordings: Any, number: int, sensor: tuple[int, int], framing: Framing) -> np.ndarray:
-    path = recordings.data[number]
+def _read(recordings: Any, number: int, framing: Framing) -> np.ndarray:
+    path = Path(recordings.data[number])
     try:
-        events = structured(recordings[number][0])
+        # tonic would move each recording of N-Caltech101 to the corner
+        is_bin = path.suffix == ".bin"
+        events = (
+            read_nmnist(path.read_bytes(), str(path))
+            if is_bin
+            else structured(recordings[number][0])
+        )
+    except DataError:
+        raise
     except Exception as error:  # the readers' own errors have no common type
         raise DataError(f"{path} is damaged or cut off ({error}): fetch it again") from error
     if not len(events):
         raise DataError(f"{path}: no events: is it cut off?")
-    try:
-        return frames_of(events, sensor, framing)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def _split(samples: TensorSamples, official: int) -> tuple[TensorSamples, TensorSamples, str]:
-    """Nine to one, by class; and what to say about it."""
-    kept, held_out = stratified_split(samples.labels, fraction=0.1, seed=0)
-    notes: Sequence[str] = [HELD_OUT, _size_note(len(samples), official)]
-    return samples.subset(kept), samples.subset(held_out), "; ".join(filter(None, notes))
-
-
-def _size_note(count: int, official: int) -> str:
-    return "" if count == official else f"{count:,} of {official:,} recordings: a part of the data"
+    return frames_of(events, framing, str(path))

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spikefold.data._samples import TensorSamples, stratified_split
+from spikefold.data._samples import TensorSamples
 from spikefold.data._sources import cached, download, find
+from spikefold.data._splits import Parts, held_out
 from spikefold.errors import DataError
 
 URL10 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -16,53 +17,89 @@ URL100 = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 MD5_10 = "c32a1d4ab5d03f1284b67883e8d87530"
 MD5_100 = "03b5dce01913d631647c71ecec9e9cb8"
 PIXELS = 3 * 32 * 32
+NAMES10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+NAMES100 = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle",
+    "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle",
+    "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch",
+    "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox",
+    "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
+    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom",
+    "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree",
+    "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road",
+    "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake",
+    "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
+    "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle",
+    "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
+)  # fmt: skip
 TRAIN10 = [f"data_batch_{n}.bin" for n in range(1, 6)]
+TEST10 = "test_batch.bin"
 PLACES10 = ("cifar10", "cifar-10-batches-bin")
 PLACES100 = ("cifar100", "cifar-100-binary")
 NO_TEST = "no official test batch: 5,000 training images (500 a class, seed 0) are the test set"
 
 
 def find_cifar10(root: Path | None) -> Path | None:
-    """The folder with CIFAR-10's training batches (`.bin` or `.bin.xz`), if there is one."""
-    packed = [f"{name}.xz" for name in TRAIN10]
-    return find(TRAIN10, root, *PLACES10) or find(packed, root, *PLACES10)
+    """The folder with CIFAR-10's training batches, or with its test batch, if there is one."""
+    return _find10(TRAIN10, root) or _find10([TEST10], root)
 
 
 def find_cifar100(root: Path | None) -> Path | None:
-    """The folder with CIFAR-100's `train.bin` and `test.bin`, if there is one."""
-    return find(["train.bin", "test.bin"], root, *PLACES100)
+    """The folder with CIFAR-100's `train.bin` or `test.bin`, if there is one."""
+    return find(["train.bin"], root, *PLACES100) or find(["test.bin"], root, *PLACES100)
 
 
-def cifar10(root: Path | None) -> tuple[TensorSamples, TensorSamples, str]:
-    """CIFAR-10: training and test images `[N, 3, 32, 32]`, and a note.
+def cifar10(root: Path | None) -> Parts:
+    """CIFAR-10: 50,000 training and 10,000 test images `[N, 3, 32, 32]`.
 
-    Where the official test batch is not there, a stratified tenth of the training images is
-    held out instead, and the note says so.
+    Where only training batches are there, a stratified tenth of their images is held out for
+    test, and the note says so.
 
     Raises:
-        DataError: if a file is absent, damaged or cannot be downloaded.
+        DataError: if it cannot be downloaded.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
-    place = find_cifar10(root) or _unpacked(URL10, MD5_10, root)
-    training = _read([_present(place, name) for name in TRAIN10], label_bytes=1)
-    if (place / "test_batch.bin").exists() or (place / "test_batch.bin.xz").exists():
-        return training, _read([_present(place, "test_batch.bin")], label_bytes=1), ""
-    kept, held_out = stratified_split(training.labels, fraction=0.1, seed=0)
-    return training.subset(kept), training.subset(held_out), NO_TEST
+    if find_cifar10(root) is None:
+        root = _unpacked(URL10, MD5_10, root)
+
+    def read(names: list[str]) -> TensorSamples:
+        place = _find10(names, root) or find_cifar10(root)
+        assert place is not None
+        return _read([_present(place, name) for name in names], label_bytes=1)
+
+    if _find10([TEST10], root) is None:
+        return Parts(NAMES10, *held_out(lambda: read(TRAIN10), NAMES10), note=NO_TEST)
+    return Parts(NAMES10, lambda: read(TRAIN10), lambda: read([TEST10]), sizes=(50_000, 10_000))
 
 
-def cifar100(root: Path | None) -> tuple[TensorSamples, TensorSamples, str]:
-    """CIFAR-100 with fine labels: training and test images `[N, 3, 32, 32]`; no note.
+def cifar100(root: Path | None) -> Parts:
+    """CIFAR-100 with fine labels: 50,000 training and 10,000 test images `[N, 3, 32, 32]`.
 
     Raises:
-        DataError: if a file is absent, damaged or cannot be downloaded.
+        DataError: if it cannot be downloaded.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
-    place = find_cifar100(root) or _unpacked(URL100, MD5_100, root)
-    training, test = (_read([place / name], label_bytes=2) for name in ("train.bin", "test.bin"))
-    return training, test, ""
+    if find_cifar100(root) is None:
+        root = _unpacked(URL100, MD5_100, root)
+
+    def read(name: str) -> TensorSamples:
+        place = find([name], root, *PLACES100) or find_cifar100(root)
+        assert place is not None
+        return _read([_present(place, name)], label_bytes=2)
+
+    return Parts(
+        NAMES100, lambda: read("train.bin"), lambda: read("test.bin"), sizes=(50_000, 10_000)
+    )
+
+
+def _find10(names: list[str], root: Path | None) -> Path | None:
+    """The folder with all these batches, as they are or packed."""
+    packed = [f"{name}.xz" for name in names]
+    return find(names, root, *PLACES10) or find(packed, root, *PLACES10)
 
 
 def _present(place: Path, name: str) -> Path:

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import torch
 
-from spikefold.data._samples import TensorSamples, stratified_split
+from spikefold.data._samples import TensorSamples
+from spikefold.data._splits import Parts, held_out
 from spikefold.errors import DataError
+
+NAMES = tuple("0123456789")
 
 
 def find_digits(root: Path | None) -> Path | None:
@@ -15,16 +18,17 @@ def find_digits(root: Path | None) -> Path | None:
     return Path(found.origin).parent if found and found.origin else None
 
 
-def digits(root: Path | None) -> tuple[TensorSamples, TensorSamples, str]:
-    """Images `[N, 1, 8, 8]` in [0, 1] and labels, for training (1,438) and for test (359).
+def digits(root: Path | None) -> Parts:
+    """Images `[N, 1, 8, 8]` in [0, 1], for training (1,438) and for test (359).
 
     The test set is a random fifth of each class, fixed by seed 0.
 
-    Raises:
-        DataError: if scikit-learn is not installed.
-
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998 (test part).
     """
+    return Parts(NAMES, *held_out(_read, NAMES, fraction=0.2))
+
+
+def _read() -> TensorSamples:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -33,6 +37,4 @@ def digits(root: Path | None) -> tuple[TensorSamples, TensorSamples, str]:
         ) from error
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float().div(16).unsqueeze(1)
-    samples = TensorSamples(images, torch.from_numpy(bunch.target).long())
-    training, test = stratified_split(samples.labels, fraction=0.2, seed=0)
-    return samples.subset(training), samples.subset(test), ""
+    return TensorSamples(images, torch.from_numpy(bunch.target).long())

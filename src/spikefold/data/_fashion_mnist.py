@@ -8,6 +8,7 @@ import torch
 
 from spikefold.data._samples import TensorSamples
 from spikefold.data._sources import download, find
+from spikefold.data._splits import Parts
 from spikefold.errors import DataError
 
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -17,6 +18,10 @@ FILES = {
     "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
     "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
 }
+NAMES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 PLACES = ("fashion-mnist", "/usr/share/datasets/fashion-mnist")  # the latter is Debian's
 
 
@@ -25,28 +30,29 @@ def find_fashion_mnist(root: Path | None) -> Path | None:
     return find(list(FILES), root, *PLACES)
 
 
-def fashion_mnist(root: Path | None) -> tuple[TensorSamples, TensorSamples, str]:
-    """Fashion-MNIST: 60,000 training and 10,000 test images `[N, 1, 28, 28]`; no note.
+def fashion_mnist(root: Path | None) -> Parts:
+    """Fashion-MNIST: 60,000 training and 10,000 test images `[N, 1, 28, 28]`.
 
     Raises:
         DataError: if a file is damaged, or cannot be downloaded.
 
     Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST", 2017.
     """
-    place = find_fashion_mnist(root)
-    paths = {
-        name: download(URL + name, md5, root) if place is None else place / name
-        for name, md5 in FILES.items()
-    }
-    training, test = (
-        TensorSamples(
-            read_idx(paths[f"{part}-images-idx3-ubyte.gz"]).unsqueeze(1),
-            read_idx(paths[f"{part}-labels-idx1-ubyte.gz"]).long(),
-            scale=1 / 255,
-        )
-        for part in ("train", "t10k")
+    return Parts(
+        NAMES, lambda: _read("train", root), lambda: _read("t10k", root), sizes=(60_000, 10_000)
     )
-    return training, test, ""
+
+
+def _read(part: str, root: Path | None) -> TensorSamples:
+    names = [name for name in FILES if name.startswith(part)]
+    place = find(names, root, *PLACES)
+    images, labels = (
+        read_idx(download(URL + name, FILES[name], root) if place is None else place / name)
+        for name in names
+    )
+    if len(images) != len(labels):
+        raise DataError(f"{place}: {len(images)} images, but {len(labels)} labels in {part}-*.gz")
+    return TensorSamples(images.unsqueeze(1), labels.long(), scale=1 / 255)
 
 
 def read_idx(path: Path) -> torch.Tensor:

@@ -20,6 +20,8 @@ class Framing:
         steps: T.
         size: height and width.
         by: "time" (slices of equal duration) or "count" (equal numbers of events).
+        sensor: width and height of the camera, which need not be equal: each is scaled to `size`
+            on its own.
 
     What is None is left to the data set.
 
@@ -30,17 +32,20 @@ class Framing:
     steps: int | None = None
     size: int | None = None
     by: Literal["time", "count"] | None = None
+    sensor: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "size"):
-            value = getattr(self, name)
+        sensor = self.sensor or (None, None)
+        names = ("steps", "size", "sensor width", "sensor height")
+        for name, value in zip(names, (self.steps, self.size, *sensor), strict=True):
             if value is not None and value < 1:
                 raise DataError(f"frames: {name} must be at least 1, got {value}")
 
     @property
     def key(self) -> str:
         """Part of a cache file's name."""
-        return f"{self.steps}x{self.size}-{self.by}"
+        sensor = "x".join(str(side) for side in self.sensor or ())
+        return f"{self.steps}x{self.size}-{self.by}-{sensor}"
 
     def over(self, default: "Framing") -> "Framing":
         """This framing, with the default's values where it has none."""
@@ -108,10 +113,21 @@ def to_frames(
     return np.minimum(counts, 255).astype(np.uint8).reshape(steps, 2, size[1], size[0])
 
 
-def frames_of(
-    events: np.ndarray, sensor: tuple[int, int], framing: Framing
-) -> UInt8[np.ndarray, "T 2 H W"]:
-    """Square frames as a framing without gaps says; see `to_frames`."""
-    if framing.steps is None or framing.size is None or framing.by is None:
-        raise DataError(f"frames: steps, size and by are all needed, got {framing}")
-    return to_frames(events, framing.steps, sensor, (framing.size, framing.size), framing.by)
+def frames_of(events: np.ndarray, framing: Framing, name: str) -> UInt8[np.ndarray, "T 2 S S"]:
+    """Square frames as a framing without gaps says; see `to_frames`.
+
+    Arguments:
+        events: structured as `EVENT`, in any order.
+        framing: with steps, size, by and sensor.
+        name: of the recording, for messages.
+
+    Raises:
+        DataError: if the framing has a gap, or an event lies outside the sensor.
+    """
+    steps, size, by, sensor = framing.steps, framing.size, framing.by, framing.sensor
+    if steps is None or size is None or by is None or sensor is None:
+        raise DataError(f"{name}: steps, size, by and sensor are all needed, got {framing}")
+    try:
+        return to_frames(events, steps, sensor, (size, size), by)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error

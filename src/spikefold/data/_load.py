@@ -1,11 +1,14 @@
 """Data sets by name."""
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from spikefold.data._cameras import (
+    CALTECH_FRAMING,
     cifar10_dvs,
     dvs_gesture,
     find_cifar10_dvs,
@@ -13,6 +16,7 @@ from spikefold.data._cameras import (
     find_n_caltech101,
     n_caltech101,
 )
+from spikefold.data._cameras import FRAMING as CAMERA_FRAMING
 from spikefold.data._cifar import cifar10, cifar100, find_cifar10, find_cifar100
 from spikefold.data._digits import digits, find_digits
 from spikefold.data._fashion_mnist import fashion_mnist, find_fashion_mnist
@@ -20,9 +24,13 @@ from spikefold.data._frames import Framing
 from spikefold.data._image_folder import find_folder, find_imagenet, image_folder, imagenet
 from spikefold.data._nmnist import FRAMING as NMNIST_FRAMING
 from spikefold.data._nmnist import find_nmnist, nmnist
+from spikefold.data._recording_folder import recordings
 from spikefold.data._saccades import digits_events
-from spikefold.data._samples import Dataset, Samples, stratified_split
+from spikefold.data._samples import Dataset, Samples, SplitName
+from spikefold.data._splits import Parts, empty_classes, require_every_class, split_off
 from spikefold.errors import DataError
+
+VALIDATION_HINT = "take another fraction of each class, or 0 to train on all samples"
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,7 @@ class DatasetInfo:
         size: of its files.
         licence: of its contents.
         origin: where it comes from.
-        load: training samples, test samples and a note, from a folder (and a framing, if there
-            is one).
+        load: its parts, from a folder (and a framing, if there is one).
         find: where it is, if it is there.
         framing: how its recordings or files become tensors unless one asks for another form;
             None where the data have one form only.
@@ -47,12 +54,10 @@ class DatasetInfo:
     size: str
     licence: str
     origin: str
-    load: Callable[..., tuple[Samples, Samples, str]]
+    load: Callable[..., Parts]
     find: Callable[[Path | None], Path | None]
     framing: Framing | None = None
 
-
-CAMERA_FRAMING = Framing(steps=10, size=48, by="time")
 
 DATASETS = {
     info.name: info
@@ -141,7 +146,7 @@ DATASETS = {
             "https://www.garrickorchard.com/datasets/n-caltech101",
             n_caltech101,
             find_n_caltech101,
-            CAMERA_FRAMING,
+            CALTECH_FRAMING,
         ),
         DatasetInfo(
             "imagenet",
@@ -163,6 +168,16 @@ DATASETS = {
             find_folder,
             Framing(size=32),
         ),
+        DatasetInfo(
+            "recordings",
+            "event recordings of your own, a folder a class, in the folder given as root",
+            "yours",
+            "yours",
+            "a local folder",
+            recordings,
+            find_folder,
+            Framing(steps=10, size=48, by="time"),
+        ),
     )
 }
 
@@ -173,31 +188,79 @@ def load_dataset(
     seed: int = 0,
     root: Path | None = None,
     framing: Framing | None = None,
+    only: SplitName | None = None,
 ) -> Dataset:
     """The data set of this name.
 
     Arguments:
         name: one of `DATASETS`.
-        validation: fraction of the training samples held out, by class, for choosing.
+        validation: fraction of the training samples held out, by class, for choosing; 0: none.
         seed: decides which.
         root: folder in which it lies; default: $SPIKEFOLD_DATA, or the cache of downloads.
         framing: of recordings and image files; default: the data set's own.
+        only: the split that is needed. The test set is read without the training set, which need
+            not be there, and the other way round; what was not read is empty.
 
     Raises:
-        DataError: if the data set is unknown, absent or damaged, or has one form only and
-            another is asked for.
+        DataError: if the data set is unknown, absent or damaged, has one form only and another is
+            asked for, or a class is left without samples in a split.
     """
-    info = find_dataset(name)
-    asked = framing or Framing()
-    if info.framing is None:
+    parts = _parts(find_dataset(name), root, framing or Framing())
+    read: dict[SplitName, Samples] = {}
+    if only != "test":
+        read["train"], read["validation"] = split_off(
+            parts.train(), validation, seed, parts.names, "validation", VALIDATION_HINT
+        )
+    notes = [parts.note]
+    if only in (None, "test"):
+        read["test"] = parts.test()
+        if only is None:
+            require_every_class(read["test"].labels, parts.names, "test")
+        missing = empty_classes(read["test"].labels, parts.names, "test")
+        notes.append(f"no test samples of {missing}" if missing else "")
+    notes.append(_sizes_note(parts, read))
+    some = next(iter(read.values()))
+    nothing = some.subset(torch.zeros(0, dtype=torch.int64))
+    return Dataset(
+        name,
+        len(parts.names),
+        read.get("train", nothing),
+        read.get("validation", nothing),
+        read.get("test", nothing),
+        "; ".join(filter(None, notes)),
+        parts.names,
+        parts.framing,
+    )
+
+
+def _parts(info: DatasetInfo, root: Path | None, asked: Framing) -> Parts:
+    """The data set's parts, in the form that is asked for."""
+    own = info.framing
+    if own is None:
         if asked != Framing():
-            raise DataError(f"{name} has one form only: it cannot be read with {asked}")
-        training, test, notes = info.load(root)
-    else:
-        training, test, notes = info.load(root, asked.over(info.framing))
-    kept, held_out = stratified_split(training.labels, validation, seed)
-    classes = int(training.labels.max()) + 1
-    return Dataset(name, classes, training.subset(kept), training.subset(held_out), test, notes)
+            raise DataError(f"{info.name} has one form only: it cannot be read with {asked}")
+        return info.load(root)
+    if own.steps is None and replace(asked, size=None) != Framing():
+        raise DataError(f"{info.name} holds images, no recordings: only a size can be asked for")
+    if own.sensor and asked.sensor not in (None, own.sensor):
+        raise DataError(f"{info.name}: its sensor is {own.sensor[0]}x{own.sensor[1]}")
+    return info.load(root, asked.over(own))
+
+
+def _sizes_note(parts: Parts, read: Mapping[SplitName, Samples]) -> str:
+    """What is missing of the whole data set, if anything of what was read is."""
+    if parts.sizes is None:
+        return ""
+    sizes = dict(zip(("training", "test"), parts.sizes, strict=True))
+    counts = {}
+    if "train" in read:
+        counts["training"] = len(read["train"]) + len(read["validation"])
+    if "test" in read:
+        counts["test"] = len(read["test"])
+    if all(count == sizes[part] for part, count in counts.items()):
+        return ""
+    told = (f"{count:,} of {sizes[part]:,} {part} samples" for part, count in counts.items())
+    return f"{' and '.join(told)}: a part of the data set"
 
 
 def is_framed(name: str) -> bool:

@@ -1,20 +1,22 @@
 """Single recordings of event cameras, in the formats of their makers."""
 
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from spikefold.data._frames import structured
-from spikefold.data._nmnist import SENSOR, read_nmnist
+from spikefold.data._five_bytes import read_bs2, read_nmnist
+from spikefold.data._frames import EVENT, structured
+from spikefold.data._prophesee import read_prophesee, stated_sensor
 from spikefold.errors import DataError
 
 HEADER = 4096  # bytes in which a format can be told
+ENDINGS = (".aedat4", ".raw", ".dat", ".bin", ".bs2", ".npz")
+KNOWN = "AEDAT 4, EVT 2, EVT 3, Prophesee .dat, N-MNIST's .bin, SLAYER's .bs2, .npz of t, x, y, p"
+# cameras whose files do not say so, smallest first
+NMNIST, CALTECH, DVS128 = (34, 34), (240, 180), (128, 128)
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,25 @@ class Recording:
 
     Attributes:
         events: structured as `EVENT`, in the file's order.
-        sensor: width and height; where the file does not say, of the smallest sensor that fits.
-        format: of the file: "AEDAT 4", "EVT 2", "EVT 3", "Prophesee DAT" or "N-MNIST".
+        sensor: width and height; where the file does not say, of the smallest usual camera of the
+            format that fits, or of the smallest at all.
+        format: of the file: "AEDAT 4", "EVT 2", "EVT 3", "Prophesee DAT", "N-MNIST",
+            "N-Caltech101", "bs2" or "npz".
+        stated: whether the file says what sensor it is from.
     """
 
     events: np.ndarray
     sensor: tuple[int, int]
     format: str
+    stated: bool = True
 
 
 def read_recording(path: Path) -> Recording:
-    """Read AEDAT 4, EVT 2, EVT 3, Prophesee .dat or N-MNIST .bin, told apart by their content.
+    """Read AEDAT 4, EVT 2, EVT 3, Prophesee .dat, N-MNIST's .bin, SLAYER's .bs2, or .npz.
+
+    Formats are told apart by their content; .bin and .bs2, which have no header, by the name. An
+    .npz file holds the arrays t (microseconds), x, y and p (0 or -1: darker, 1: brighter), or one
+    structured array `events` with these fields.
 
     Raises:
         DataError: if the file is absent, of another format, damaged or without events, or if a
@@ -44,64 +54,50 @@ def read_recording(path: Path) -> Recording:
             head = file.read(HEADER)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if head.startswith(b"#!AER-DAT4"):
-        recording = _read_aedat4(path)
-    elif re.search(rb"% evt 2\.0", head):
-        recording = _read_prophesee(path, "evt2", "EVT 2", head)
-    elif re.search(rb"% evt 3\.0", head):
-        recording = _read_prophesee(path, "evt3", "EVT 3", head)
-    elif head.startswith(b"% Data file"):
-        recording = _read_prophesee(path, "dat", "Prophesee DAT", head)
-    elif path.suffix == ".bin" and head:
-        recording = Recording(read_nmnist(path.read_bytes(), str(path)), SENSOR, "N-MNIST")
-    else:
-        raise DataError(
-            f"{path}: no recording that is known (AEDAT 4, EVT 2, EVT 3, Prophesee .dat, "
-            "N-MNIST .bin)"
-        )
+    recording = _read(path, head)
     if not len(recording.events):
         raise DataError(f"{path}: no events in this {recording.format} file: is it cut off?")
     return recording
 
 
-def _read_prophesee(path: Path, encoding: str, name: str, head: bytes) -> Recording:
-    try:
-        from expelliarmus import Wizard
-    except ImportError as error:
-        raise DataError(f"{name} needs a reader: pip install 'spikefold[events]'") from error
-    _require_body(path, name)
-    try:
-        with _with_suffix(path, ".dat" if encoding == "dat" else ".raw") as named:
-            events = structured(Wizard(encoding=encoding).read(str(named)))
-    except (RuntimeError, ValueError, OSError, TypeError) as error:
-        raise DataError(f"{path}: this {name} file is damaged or cut off ({error})") from error
-    sizes = [re.search(rb"% " + key + rb" (\d+)", head) for key in (b"Width", b"Height")]
-    geometry = re.search(rb"% geometry (\d+)x(\d+)", head)
-    if geometry:
-        return Recording(events, (int(geometry[1]), int(geometry[2])), name)
-    if sizes[0] and sizes[1]:
-        return Recording(events, (int(sizes[0][1]), int(sizes[1][1])), name)
-    return Recording(events, _smallest(events), name)
+def _read(path: Path, head: bytes) -> Recording:
+    if head.startswith(b"#!AER-DAT4"):
+        return _read_aedat4(path)
+    if re.search(rb"% (evt 2\.0|format EVT2;)", head):
+        return _read_prophesee(path, "evt2", "EVT 2")
+    if re.search(rb"% (evt 3\.0|format EVT3;)", head):
+        return _read_prophesee(path, "evt3", "EVT 3")
+    if head.startswith(b"% Data file"):
+        return _read_prophesee(path, "dat", "Prophesee DAT")
+    if head.startswith((b"PK\3\4", b"PK\5\6")):
+        return _fitted(_read_npz(path), "npz", ())
+    if path.suffix == ".bin" and head:
+        events = read_nmnist(path.read_bytes(), str(path))
+        small = _fits(events, NMNIST)
+        return _fitted(events, "N-MNIST" if small else "N-Caltech101", (NMNIST, CALTECH))
+    if path.suffix == ".bs2" and head:
+        return _fitted(read_bs2(path.read_bytes(), str(path)), "bs2", (DVS128,))
+    raise DataError(f"{path}: no recording that is known ({KNOWN})")
 
 
-def _require_body(path: Path, name: str) -> None:
-    """Refuse a file that ends within its header of "%" lines; the reader would never return."""
-    with path.open("rb") as file:
-        line = file.readline()
-        while line.startswith(b"%") and line.endswith(b"\n"):
-            line = file.readline()
-    if not line or line.startswith(b"%"):
-        raise DataError(f"{path}: no events in this {name} file: it is cut off in its header")
+def _fitted(events: np.ndarray, name: str, sensors: Sequence[tuple[int, int]]) -> Recording:
+    """A recording whose file does not tell the sensor: the first that fits."""
+    if not len(events):
+        return Recording(events, (1, 1), name, stated=False)
+    smallest = int(events["x"].max()) + 1, int(events["y"].max()) + 1
+    sensor = next((sensor for sensor in sensors if _fits(events, sensor)), smallest)
+    return Recording(events, sensor, name, stated=False)
 
 
-@contextmanager
-def _with_suffix(path: Path, suffix: str) -> Iterator[Path]:
-    """The file, or a copy with the suffix that the reader insists on."""
-    if path.suffix == suffix:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(shutil.copy(path, Path(folder) / f"recording{suffix}"))
+def _fits(events: np.ndarray, sensor: tuple[int, int]) -> bool:
+    return bool((events["x"] < sensor[0]).all() and (events["y"] < sensor[1]).all())
+
+
+def _read_prophesee(path: Path, encoding: str, name: str) -> Recording:
+    data = path.read_bytes()
+    events = read_prophesee(data, encoding, f"{path}: this {name} file")
+    sensor = stated_sensor(data[:HEADER])
+    return Recording(events, sensor, name) if sensor else _fitted(events, name, ())
 
 
 def _read_aedat4(path: Path) -> Recording:
@@ -113,7 +109,9 @@ def _read_aedat4(path: Path) -> Recording:
         decoder = aedat.Decoder(str(path))
         streams = [s for s in decoder.id_to_stream().values() if s["type"] == "events"]
         packets = [structured(packet["events"]) for packet in decoder if "events" in packet]
-    except Exception as error:  # the reader's own errors have no common type
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the reader's errors have no common type, and may be panics
         raise DataError(f"{path}: this AEDAT 4 file is damaged or cut off ({error})") from error
     if not streams or not packets:
         raise DataError(f"{path}: no events in this AEDAT 4 file")
@@ -121,7 +119,32 @@ def _read_aedat4(path: Path) -> Recording:
     return Recording(events, (int(streams[0]["width"]), int(streams[0]["height"])), "AEDAT 4")
 
 
-def _smallest(events: np.ndarray) -> tuple[int, int]:
-    if not len(events):
-        return 1, 1
-    return int(events["x"].max()) + 1, int(events["y"].max()) + 1
+def _read_npz(path: Path) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays: Mapping[str, np.ndarray] = dict(stored)
+    except Exception as error:  # zipfile, zlib and numpy have no common type
+        raise DataError(f"{path}: this npz file is damaged or cut off ({error})") from error
+    fields = arrays["events"].dtype.names if "events" in arrays else None
+    if fields:
+        arrays = {name: arrays["events"][name] for name in fields}
+    if not set("txyp") <= set(arrays):
+        raise DataError(
+            f"{path}: an npz file of events has arrays t, x, y and p, or `events` with these "
+            f"fields; this one has {', '.join(arrays) or 'none'}"
+        )
+    if len({arrays[name].shape for name in "txyp"}) > 1 or arrays["t"].ndim != 1:
+        shapes = ", ".join(f"{name} {list(arrays[name].shape)}" for name in "txyp")
+        raise DataError(f"{path}: t, x, y and p must be as long as each other, got {shapes}")
+    events = np.empty(len(arrays["t"]), dtype=EVENT)
+    limits = {"t": (-(2**63), 2**63), "x": (0, 2**16), "y": (0, 2**16), "p": (-1, 2)}
+    for name, (low, high) in limits.items():
+        values = arrays[name]
+        if (
+            values.dtype.kind not in "biuf"
+            or not ((values >= low) & (values < high) & (values == np.trunc(values))).all()
+        ):
+            unit = "whole microseconds" if name == "t" else f"whole numbers in [{low}, {high})"
+            raise DataError(f"{path}: {name} must hold {unit}")
+        events[name] = values > 0 if name == "p" else values
+    return events

@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from spikefold.data._digits import digits
 from spikefold.data._frames import EVENT, Framing, frames_of
-from spikefold.data._samples import TensorSamples
+from spikefold.data._samples import Samples, TensorSamples
+from spikefold.data._splits import Parts
 from spikefold.errors import DataError
 
 SENSOR = (34, 34)
@@ -22,7 +23,7 @@ DARK = 0.1  # light of black, where white is 1
 NOTE = "simulated: scikit-learn's digits before a simulated event camera, not recordings"
 
 
-def digits_events(root: Path | None, framing: Framing) -> tuple[TensorSamples, TensorSamples, str]:
+def digits_events(root: Path | None, framing: Framing) -> Parts:
     """The digits as frames `[N, T, 2, H, W]` of simulated events, split as `digits`.
 
     Raises:
@@ -30,12 +31,19 @@ def digits_events(root: Path | None, framing: Framing) -> tuple[TensorSamples, T
 
     Source: after Orchard et al. 2015, whose camera made three saccades before each digit.
     """
-    training, test, _ = digits(root)
-    return _seen(training, framing), _seen(test, framing), NOTE
+    images = digits(root)
+    return Parts(
+        images.names,
+        lambda: _seen(images.train(), framing),
+        lambda: _seen(images.test(), framing),
+        note=NOTE,
+        framing=framing,
+    )
 
 
-def _seen(images: TensorSamples, framing: Framing) -> TensorSamples:
-    frames = [frames_of(saccades(image[0].numpy()), SENSOR, framing) for image in images.inputs]
+def _seen(images: Samples, framing: Framing) -> TensorSamples:
+    pixels = images.read(torch.arange(len(images))).numpy()
+    frames = [frames_of(saccades(image[0]), framing, "digits-events") for image in pixels]
     return TensorSamples(torch.from_numpy(np.stack(frames)), images.labels)
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from spikefold.data._frames import Framing
 from spikefold.errors import DataError
 
 SplitName = Literal["train", "validation", "test"]
@@ -97,10 +98,17 @@ class TensorSamples(Samples):
 class Dataset:
     """Training, validation and test samples of one data set.
 
-    Validation is for choosing, test for reporting.
+    Validation is for choosing, test for reporting. A split that was not asked for is empty, and so
+    is validation where all samples are trained on.
 
     Attributes:
+        classes: their number.
         notes: what a reader of results must know about the samples, if anything.
+        names: of the classes, in the order of their labels; their numbers unless given.
+        framing: how recordings or image files became these tensors, where there was a choice.
+
+    Raises:
+        DataError: if there are more or fewer names than classes.
     """
 
     name: str
@@ -109,34 +117,16 @@ class Dataset:
     validation: Samples
     test: Samples
     notes: str = ""
+    names: tuple[str, ...] = ()
+    framing: Framing | None = None
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            object.__setattr__(self, "names", tuple(str(n) for n in range(self.classes)))
+        if len(self.names) != self.classes:
+            raise DataError(f"{self.name}: {len(self.names)} names for {self.classes} classes")
 
     def split(self, name: SplitName) -> Samples:
         """One of the three."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return splits[name]
-
-
-def stratified_split(
-    labels: Int64[Tensor, "N"], fraction: float, seed: int
-) -> tuple[Int64[Tensor, "A"], Int64[Tensor, "B"]]:
-    """Places of a random part and of the rest, with the same share of every class.
-
-    Arguments:
-        labels: class of each sample.
-        fraction: size of the second part, in (0, 1); rounded in each class.
-        seed: decides the choice.
-
-    Returns:
-        places of the rest and of the part, each in ascending order.
-    """
-    if not 0 < fraction < 1:
-        raise DataError(f"split: the fraction must lie between 0 and 1, got {fraction}")
-    generator = torch.Generator().manual_seed(seed)
-    part = []
-    for label in labels.unique():
-        places = (labels == label).nonzero().flatten()
-        order = torch.randperm(len(places), generator=generator)
-        part.append(places[order[: round(fraction * len(places))]])
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    chosen[torch.cat(part)] = True
-    return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()

@@ -212,7 +212,7 @@ MODELS: dict[str, Callable[..., Network]] = {}
 
 
 def model(
-    arguments: Callable[P, Arguments], **defaults: Any
+    arguments: Callable[P, Arguments], *, readout: float | None = None, **defaults: Any
 ) -> Callable[[Features], Callable[P, Network]]:
     """Make a model, to be called and to be found in `MODELS`, of a function that makes its units.
 
@@ -220,6 +220,7 @@ def model(
 
     Arguments:
         arguments: the class `Arguments`.
+        readout: deviation of the readout's first weights, whatever the width; default: 1 / fan-in.
         defaults: other than the class's own.
     """
     make: Callable[..., Arguments] = arguments
@@ -235,7 +236,7 @@ def model(
         def build(*args: P.args, **kwargs: P.kwargs) -> Network:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            return assemble(features.__name__, features, make(**bound.arguments))
+            return assemble(features.__name__, features, make(**bound.arguments), readout)
 
         documented: Any = build
         del documented.__wrapped__  # or pdoc shows the function that makes the units
@@ -247,18 +248,23 @@ def model(
     return decorate
 
 
-def assemble(name: str, features: Features, arguments: Arguments) -> Network:
+def assemble(
+    name: str, features: Features, arguments: Arguments, readout: float | None = None
+) -> Network:
     """Build the units, put the readout on, initialize the weights as the official code does.
 
     Arguments:
         name: under which `build` finds the model again.
         features: makes the units with a builder, for a width factor.
         arguments: what to build.
+        readout: deviation of the readout's first weights; default: 1 / fan-in.
     """
     builder = Builder(arguments.in_channels, arguments.image_size, arguments)
     units = nn.Sequential(*features(builder, arguments.width))
     network = Network(name, arguments, units, nn.Linear(builder.channels, arguments.num_classes))
     initialize(network)
+    if readout is not None:
+        nn.init.normal_(network.classifier.weight, std=readout)
     return network
 
 

@@ -37,7 +37,7 @@ class Recipe:
 PAPER = OptimizerConfig(epochs=400, batch_size=128)
 CIFAR = Augmentation(crop_padding=4, flip=True, auto_augment=True, cutout=16)
 DVS = Augmentation(flip=True, roll=5)
-IMAGENET = Augmentation(resized_crop=True, flip=True)
+IMAGENET = Augmentation(resized_crop=True, flip=True, color_jitter=(0.2, 0.2, 0.2, 0.1))
 
 
 def _paper(

@@ -14,6 +14,7 @@ from spikefold.data import (
     Samples,
     is_framed,
     load_dataset,
+    require_every_class,
     stratified_split,
 )
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
@@ -61,7 +62,9 @@ def run(
     progress = progress or Silent()
     dataset = load_data(experiment)
     network = train(experiment, dataset, directory, resume=resume, progress=progress)
-    _write(directory / "potentials.json", potentials(network, _batch(dataset.validation)))
+    chosen_on = dataset.validation if len(dataset.validation) else None
+    seen = _batch(chosen_on or dataset.train)
+    _write(directory / "potentials.json", potentials(network, seen))
     test: dict[str, Any] = {"trained": evaluate(network, dataset.test)}
     summary = {
         "recipe": name,
@@ -70,7 +73,7 @@ def run(
         "samples": {s: len(dataset.split(s)) for s in ("train", "validation", "test")},
         "notes": dataset.notes,
         "seconds": _training_seconds(directory),
-        "validation": evaluate(network, dataset.validation),
+        "validation": evaluate(network, chosen_on) if chosen_on else None,
         "test": test,
     }
     if experiment.model.options.norm != "none":
@@ -84,12 +87,15 @@ def load_data(experiment: Experiment) -> Dataset:
     data = experiment.data
     root = None if data.root is None else Path(data.root)
     steps = experiment.model.options.steps if is_framed(data.name) else None
-    framing = Framing(steps, data.size, data.frames_by)
+    framing = Framing(steps, data.size, data.frames_by, data.sensor)
     dataset = load_dataset(data.name, data.validation, data.split_seed, root, framing)
     if data.train_fraction == 1:
         return dataset
-    _, kept = stratified_split(dataset.train.labels, data.train_fraction, data.split_seed)
-    return replace(dataset, train=dataset.train.subset(kept))
+    _, chosen = stratified_split(dataset.train.labels, data.train_fraction, data.split_seed)
+    kept = dataset.train.subset(chosen)
+    part = f"train_fraction {data.train_fraction:g} of {len(dataset.train):,} training samples"
+    require_every_class(kept.labels, dataset.names, part)
+    return replace(dataset, train=kept)
 
 
 def _fold(

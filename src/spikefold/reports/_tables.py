@@ -20,7 +20,9 @@ def run_table(summary: dict[str, Any]) -> list[Row]:
     test = summary["test"]
     rows = [
         ("samples: training / validation / test", _samples(summary["samples"])),
-        ("validation accuracy, which chose the epoch", _percent(summary["validation"])),
+        ("validation accuracy, which chose the epoch", _percent(summary["validation"]))
+        if summary["validation"]
+        else ("validation", "none: trained on all samples, the last epoch counts"),
         ("test accuracy as trained", _percent(test["trained"])),
     ]
     if summary.get("notes"):
@@ -158,7 +160,7 @@ def _group_row(group: list[dict[str, Any]]) -> tuple[str, ...]:
         str(model["steps"]),
         str(first["experiment"]["optimizer"]["epochs"]),
         str(len({summary["experiment"]["seed"] for summary in group})),
-        _mean([summary["validation"]["accuracy"] for summary in group]),
+        _mean([s["validation"]["accuracy"] for s in group]) if first["validation"] else "-",
         _mean([summary["test"]["trained"]["accuracy"] for summary in group]),
         f"{sum(f['mismatches'] for f in folds)} of {sum(f['spikes'] for f in folds):,}"
         if folds

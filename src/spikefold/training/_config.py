@@ -24,11 +24,13 @@ class DataConfig:
     Arguments:
         name: of the data set.
         root: folder in which it lies; default: where downloads are kept.
-        validation: fraction of the training samples held out for choosing the epoch.
+        validation: fraction of the training samples held out for choosing the epoch; 0: all are
+            trained on, and the last epoch counts.
         split_seed: decides which.
         train_fraction: share of the remaining training samples that is used, by class.
         size: height and width of event frames or of images from files; default: the data set's.
         frames_by: event frames of equal "time" or "count" of events; default: the data set's.
+        sensor: width and height of the event camera; default: what the recordings state.
         augmentation: random changes to training samples.
     """
 
@@ -39,6 +41,7 @@ class DataConfig:
     train_fraction: float = 1.0
     size: int | None = None
     frames_by: Literal["time", "count"] | None = None
+    sensor: tuple[int, int] | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold.data import Samples
-from spikefold.errors import FoldError
+from spikefold.errors import DataError, FoldError
 from spikefold.folding import evaluation
 from spikefold.models import Network
 from spikefold.nn import MPBN, copied
@@ -34,7 +34,12 @@ def evaluate(network: nn.Module, samples: Samples, batch_size: int = 128) -> dic
         network: from images or frames to logits.
         samples: what to evaluate on.
         batch_size: how many at a time.
+
+    Raises:
+        DataError: if there are no samples.
     """
+    if not len(samples):
+        raise DataError("evaluate: there are no samples in this split")
     correct, loss = 0, 0.0
     with evaluation(network) as network:
         for x, labels in samples.batches(batch_size):

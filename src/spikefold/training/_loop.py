@@ -11,7 +11,7 @@ from typing import Any, cast
 from lightning_fabric import Fabric
 from torch import distributed
 
-from spikefold.data import Dataset
+from spikefold.data import Dataset, Samples
 from spikefold.errors import ConfigError, DataError
 from spikefold.models import Network
 from spikefold.nn import synchronize_statistics
@@ -43,6 +43,8 @@ def train(
     progress: Progress | None = None,
 ) -> Network:
     """Train a network; keep the checkpoint of the best validation accuracy.
+
+    Without validation samples the last epoch's is kept.
 
     Writes `config.json`, `metrics.jsonl` (one line an epoch), `last.safetensors` (from which
     training resumes to the same bits on a CPU) and `best.safetensors`. With several devices it
@@ -137,24 +139,38 @@ def _train(
             state.epoch = epoch + 1
             if fabric.is_global_zero:
                 chosen = network if average is None else cast(Network, average.module)
-                validation = evaluate(chosen, dataset.validation)
                 record = {
                     "epoch": epoch + 1,
                     "learning_rate": rate,
                     "train_loss": training["loss"],
                     "train_accuracy": training["accuracy"],
-                    "validation_loss": validation["loss"],
-                    "validation_accuracy": validation["accuracy"],
+                    **_validated(chosen, dataset.validation),
                     "seconds": round(time.perf_counter() - started, 3),
                 }
                 _keep(record, state, chosen, directory)
                 save_checkpoint(last, network, optimizer, state, average)
                 _write_metrics(directory, state.history, experiment.hardware.tensorboard)
-                advance(f"loss {training['loss']:.3f}  validation {validation['accuracy']:.2%}")
+                advance(_note(record))
             fabric.barrier()
     if fabric.world_size > 1:  # else a process that ends first can abort the other's threads
         fabric.barrier()
         distributed.destroy_process_group()
+
+
+def _validated(network: Network, samples: Samples) -> dict[str, float]:
+    """Loss and accuracy on the validation samples, if there are any."""
+    if not len(samples):
+        return {}
+    result = evaluate(network, samples)
+    return {"validation_loss": result["loss"], "validation_accuracy": result["accuracy"]}
+
+
+def _note(record: dict[str, Any]) -> str:
+    """What progress says of an epoch."""
+    note = f"loss {record['train_loss']:.3f}"
+    if "validation_accuracy" in record:
+        note += f"  validation {record['validation_accuracy']:.2%}"
+    return note
 
 
 def _keep(record: dict[str, Any], state: TrainingState, network: Network, directory: Path) -> None:
@@ -167,6 +183,9 @@ def _keep(record: dict[str, Any], state: TrainingState, network: Network, direct
 
 
 def _rank(record: dict[str, Any]) -> tuple[float, float]:
+    """The better epoch's is the greater; without validation samples the later one's."""
+    if "validation_accuracy" not in record:
+        return float(record["epoch"]), 0.0
     return record["validation_accuracy"], -record["validation_loss"]
 
 

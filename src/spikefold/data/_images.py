@@ -1,0 +1,84 @@
+"""Image files as arrays in [0, 1], whatever their mode."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image
+
+from spikefold.errors import DataError
+
+MARGIN = 256 / 224  # shorter side before the centre is cut out
+EIGHT_BITS = {
+    "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr",
+}  # fmt: skip
+# Pillow widens these formats' 16 bits to 32
+SIXTEEN_BITS_IN_32 = {"PNG", "PPM"}
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+
+
+def read_image(path: Path, size: int) -> Float32[np.ndarray, "3 S S"]:
+    """An image file as red, green and blue in [0, 1]: scaled, then the centre cut out.
+
+    The shorter side is scaled to 256/224 of the size (bilinear), as the official code does for
+    ImageNet. 16 bits a pixel are taken whole; what is transparent shows white.
+
+    Arguments:
+        path: of the file.
+        size: height and width of what is cut out.
+
+    Raises:
+        DataError: if the file is absent, damaged or no image, or its levels have no scale that is
+            known (32 bits a pixel).
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(_centre(_plain(image, path), size))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except DataError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is damaged or no image ({error})") from error
+    if pixels.ndim == 2:
+        return np.broadcast_to(pixels.clip(0, 1), (3, size, size)).copy()
+    return pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+
+
+def _plain(image: Image.Image, path: Path) -> Image.Image:
+    """The image without palette, transparency or 16 bits: RGB, or gray levels in [0, 1] ("F")."""
+    if image.mode in EIGHT_BITS:
+        if not image.has_transparency_data:
+            return image.convert("RGB")
+        whole = image.convert("LA") if image.mode == "La" else image
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, whole.convert("RGBA")).convert("RGB")
+    wide = image.mode == "I" and image.format in SIXTEEN_BITS_IN_32
+    if (wide or image.mode.startswith("I;16")) and "transparency" not in image.info:
+        levels = np.asarray(image).astype(np.float32) / _highest(image)
+        return Image.fromarray(1 - levels if _is_negative(image) else levels)
+    raise DataError(
+        f"{path}: an image of mode {image.mode} ({image.format}): its levels have no scale that is "
+        "known: save it with 8 bits a colour, or as gray with 16"
+    )
+
+
+def _highest(image: Image.Image) -> np.float32:
+    """The level of white: TIFF may have 12 of the 16 bits."""
+    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))[0]
+    return np.float32(2**bits - 1)
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """Whether level 0 is white, which Pillow looks after for 8 bits only."""
+    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+
+
+def _centre(image: Image.Image, size: int) -> Image.Image:
+    """The centre of the scaled image, rounded as torchvision's Resize and CenterCrop do."""
+    shorter = round(size * MARGIN)
+    width, height = (shorter * side // min(image.size) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
