@@ -28,6 +28,7 @@ from spikefold.dynamics import (
     reference_layer,
 )
 from spikefold.dynamics._kernels import _cpu, _operators, _triton, _triton_tiles
+from spikefold.dynamics._kernels._problem import Problem
 from spikefold.dynamics._surrogate import SURROGATES
 from tests.dynamics.cases import fused_layer
 
@@ -43,10 +44,17 @@ DEVICES = [
 
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where the Triton kernels run; that they did is asked afterwards."""
+    ran: list[Problem] = []
+    forward = _triton.forward
+    monkeypatch.setattr(_triton, "forward", lambda problem: (ran.append(problem), forward(problem)))
     if request.param == "cpu":
         monkeypatch.setitem(_operators.KERNELS, "cpu", _triton)
-    with torch.device(request.param):
-        yield request.param
+        yield "cpu"  # outside torch.device, a mode, under which the dispatcher takes C++ for a CPU
+    else:
+        with torch.device(request.param):
+            yield request.param
+    assert ran
 
 
 @pytest.fixture(params=BLOCKS)
