@@ -27,14 +27,14 @@ from spikefold.dynamics import (
     Statistics,
     reference_layer,
 )
-from spikefold.dynamics._kernels import _cpu, _operators, _triton, _triton_tiles
+from spikefold.dynamics._kernels import _cpu, _operators, _triton
 from spikefold.dynamics._kernels._problem import Problem
 from spikefold.dynamics._surrogate import SURROGATES
 from tests.dynamics.cases import fused_layer
 
 BLOCKS = {
-    "one tile": _triton_tiles.Blocks(),
-    "many tiles": _triton_tiles.Blocks(tile=32, whole=32, width=4, scratch=4 * 4 * 60),
+    "one tile": _triton.Blocks(),
+    "many tiles": _triton.Blocks(tile=32, whole=32, width=4, scratch=4 * 4 * 60),
 }
 DEVICES = [
     pytest.param("cpu", marks=pytest.mark.skipif(GPU, reason="the interpreter is off")),
@@ -59,7 +59,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.fixture(params=BLOCKS)
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_triton_tiles, "blocks", BLOCKS[request.param])
+    monkeypatch.setattr(_triton, "blocks", BLOCKS[request.param])
 
 
 def norm(shape: tuple[int, ...], fixed: bool = False) -> Normalization:
@@ -99,7 +99,10 @@ def make(
         made = torch.randn(steps, *shape[1:]).to(dtype)
         return made.movedim(2, -1).contiguous().movedim(-1, 2) if last else made
 
-    after = None if current is None else norm((1, shape[2]), current == "fixed")
+    after = None
+    if current is not None:
+        sets = shape[0] if "per step" in current else 1
+        after = norm((sets, shape[2]), current.startswith("fixed"))
     extra = signal(shape[0]) if shortcut else None
     currents = Currents(signal(1 if constant else shape[0]), shape[0], after, extra)
     v = signal(1)[0].float() if state else None
@@ -215,6 +218,19 @@ CASES: dict[str, dict[str, Any]] = {
     "per step, polarity": {"condition": "polarity per step", "current": "fixed"},
     "per step, elementwise": {"condition": "batch per step elementwise", "shape": (3, 9, 2, 3, 2)},
     "per step, batch norm": {"condition": "batch per step", "current": "batch", "shortcut": True},
+    "norm per step": {"current": "fixed per step", "shortcut": True},
+    "norm per step, no MPBN, constant": {
+        "current": "fixed per step",
+        "constant": True,
+        "condition": "none",
+    },
+    "norm per step, columns": {
+        "current": "fixed per step",
+        "condition": "fixed per step",
+        "last": True,
+        "shape": (3, 2, 5, 5, 3),
+    },
+    "norm per step, decay": {"current": "fixed per step", "decay": "channel"},
     "decay": {"decay": "layer"},
     "decay a channel": {"decay": "channel", "constant": True, "condition": "none"},
     "decay a channel, columns": {"decay": "channel", "last": True, "shape": (3, 2, 5, 5, 3)},
@@ -379,8 +395,8 @@ def test_compiled_for_a_gpu_every_operation_rounds_once(tmp_path: Path) -> None:
     assembly = python(COMPILE, TRITON_CACHE_DIR=str(tmp_path))
     kernels = {part.split()[0]: part for part in assembly.split("KERNEL ")[1:]}
     assert set(kernels) == {
-        *("observe", "merge", "reduce", "forward", "forward_step"),
-        *("recompute", "backward", "backward_step", "through_current"),
+        *("observe", "merge", "forward", "forward_step"),
+        *("recompute", "backward", "backward_step", "finish_input"),
     }
     for name, text in kernels.items():
         assert "fma." not in text, name
@@ -388,6 +404,7 @@ def test_compiled_for_a_gpu_every_operation_rounds_once(tmp_path: Path) -> None:
     for name in ("forward", "forward_step", "recompute"):
         assert "sqrt.rn.f64" in kernels[name]
         assert "div.rn.f64" in kernels[name]
+        assert "0d3EE4F8B588E368F1" in kernels[name]  # eps = 1e-5, not rounded to float32 before
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.autograd import forward_ad
 
 from spikefold.dynamics._condition import Condition, Normalization, Statistics
-from spikefold.dynamics._kernels import _arguments, _cpu, _operators, _triton
+from spikefold.dynamics._kernels import _arguments, _cpu, _operators
 from spikefold.dynamics._kernels._arguments import KERNELS, Arguments
 from spikefold.dynamics._layer import Currents
 from spikefold.dynamics._neuron import Fired, Neuron
@@ -82,10 +82,7 @@ def _transformed(arguments: Arguments) -> str | None:
         return "torch.func (grad, vmap, jvp) takes the layer apart"
     if forward_ad._current_level >= 0:
         return "derivatives are taken in forward mode"
-    kernels = KERNELS[arguments.input.device.type]
-    if kernels is _triton and any(p is not None and len(p) > 1 for p in arguments.current):
-        return "the norm after the connection differs from step to step"
-    return kernels.missing()
+    return KERNELS[arguments.input.device.type].missing()
 
 
 class Layer(torch.autograd.Function):
