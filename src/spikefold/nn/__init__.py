@@ -1,13 +1,15 @@
 """Modules: neurons, membrane potential batch normalization, and the layer networks are made of."""
 
 from spikefold.nn._attached import attached, strange
-from spikefold.nn._batch_norm import BATCH_NORMS, Processes, SynchronizedBatchNorm
+from spikefold.nn._batch_norm import BATCH_NORMS, SynchronizedBatchNorm
 from spikefold.nn._copy import copied, replaced, twin
 from spikefold.nn._layer import OverTime, SpikingLayer, is_constant_in_time, over_time
-from spikefold.nn._mpbn import MPBN, MembraneNorm
+from spikefold.nn._mpbn import MPBN
 from spikefold.nn._neuron import IF, LIF, PLIF, FoldedLIF, SpikingNeuron, State
+from spikefold.nn._norm import CurrentNorm, MembraneNorm, Norm
 from spikefold.nn._observe import Call, observing
 from spikefold.nn._recording import WithSpikes, with_spikes
+from spikefold.nn._running import Processes
 from spikefold.nn._synchronize import synchronize_statistics
 
 __all__ = [
@@ -17,8 +19,10 @@ __all__ = [
     "MPBN",
     "PLIF",
     "Call",
+    "CurrentNorm",
     "FoldedLIF",
     "MembraneNorm",
+    "Norm",
     "OverTime",
     "Processes",
     "SpikingLayer",

@@ -12,6 +12,7 @@ from spikefold.dynamics._kernels import _arguments, _cpu, _operators
 from spikefold.dynamics._kernels._arguments import KERNELS, Arguments
 from spikefold.dynamics._layer import Currents
 from spikefold.dynamics._neuron import Fired, Neuron
+from spikefold.dynamics._norm import Observed, sample_count
 from spikefold.dynamics._surrogate import form_of
 from spikefold.errors import ConfigError
 
@@ -48,7 +49,7 @@ def prepare(
     if not (membrane is None or isinstance(membrane, Normalization)):
         return "the firing condition is a function, or a module with hooks"
     for each in (norm, membrane):
-        if each is not None and each.group is not None:
+        if each is not None and each.fixed is None and each.group is not None:
             return "statistics are taken over several processes"
         if each is not None and any(value.requires_grad for value in each.fixed or ()):
             return "statistics that are fixed need a gradient"
@@ -72,8 +73,7 @@ def prepare(
 
 
 def _norm(norm: Normalization) -> tuple[Any, ...]:
-    gain, shift, eps, fixed, _ = norm
-    return gain, shift, *(fixed or (None, None)), eps
+    return norm.gain, norm.shift, *(norm.fixed or (None, None)), norm.eps
 
 
 def _transformed(arguments: Arguments) -> str | None:
@@ -143,12 +143,14 @@ def fused_layer(arguments: Arguments) -> Fired:
     Raises:
         ShapeError: if something does not fit together.
     """
-    spikes, last, current, potential = _run(arguments)
+    a = arguments
+    spikes, last, current, potential = _run(a)
+    samples = sample_count(a.sequence[1:], a.parameters)
     return Fired(
         spikes,
         last,
-        Statistics(*current.unbind()) if arguments.observes_current else None,
-        Statistics(*potential.unbind()) if arguments.observes_potential else None,
+        Observed(current[0], current[1], len(a.input) * samples) if a.observes_current else None,
+        Observed(potential[0], potential[1], samples) if a.observes_potential else None,
     )
 
 
