@@ -112,6 +112,8 @@ def _normalized(x: Float[Tensor, "steps N C *spatial"], norm: Normalization) -> 
     parameters = [value for value in norm_parameters(norm) if value is not None]
     steps = max(len(value) for value in parameters)
     gain, shift, mean, variance = (value.expand(steps, *norm.shape) for value in parameters)
+    if steps > 1:
+        x = x.expand(steps, *x.shape[1:])
     # a step beside the channels: [N, steps, C, *spatial] and [steps, C]
     return normalize(x.transpose(0, 1), mean, variance, gain, shift, norm.eps).transpose(0, 1)
 

@@ -62,8 +62,6 @@ def prepare(
         before = (condition.polarity, None, None, None, None)
     if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0 and not x.requires_grad:
         x = x[:1]  # the same memory at all steps: computed once, as it is
-    if len(x) == 1 and any(p is not None and len(p) > 1 for p in after[:4]):
-        x = x.expand(steps, *x.shape[1:])  # the currents differ from step to step
     tensors = (x, steps, shortcut, v, *after, *before, condition.theta, decay)
     constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset)
     arguments = Arguments._make((*tensors, *constants, *form))
