@@ -37,11 +37,14 @@ def layers() -> dict[str, nn.Module]:
 def ran(layer: nn.Module, x: torch.Tensor, weights: torch.Tensor) -> dict[str, Any]:
     """What a layer gives, its gradients and statistics; how often processes met."""
     met: list[int] = []
+    reduce = distributed.all_reduce
+
+    def noticed(total: torch.Tensor, group: Any) -> None:
+        met.append(total.numel())
+        reduce(total, group=group)
+
     with pytest.MonkeyPatch.context() as patch:
-        reduce = distributed.all_reduce
-        patch.setattr(
-            distributed, "all_reduce", lambda *args, **kw: (met.append(1), reduce(*args, **kw))
-        )
+        patch.setattr(distributed, "all_reduce", noticed)
         spikes = layer(x)
         forward = len(met)
         (spikes * weights).sum().backward()

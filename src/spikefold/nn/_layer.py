@@ -114,7 +114,7 @@ class SpikingLayer(nn.Module):
             shortcut: added to the currents before firing, of their shape.
         """
         y, steps = _distinct_steps(self.connection, x), x.shape[0]
-        norm = self._normalization((steps, *y.shape[1:]))
+        norm = self._normalization(y, steps)
         if norm is None:
             knows_time = isinstance(self.norm, CurrentNorm)
             y = _distinct_steps(self.norm, y.expand(steps, *y.shape[1:]) if knows_time else y)
@@ -131,12 +131,12 @@ class SpikingLayer(nn.Module):
             observe(self.norm, observed)
         return spikes
 
-    def _normalization(self, shape: tuple[int, ...]) -> Normalization | None:
-        """What the norm does, to currents of this shape; None if it has to be called."""
+    def _normalization(self, y: Tensor, steps: int) -> Normalization | None:
+        """What the norm does to y at these steps; None if it has to be called."""
         norm = self.norm
         if not isinstance(norm, CurrentNorm):
             return None if attached(norm) else normalization(norm)
         if is_called(norm):
             return None
-        norm.check(shape)
+        norm.check((steps, *y.shape[1:]))
         return norm.normalization()

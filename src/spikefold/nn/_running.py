@@ -28,15 +28,16 @@ def kept(norm: nn.Module) -> Statistics | None:
     Arguments:
         norm: torch's, or a `Norm`.
     """
-    statistics = _statistics(norm)
-    if norm.training or statistics is None:
+    return None if norm.training else _timed(norm)
+
+
+def _timed(norm: nn.Module) -> Statistics | None:
+    mean, variance = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
+    if mean is None or variance is None:
         return None
-    return statistics if _has_sets(norm) else Statistics(*(value[None] for value in statistics))
-
-
-def _statistics(norm: nn.Module) -> Statistics | None:
-    mean, variance = (getattr(norm, name, None) for name in ("running_mean", "running_var"))
-    return None if mean is None or variance is None else Statistics(mean, variance)
+    if _has_sets(norm):
+        return Statistics(mean, variance)
+    return Statistics(mean.unsqueeze(0), variance.unsqueeze(0))
 
 
 def _has_sets(norm: nn.Module) -> bool:
@@ -45,7 +46,6 @@ def _has_sets(norm: nn.Module) -> bool:
     return isinstance(seen, Tensor) and seen.ndim > 0
 
 
-@torch.no_grad()
 def observe(norm: nn.Module, observed: Observed, t: int = 0) -> None:
     """Update the running statistics (the variance unbiased), if there are any.
 
@@ -54,18 +54,17 @@ def observe(norm: nn.Module, observed: Observed, t: int = 0) -> None:
         observed: of each step, or `[1, C]` of all.
         t: the first of these steps.
     """
-    running = _statistics(norm)
+    running = _timed(norm)
     if running is None or not getattr(norm, "track_running_stats", True):
         return
     if norm.num_batches_tracked is None:  # torch takes that; then nothing is cumulative
         norm.num_batches_tracked = torch.tensor(0)
     mean, variance, samples = observed
     seen, added = cast(Tensor, norm.num_batches_tracked), len(mean)
-    part: Any = None
     if _has_sets(norm):
-        part = slice(t, t + len(mean))
+        part = slice(t, t + added)
+        running = Statistics(running.mean[part], running.variance[part])
         seen, added = seen[part], 1
-    running = Statistics(*(value[part] for value in running))
     momentum = cast("float | None", norm.momentum)
     dynamics.update_running(running, Statistics(mean, variance), momentum, seen, samples)
     seen.add_(added)

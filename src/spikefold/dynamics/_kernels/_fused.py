@@ -141,15 +141,19 @@ def fused_layer(arguments: Arguments) -> Fired:
     Raises:
         ShapeError: if something does not fit together.
     """
-    a = arguments
-    spikes, last, current, potential = _run(a)
-    samples = sample_count(a.sequence[1:], a.parameters)
+    spikes, last, current, potential = _run(arguments)
+    shown, *step = arguments.input.shape
     return Fired(
         spikes,
         last,
-        Observed(current[0], current[1], len(a.input) * samples) if a.observes_current else None,
-        Observed(potential[0], potential[1], samples) if a.observes_potential else None,
+        _observed(current, step, shown) if arguments.observes_current else None,
+        _observed(potential, step) if arguments.observes_potential else None,
     )
+
+
+def _observed(statistics: Tensor, step: list[int], steps: int = 1) -> Observed:
+    mean, variance = statistics.unbind()
+    return Observed(mean, variance, steps * sample_count(step, mean.shape[1:]))
 
 
 def _run(arguments: Arguments) -> tuple[Tensor, ...]:
