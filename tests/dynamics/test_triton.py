@@ -417,7 +417,7 @@ def test_compiled_for_a_gpu_every_operation_rounds_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", ["planes", "batch norm, columns", "polarity"])
 def test_the_operator_is_sound(case: str) -> None:
     with torch.device("cuda"):
-        currents, condition, v = half(make(**CASES[case]), torch.float32)
+        currents, condition, v, _ = half(make(**CASES[case]), torch.float32)
     recorded: list[tuple[Any, ...]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

@@ -305,8 +305,8 @@ def _backward(problem: Problem, launch: Launch) -> None:
         launch.run(_kernels().backward, **arguments)
     else:
         _backward_by_steps(problem, launch, arguments)
-    _add(launch, problem.potential, of_norm)
-    sums = None if current is None else _add(launch, current, of_current)
+    _finish_norm(launch, problem.potential, of_norm)
+    sums = None if current is None else _finish_norm(launch, current, of_current)
     if problem.grad_decay is not None and of_decay is not None:
         launch.of_groups(problem.grad_decay[None])[0] = of_decay.sum((0, 1))
     if by_batch or problem.input_step == 0:
@@ -335,8 +335,8 @@ def _backward_by_steps(problem: Problem, launch: Launch, arguments: dict[str, An
             sums = arguments["grads"].norm[t].sum(1)
 
 
-def _add(launch: Launch, norm: Norm, partials: Tensor | None) -> Tensor | None:
-    """A norm's gradients, added up over tiles, and over the steps that share parameters.
+def _finish_norm(launch: Launch, norm: Norm, partials: Tensor | None) -> Tensor | None:
+    """A norm's gradients: sums over tiles, and over the steps that share parameters.
 
     Returns:
         the gradients of shift and gain as if all steps shared them, `[2, count]`.
@@ -348,7 +348,7 @@ def _add(launch: Launch, norm: Norm, partials: Tensor | None) -> Tensor | None:
     for grad, at in ((norm.grad_shift, 0), (norm.grad_gain, 1)):
         if grad is not None:
             part = launch.of_groups(grad)
-            part += overall[at] if len(grad) == 1 else by_step[:, at]
+            part.copy_(overall[at] if len(grad) == 1 else by_step[:, at])
     return overall
 
 

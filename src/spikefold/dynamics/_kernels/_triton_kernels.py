@@ -65,28 +65,32 @@ def observe(steps, tiles, input, input_step, partials):
 
 
 @jit()
+def some_slots(start, column, tiles, SLOTS: tl.constexpr):
+    """From `start` on: where their partial results are, which exist, how many elements each has."""
+    slot = start + tl.arange(0, SLOTS)[:, None]
+    inside = (slot < tl.cdiv(tiles.samples, tiles.elements)) & (column < tiles.count)
+    size = tl.minimum(tiles.samples - slot * tiles.elements, tiles.elements)
+    return tl.cast(slot, tl.int64) * tiles.count + column, inside, size
+
+
+@jit()
 def merge(tiles, partials, mean, variance, SLOTS: tl.constexpr, GROUPS: tl.constexpr):
     """Mean and variance of groups from those of their tiles (Chan's formula)."""
     slots = tl.cdiv(tiles.samples, tiles.elements)
     column = tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)[None, :]
-    known = column < tiles.count
     sums = tl.zeros((SLOTS, GROUPS), tl.float32)
     for start in range(0, slots, SLOTS):
-        slot = start + tl.arange(0, SLOTS)[:, None]
-        at, inside = tl.cast(slot, tl.int64) * tiles.count + column, known & (slot < slots)
-        size = tl.minimum(tiles.samples - slot * tiles.elements, tiles.elements)
+        at, inside, size = some_slots(start, column, tiles, SLOTS)
         sums += size * tl.load(partials + at, mask=inside, other=0.0)
     overall = total(sums) / tiles.samples
     squares = tl.zeros((SLOTS, GROUPS), tl.float32)
+    variances = of_step(partials, slots, tiles.count)
     for start in range(0, slots, SLOTS):
-        slot = start + tl.arange(0, SLOTS)[:, None]
-        at, inside = tl.cast(slot, tl.int64) * tiles.count + column, known & (slot < slots)
-        size = tl.minimum(tiles.samples - slot * tiles.elements, tiles.elements)
+        at, inside, size = some_slots(start, column, tiles, SLOTS)
         deviation = tl.load(partials + at, mask=inside, other=0.0) - overall
-        second = of_step(partials, slots, tiles.count)
-        spread = tl.load(second + at, mask=inside, other=0.0)
+        spread = tl.load(variances + at, mask=inside, other=0.0)
         squares += tl.where(inside, size * (spread + deviation * deviation), 0.0)
-    group = tiles.first + column
+    group, known = tiles.first + column, column < tiles.count
     tl.store(mean + group, overall, mask=known)
     tl.store(variance + group, total(squares) / tiles.samples, mask=known)
 
