@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import spikefold as sf
+from spikefold.data import TensorSamples
 from spikefold.errors import FoldError, ShapeError
+from spikefold.training import recalibrate
 from tests.dynamics.reference import mpbn_lif
 from tests.nn.current_norms import BNTT, NORMS, TEBN
 
@@ -169,6 +171,20 @@ def test_fusion_leaves_it_alone() -> None:
     assert sf.verify(row, fused, [x], per_step=True).mismatch_rate < 1e-2
     with pytest.raises(FoldError, match="nothing to fuse"):
         sf.fuse_conv_bn(unit("BNTT"))
+
+
+def test_its_statistics_are_recalibrated() -> None:
+    """One batch: the running statistics become those of each of its steps."""
+    network = sf.models.small(in_channels=1, steps=T, width=0.25)
+    first = network.layers()["features.0"]
+    first.norm = BNTT(first.connection.out_channels, T)
+    x = torch.rand(16, 1, 8, 8)
+    samples = TensorSamples(x, torch.arange(16) % 10)
+    new = recalibrate(network, samples, batch_size=16).layers()["features.0"]
+    values = first.connection(x)
+    torch.testing.assert_close(new.norm.running_mean, values.mean((0, 2, 3)).expand(T, -1))
+    variance = values.movedim(1, 0).flatten(1).var(1)
+    torch.testing.assert_close(new.norm.running_var, variance.expand(T, -1))
 
 
 class Called(sf.CurrentNorm):
