@@ -44,7 +44,7 @@ class Case:
     last: bool = False
     elementwise: bool = False
     condition: str = "batch"  # or "fixed", "folded", "plain"
-    norm: str = "none"  # after the connection; or "batch", "fixed"
+    norm: str = "none"  # after the connection; or "batch", "fixed", "fixed per step"
     shortcut: bool = False
     constant: bool = False
     state: bool = False
@@ -77,7 +77,7 @@ def cases(**fixed: Any) -> st.SearchStrategy[Case]:
         "last": st.booleans(),
         "elementwise": st.booleans(),
         "condition": st.sampled_from(["batch", "fixed", "folded", "plain"]),
-        "norm": st.sampled_from(["none", "batch", "fixed"]),
+        "norm": st.sampled_from(["none", "batch", "fixed", "fixed per step"]),
         "shortcut": st.booleans(),
         "constant": st.booleans(),
         "state": st.booleans(),
@@ -163,12 +163,13 @@ def make(case: Case) -> Layer:
         )
         fixed = Statistics(random(shape) * 0.3, torch.rand(shape, generator=generator) + 0.5)
         eps = {"current": 1e-3, "potential": 0.1}[name]  # not each other's
-        return Normalization(gain, shift, eps, fixed if kind == "fixed" else None)
+        return Normalization(gain, shift, eps, fixed if kind.startswith("fixed") else None)
 
     steps, *step = case.shape
     shown = 1 if case.constant else steps
     x = leaf("input", arranged(random(shown, *step)).to(case.dtype))
-    before = None if case.norm == "none" else norm("current", (1, step[1]), case.norm)
+    sets = steps if case.norm == "fixed per step" else 1
+    before = None if case.norm == "none" else norm("current", (sets, step[1]), case.norm)
     parameters = (steps if case.per_step else 1, *(step[1:] if case.elementwise else step[1:2]))
     condition = dynamics.PLAIN
     if case.condition == "folded":
@@ -211,7 +212,10 @@ def expected(layer: Layer, spikes: Tensor) -> tuple[dict[str, Tensor], Tensor, T
         return reference.normalize(a, gain, shift, norm.eps, fixed)
 
     x = wide["input"]
-    if currents.norm is not None:
+    if case.norm == "fixed per step":
+        by_step = enumerate(x.expand(case.shape))
+        x = torch.stack([normalized("current", currents.norm, x_t, t) for t, x_t in by_step])
+    elif currents.norm is not None:
         x = normalized("current", currents.norm, x.flatten(0, 1)).unflatten(0, x.shape[:2])
     x = x.expand(case.shape)
     if case.shortcut:

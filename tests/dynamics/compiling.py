@@ -1,5 +1,6 @@
 """Layers and networks under torch.compile and torch.export; `test_kernels` runs it."""
 
+import copy
 import io
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import spikefold as sf
 from spikefold import dynamics
 from spikefold.errors import FoldError
 from tests.dynamics.cases import Case, make
+from tests.nn.current_norms import NORMS
 
 
 def small() -> sf.models.Network:
@@ -207,6 +209,24 @@ def proof() -> None:
     assert sf.verify(small_one, folded, [images]).mismatches > 0
 
 
+def maps() -> None:
+    """Norms of the currents that know time, on frames and on an image shown at all steps."""
+    for norm in NORMS.values():
+        layer = sf.SpikingLayer(nn.Conv2d(3, 6, 3), norm(6, 4), sf.LIF(sf.MPBN(6)))
+        other = copy.deepcopy(layer)
+        compiled = torch.compile(other, backend="aot_eager", fullgraph=True)
+        image = torch.randn(5, 3, 6, 6)
+        for x in (torch.randn(4, 5, 3, 6, 6), image.expand(4, *image.shape)):
+            for run in (layer, compiled):
+                run(x).sum().backward()
+        for one, two in zip(layer.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, two.grad)
+        for one, two in zip(layer.buffers(), other.buffers(), strict=True):
+            torch.testing.assert_close(one, two)
+        exported = torch.export.export(layer.eval(), (x,)).module()
+        assert torch.equal(exported(x), layer(x))
+
+
 def reference() -> None:
     """The reference compiles whole too."""
     network, x = small().train(), torch.rand(4, 1, 8, 8)
@@ -219,7 +239,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     check.__name__: check
     for check in (
         *(operator, training, inductor, export),
-        *(expanded, cumulative, inside, traced, graphs, spikes, proof, reference),
+        *(expanded, cumulative, inside, traced, graphs, spikes, proof, maps, reference),
     )
 }
 

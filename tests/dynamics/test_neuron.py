@@ -1,5 +1,7 @@
 """The equations against hand-calculated traces and an independent float64 implementation."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -132,7 +134,7 @@ def test_training_equals_an_independent_float64_implementation(
     condition = Condition(Normalization(gamma[None], beta[None], 1e-5))
     fired = dynamics.integrate(x, condition, neuron)
     assert fired.potential is not None
-    spikes, (means, variances) = fired.spikes, fired.potential
+    spikes, (means, variances, samples) = fired.spikes, fired.potential
     weights = torch.randn(shape, generator=generator, dtype=torch.float64)
     grads = torch.autograd.grad((spikes * weights).sum(), (x, gamma, beta))
 
@@ -155,6 +157,7 @@ def test_training_equals_an_independent_float64_implementation(
         means[0].flatten(), x[0].mean(0 if element else [0, *range(2, x.ndim - 1)]).flatten()
     )
     assert means.shape == variances.shape == (shape[0], *parameter_shape)
+    assert samples == x[0].numel() // math.prod(parameter_shape)
 
 
 @pytest.mark.parametrize("detach", [False, True])

@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import spikefold as sf
+from tests.nn.current_norms import NORMS
 
 
 def unit(norm: nn.Module, lif: sf.LIF | None = None) -> sf.SpikingLayer:
@@ -49,8 +51,12 @@ def watched(layer: sf.SpikingLayer, name: str) -> sf.SpikingLayer:
         lambda: nn.BatchNorm2d(6, track_running_stats=False),
         lambda: nn.GroupNorm(2, 6),
         nn.Identity,
+        *(partial(norm, 6, 3) for norm in NORMS.values()),
     ],
-    ids=["plain", "cumulative", "settings", "no parameters", "no statistics", "other", "none"],
+    ids=[
+        *("plain", "cumulative", "settings", "no parameters", "no statistics", "other", "none"),
+        *NORMS,
+    ],
 )
 def test_together_or_module_by_module(
     norm: Callable[[], nn.Module], watch: str, training: bool

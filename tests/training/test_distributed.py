@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 import spikefold as sf
-from spikefold import training
+from spikefold import dynamics, training
 from spikefold.data import Dataset, load_dataset
+from spikefold.dynamics import Normalization
 from spikefold.errors import ConfigError
 from spikefold.models import Options
 from spikefold.nn import SynchronizedBatchNorm, synchronize_statistics
@@ -141,6 +142,9 @@ def test_synchronized_networks_are_copied_averaged_folded_and_saved(tmp_path: Pa
     assert torch.equal(copied(x), network(x))
     sf.save(network.eval(), tmp_path / "network.safetensors")
     assert torch.equal(sf.load(tmp_path / "network.safetensors")(x), network(x))
+    if dynamics.missing_kernels("cpu") is None:
+        with sf.backend("fused"):  # evaluation takes no statistics
+            network(x)
     folded = sf.fold(network)
     assert sf.verify(network, folded, [x]).mismatches == 0
     fused = sf.fuse_conv_bn(folded)
@@ -157,6 +161,12 @@ class OwnNorm(nn.BatchNorm2d):
 class OwnMembrane(sf.MPBN):
     def forward(self, u: torch.Tensor, t: int = 0) -> torch.Tensor:
         return super().forward(u, t) * 2
+
+
+class OwnCurrents(sf.CurrentNorm):
+    def normalization(self) -> Normalization:
+        one = torch.ones(1, *self.shape)
+        return Normalization(one, one, 1e-5)  # of the batch, but of which processes?
 
 
 @pytest.mark.usefixtures("alone")
@@ -179,6 +189,7 @@ def test_only_what_is_known_is_synchronized() -> None:
         (OwnNorm(3), r"layer '0' \(OwnNorm\): only torch's own batch norms"),
         (hooked, r"layer '0' \(BatchNorm2d\): it carries hooks"),
         (sf.LIF(OwnMembrane(3)), "layer '0.norm': OwnMembrane has a forward of its own"),
+        (OwnCurrents(3), "layer '0': the normalization of OwnCurrents leaves out its group"),
     ):
         with pytest.raises(ConfigError, match=message):
             synchronize_statistics(nn.Sequential(strange))

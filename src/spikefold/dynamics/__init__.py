@@ -8,6 +8,7 @@ from spikefold.dynamics._condition import (
     Condition,
     Normalization,
     Normalizing,
+    Over,
     Statistics,
 )
 from spikefold.dynamics._kernels import missing as missing_kernels
@@ -22,6 +23,7 @@ from spikefold.dynamics._neuron import (
     membrane_dtype,
 )
 from spikefold.dynamics._norm import (
+    Observed,
     normalize,
     of_step,
     per_neuron,
@@ -56,6 +58,8 @@ __all__ = [
     "Neuron",
     "Normalization",
     "Normalizing",
+    "Observed",
+    "Over",
     "Rectangle",
     "Reset",
     "Sigmoid",

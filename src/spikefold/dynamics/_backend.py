@@ -12,8 +12,14 @@ import torch
 from torch import Tensor
 
 from spikefold.dynamics import _kernels
-from spikefold.dynamics._condition import Condition, Statistics
-from spikefold.dynamics._layer import Currents, reference_layer
+from spikefold.dynamics._condition import Condition, Normalization, Statistics
+from spikefold.dynamics._layer import (
+    Currents,
+    by_gain,
+    counted,
+    reference_layer,
+    with_statistics,
+)
 from spikefold.dynamics._neuron import Fired, Neuron
 from spikefold.dynamics._norm import reference_update
 from spikefold.errors import ConfigError
@@ -117,6 +123,8 @@ def layer(
     """
     if _chosen == "reference":
         return reference_layer(currents, condition, neuron, v, decay)
+    if _observes_first(currents.norm):
+        return _observed_first(currents, condition, neuron, v, decay)
     prepared = _kernels.prepare(currents, condition, neuron, v, decay)
     if not isinstance(prepared, str):
         return _kernels.fused_layer(prepared)
@@ -129,6 +137,24 @@ def layer(
     if prepared == _kernels.missing(currents.input.device.type):
         _say_once(f"{prepared}: the neurons run in plain torch, with the same results but slower")
     return reference_layer(currents, condition, neuron, v, decay)
+
+
+def _observes_first(norm: Normalization | None) -> bool:
+    """Whether it takes statistics of the currents that kernels do not take."""
+    if norm is None or norm.fixed is not None:
+        return False
+    return norm.over != "all" or norm.group is not None or max(map(len, norm[:2])) > 1
+
+
+def _observed_first(
+    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None, decay: Tensor | None
+) -> Fired:
+    """The statistics of the currents in plain torch, then the layer by what they are."""
+    currents.check(condition, v, decay)
+    currents, condition = counted(currents, condition)
+    norm, observed = with_statistics(currents)
+    fired = layer(currents._replace(norm=by_gain(norm)), condition, neuron, v, decay)
+    return fired._replace(current=observed)
 
 
 @torch.no_grad()

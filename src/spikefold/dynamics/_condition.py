@@ -3,16 +3,18 @@
 Every parameter has a leading time axis; of length 1 it means the same at all steps.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, distributed
 
-from spikefold.dynamics._norm import normalize, of_step, per_neuron, statistics
+from spikefold.dynamics._norm import Observed, normalize, of_step, per_neuron, statistics
+
+Over = Literal["all", "each", "past"]
 
 
 class Statistics(NamedTuple):
-    """Mean and (where it was taken of a batch, biased) variance."""
+    """Mean and variance by which something is normalized."""
 
     mean: Tensor
     variance: Tensor
@@ -26,6 +28,9 @@ class Normalization(NamedTuple):
         eps: added to the variance.
         fixed: statistics, likewise; None takes those of the batch.
         group: processes whose batches count together; None: this one's alone.
+        over: the steps of the currents that count together: "all", "each" for itself, or "past",
+            each with those before it. Potentials exist one step at a time.
+        samples: values each statistic is taken of, if processes have exchanged that already.
     """
 
     gain: Tensor
@@ -33,6 +38,8 @@ class Normalization(NamedTuple):
     eps: float
     fixed: Statistics | None = None
     group: distributed.ProcessGroup | None = None
+    over: Over = "all"
+    samples: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,16 +48,16 @@ class Normalization(NamedTuple):
 
     def __call__(
         self, u: Float[Tensor, "N C *spatial"], t: int, /
-    ) -> tuple[Float[Tensor, "N C *spatial"], Statistics | None]:
+    ) -> tuple[Float[Tensor, "N C *spatial"], Observed | None]:
         """The normalized values of time step t, and the statistics if they are the batch's."""
+        observed = None
         if self.fixed is None:
-            observed = Statistics(*statistics(u, self.shape, self.group))
-            used = observed
+            observed = statistics(u, self.shape, self.group, self.samples)
+            mean, variance, _ = observed
         else:
-            observed = None
-            used = Statistics(*(of_step(value, t) for value in self.fixed))
+            mean, variance = (of_step(value, t) for value in self.fixed)
         gain, shift = of_step(self.gain, t), of_step(self.shift, t)
-        return normalize(u, *used, gain, shift, self.eps), observed
+        return normalize(u, mean, variance, gain, shift, self.eps), observed
 
 
 @runtime_checkable
@@ -60,7 +67,7 @@ class Normalizing(Protocol):
     One that is not a `Normalization` runs on the reference.
     """
 
-    def __call__(self, u: Tensor, t: int, /) -> tuple[Tensor, Statistics | None]:
+    def __call__(self, u: Tensor, t: int, /) -> tuple[Tensor, Observed | None]:
         """What is compared with the threshold at time step t."""
 
 
@@ -83,7 +90,7 @@ class Condition(NamedTuple):
 
     def potential(
         self, u: Float[Tensor, "N C *spatial"], t: int
-    ) -> tuple[Float[Tensor, "N C *spatial"], Statistics | None]:
+    ) -> tuple[Float[Tensor, "N C *spatial"], Observed | None]:
         """What is compared at time step t, and statistics if they were taken of the batch.
 
         Arguments:

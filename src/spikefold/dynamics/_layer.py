@@ -21,7 +21,13 @@ from spikefold.dynamics._condition import (
     takes_statistics,
 )
 from spikefold.dynamics._neuron import Fired, Neuron, integrate, membrane_dtype
-from spikefold.dynamics._norm import normalize, of_step, statistics
+from spikefold.dynamics._norm import (
+    Observed,
+    counts_together,
+    normalize,
+    sample_count,
+    statistics,
+)
 from spikefold.errors import ShapeError
 
 
@@ -31,8 +37,7 @@ class Currents(NamedTuple):
     Attributes:
         input: `[T, N, C, *spatial]`, or `[1, N, C, *spatial]` if it is the same at all steps.
         steps: T.
-        norm: a batch normalization over time, batch and space, its parameters `[1, C]`, or an
-            affine map a step, `[T, C]`; None: none.
+        norm: a normalization per channel, its parameters `[1, C]` or `[T, C]`; None: none.
         shortcut: `[T, N, C, *spatial]`, or None.
     """
 
@@ -86,37 +91,128 @@ class Currents(NamedTuple):
         )
 
 
-def compute(
-    currents: Currents,
-) -> tuple[Float[Tensor, "T N C *spatial"], Statistics | None]:
+def compute(currents: Currents) -> tuple[Float[Tensor, "T N C *spatial"], Observed | None]:
     """The currents as a tensor, in the membrane's dtype if anything is done to the input.
 
     Returns:
-        `[T, N, C, *spatial]`, and the batch statistics `[1, C]` if the norm took them.
+        `[T, N, C, *spatial]`, and the batch statistics if the norm took them.
     """
     x, observed = currents.input, None
     if currents.norm is not None:
-        x, observed = _normalized(x.to(membrane_dtype(x)), currents.norm, currents.steps)
+        x = x.to(membrane_dtype(x))
+        norm, observed = with_statistics(currents)
+        x = _normalized(x, norm)
     if currents.shortcut is not None:
         x = x.to(membrane_dtype(x)) + currents.shortcut
     return x.expand(currents.shape), observed
 
 
-def _normalized(
-    x: Float[Tensor, "steps N C *spatial"], norm: Normalization, steps: int
-) -> tuple[Float[Tensor, "..."], Statistics | None]:
-    """The normalized input, time merged into the batch; a step at a time if the map knows time."""
-    gain, shift, eps, fixed, group = norm
-    if any(len(tensor) > 1 for tensor in norm_parameters(norm) if tensor is not None):
-        by_step = enumerate(x.expand(steps, *x.shape[1:]))
-        return torch.stack([norm(x_t, t)[0] for t, x_t in by_step]), None
-    flat, observed = x.flatten(0, 1), None
-    used = fixed and Statistics(*(of_step(value, 0) for value in fixed))
-    if used is None:
-        used = Statistics(*statistics(flat, norm.shape, group))
-        observed = Statistics(*(value.detach()[None] for value in used))
-    y = normalize(flat, *used, of_step(gain, 0), of_step(shift, 0), eps)
-    return y.unflatten(0, x.shape[:2]), observed
+def _normalized(x: Float[Tensor, "steps N C *spatial"], norm: Normalization) -> Tensor:
+    """The normalized input, `[1, N, C, *spatial]` if all steps are the same."""
+    parameters = [value for value in norm_parameters(norm) if value is not None]
+    steps = max(len(value) for value in parameters)
+    gain, shift, mean, variance = (value.expand(steps, *norm.shape) for value in parameters)
+    if steps > 1:
+        x = x.expand(steps, *x.shape[1:])
+    # a step beside the channels: [N, steps, C, *spatial] and [steps, C]
+    return normalize(x.transpose(0, 1), mean, variance, gain, shift, norm.eps).transpose(0, 1)
+
+
+def with_statistics(currents: Currents) -> tuple[Normalization, Observed | None]:
+    """The norm after the connection by the statistics it takes of the batch, and these.
+
+    Gradients go through them. Of an input that is the same at all steps they are those of one.
+
+    Arguments:
+        currents: with a norm.
+
+    Raises:
+        ShapeError: if there is only one value to take a statistic of.
+    """
+    norm, x = currents.norm, currents.input
+    assert norm is not None
+    if norm.fixed is not None:
+        return norm, None
+    x = x.to(membrane_dtype(x))
+    if norm.over == "all":
+        mean, variance, samples = statistics(x.flatten(0, 1), norm.shape, norm.group, norm.samples)
+        used = Statistics(mean[None], variance[None])
+        return norm._replace(fixed=used), Observed(used[0].detach(), used[1].detach(), samples)
+    # as of potentials [N, steps, C, *spatial]: all steps at once
+    shape = (len(x), *norm.shape)
+    each = statistics(x.transpose(0, 1), shape, norm.group, norm.samples)
+    used, unbiased = Statistics(each.mean, each.variance), each.variance
+    if norm.over == "past" and len(x) > 1:
+        used, unbiased = _accumulated(each)
+    mean, variance = (
+        value.detach().expand(currents.steps, *norm.shape) for value in (used.mean, unbiased)
+    )
+    return norm._replace(fixed=used), Observed(mean, variance, each.samples)
+
+
+def _accumulated(each: Observed) -> tuple[Statistics, Tensor]:
+    """Statistics of each step and those before it, of as many values each (Chan's formula).
+
+    Returns:
+        mean and variance, and what becomes the unbiased variance by the factor of a single step.
+    """
+    n = each.samples
+    mean, variance = each.mean[0], each.variance[0]
+    means, variances, unbiased = [mean], [variance], [variance]
+    for t in range(1, len(each.mean)):
+        new, deviation = 1 / (t + 1), each.mean[t] - mean
+        mean = mean + new * deviation
+        variance = (1 - new) * (variance + new * deviation * deviation) + new * each.variance[t]
+        means.append(mean)
+        variances.append(variance)
+        unbiased.append(variance * ((t + 1) * (n - 1) / ((t + 1) * n - 1)))
+    return Statistics(torch.stack(means), torch.stack(variances)), torch.stack(unbiased)
+
+
+def by_gain(norm: Normalization) -> Normalization:
+    """The same map, bit for bit, by statistics that need no gradient.
+
+    What would be theirs goes on through gain and shift: kernels give a gradient of these only.
+    """
+    assert norm.fixed is not None
+    mean, variance = norm.fixed
+    root = torch.sqrt(variance.double() + norm.eps)
+    gain = norm.gain * (root.detach() / root).to(norm.gain.dtype)
+    shift = norm.shift + (mean.detach() - mean) * (norm.gain / root.to(norm.gain.dtype))
+    return norm._replace(gain=gain, shift=shift, fixed=Statistics(mean.detach(), variance.detach()))
+
+
+def counted(currents: Currents, condition: Condition) -> tuple[Currents, Condition]:
+    """The same, after processes have told each other how many values they have, once for all steps.
+
+    Arguments:
+        currents, condition: whose norms take statistics over several processes, or not.
+    """
+    step = currents.shape[1:]
+    merged = (len(currents.input) * step[0], *step[1:])
+    norms = (currents.norm, condition.norm)
+    batches = (merged if currents.norm and currents.norm.over == "all" else step, step)
+    asking = [
+        (norm, sample_count(batch, norm.shape))
+        for norm, batch in zip(norms, batches, strict=True)
+        if isinstance(norm, Normalization) and _asks(norm)
+    ]
+    if not asking:
+        return currents, condition
+    group = asking[0][0].group
+    assert group is not None
+    asking = [(norm, count) for norm, count in asking if norm.group is group]
+    totals = counts_together([count for _, count in asking], group, currents.input.device)
+    for (norm, _), total in zip(asking, totals, strict=True):
+        if norm is currents.norm:
+            currents = currents._replace(norm=norm._replace(samples=total))
+        else:
+            condition = condition._replace(norm=norm._replace(samples=total))
+    return currents, condition
+
+
+def _asks(norm: Normalization) -> bool:
+    return norm.fixed is None and norm.group is not None and norm.samples is None
 
 
 def reference_layer(
@@ -139,6 +235,7 @@ def reference_layer(
         ShapeError: if something does not fit together.
     """
     currents.check(condition, v, decay)
+    currents, condition = counted(currents, condition)
     x, current = compute(currents)
     fired = integrate(x, condition, neuron, v, decay)
     return fired._replace(spikes=fired.spikes.to(currents.input.dtype), current=current)

@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikefold.dynamics._check import check_layer
-from spikefold.dynamics._condition import Condition, Statistics, condition_parameters
-from spikefold.dynamics._norm import per_neuron
+from spikefold.dynamics._condition import Condition, condition_parameters
+from spikefold.dynamics._norm import Observed, per_neuron
 from spikefold.dynamics._surrogate import Surrogate, Tanh, fire, require_surrogate
 from spikefold.errors import ConfigError
 
@@ -75,14 +75,14 @@ class Fired(NamedTuple):
     Attributes:
         spikes: zeros and ones `[T, N, C, *spatial]`, of the input's dtype.
         v: the last membrane potential `[N, C, *spatial]`.
-        current: statistics `[1, C]` of the currents' norm, if it took the batch's.
+        current: statistics `[1, C]` or `[T, C]` of the currents' norm, if it took the batch's.
         potential: statistics `[T, *shape]` of the condition's norm, if it took the batch's.
     """
 
     spikes: Tensor
     v: Tensor
-    current: Statistics | None = None
-    potential: Statistics | None = None
+    current: Observed | None = None
+    potential: Observed | None = None
 
 
 def membrane_dtype(x: Tensor) -> torch.dtype:
@@ -146,7 +146,8 @@ def integrate(
     if v is None:
         v = torch.zeros_like(x[0], dtype=dtype)
     kept = neuron.decay if decay is None else decay
-    spikes, observed = [], []
+    spikes: list[Tensor] = []
+    observed: list[Observed] = []
     for t, x_t in enumerate(x):
         u = charge(v, x_t.to(dtype), kept)
         h, statistics = condition.potential(u, t)
@@ -154,10 +155,16 @@ def integrate(
         v = discharge(u, s, neuron)
         spikes.append(s.to(x.dtype))
         if statistics is not None:
-            observed.append(tuple(value.detach() for value in statistics))
+            observed.append(statistics)
     # cat, not stack: it keeps the memory format of the steps
     return Fired(
         torch.cat(spikes).unflatten(0, x.shape[:2]),
         v,
-        potential=Statistics(*map(torch.stack, zip(*observed, strict=True))) if observed else None,
+        potential=_of_all_steps(observed) if observed else None,
     )
+
+
+def _of_all_steps(observed: list[Observed]) -> Observed:
+    means = torch.stack([step.mean.detach() for step in observed])
+    variances = torch.stack([step.variance.detach() for step in observed])
+    return Observed(means, variances, observed[0].samples)

@@ -1,7 +1,8 @@
 """Membrane potential batch normalization: its equations, each once."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -47,26 +48,29 @@ class _Sum(torch.autograd.Function):
         return total, None
 
 
-def sample_count(
-    potential: tuple[int, ...],
-    shape: tuple[int, ...],
-    group: distributed.ProcessGroup | None = None,
-    device: torch.device | None = None,
-) -> int:
-    """How many values one mean is taken of: N·H·W channel-wise, N element-wise.
+def sample_count(potential: Sequence[int], shape: Sequence[int]) -> int:
+    """How many values of this process one mean is taken of: N·H·W channel-wise, N element-wise.
 
     Arguments:
         potential: shape `(N, C, *spatial)` of one time step's potentials.
         shape: the shape of the normalization's parameters.
-        group: processes whose batches count together; None counts this one's only.
-        device: on which the processes exchange their counts.
     """
-    count = potential[0] * math.prod(potential[1 + len(shape) :])
-    if group is None:
-        return count
-    total = torch.tensor(count, device=device)
-    distributed.all_reduce(total, group=group)
-    return int(total)
+    return potential[0] * math.prod(potential[1 + len(shape) :])
+
+
+def counts_together(
+    counts: Sequence[int], group: distributed.ProcessGroup, device: torch.device
+) -> list[int]:
+    """The sums of some numbers over processes, exchanged at once.
+
+    Arguments:
+        counts: this process's.
+        group: the processes.
+        device: on which they exchange.
+    """
+    totals = torch.tensor(counts, device=device)
+    distributed.all_reduce(totals, group=group)
+    return [int(total) for total in totals.tolist()]
 
 
 def require_samples(count: int, potential: tuple[int, ...], shape: tuple[int, ...]) -> None:
@@ -87,11 +91,26 @@ def require_samples(count: int, potential: tuple[int, ...], shape: tuple[int, ..
         )
 
 
+class Observed(NamedTuple):
+    """Statistics that were taken of a batch.
+
+    Attributes:
+        mean: of `[*shape]`, or `[T, *shape]`.
+        variance: likewise, biased.
+        samples: values each was taken of, of all processes together.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    samples: int
+
+
 def statistics(
     u: Float[Tensor, "N C *spatial"],
     shape: tuple[int, ...],
     group: distributed.ProcessGroup | None = None,
-) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    samples: int | None = None,
+) -> Observed:
     """Mean and biased variance of one time step's potentials.
 
     Channel-wise (shape `(C,)`): over N and space; element-wise (shape `(C, H, W)`): over N.
@@ -101,24 +120,26 @@ def statistics(
         shape: the shape of the normalization's parameters.
         group: processes whose batches count together, gradients included; None counts this
             one's only.
-
-    Returns:
-        mean and variance, both of `shape`.
+        samples: values each is taken of, if that is known; else the processes exchange it.
 
     Raises:
         ShapeError: if there is only one value to take a statistic of.
 
     Source: Guo et al., ICCV 2023, section 4.1.
     """
-    count = sample_count(tuple(u.shape), shape, group, u.device)
-    require_samples(count, tuple(u.shape), shape)
+    if samples is None:
+        samples = sample_count(u.shape, shape)
+        if group is not None:
+            (samples,) = counts_together([samples], group, u.device)
+    require_samples(samples, tuple(u.shape), shape)
     reduced = (0, *range(1 + len(shape), u.ndim))
     if group is None:
         variance, mean = torch.var_mean(u, dim=reduced, correction=0)
-        return mean, variance
-    mean = _Sum.apply(u.sum(reduced), group) / count
+        return Observed(mean, variance, samples)
+    mean = _Sum.apply(u.sum(reduced), group) / samples
     deviation = u - per_neuron(mean, u.ndim)
-    return mean, _Sum.apply((deviation * deviation).sum(reduced), group) / count
+    variance = _Sum.apply((deviation * deviation).sum(reduced), group) / samples
+    return Observed(mean, variance, samples)
 
 
 def scale(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules import activation, batchnorm, conv, dropout, padding, pooling
 
 from spikefold.models import Standardize, as_frames
-from spikefold.nn import SpikingNeuron, merge_time, split_time
+from spikefold.nn import CurrentNorm, SpikingNeuron, merge_time, split_time
 
 Kind = Literal[
     "input",
@@ -38,7 +38,7 @@ Kind = Literal[
 MODULES: dict[type[nn.Module] | tuple[type[nn.Module], ...], Kind] = {
     SpikingNeuron: "neurons",
     (conv._ConvNd, nn.Linear): "connection",
-    (batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm): "norm",
+    (batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, CurrentNorm): "norm",
     (
         *(pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._LPPoolNd),
         *(pooling._AdaptiveAvgPoolNd, pooling._AdaptiveMaxPoolNd),

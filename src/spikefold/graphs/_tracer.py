@@ -1,7 +1,7 @@
 """Records what a network calls, with torch.fx: our modules and torch's own as leaves."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from spikefold.errors import ConfigError, GraphError
 from spikefold.graphs._kinds import kind_of_module
-from spikefold.nn import OverTime, SpikingLayer, attached, over_time
+from spikefold.nn import CurrentNorm, OverTime, SpikingLayer, attached, over_time
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,11 @@ def _row_over_time(tracer: Tracer, row: nn.Module, x: Any) -> Any:
 
 def _unit(tracer: Tracer, unit: nn.Module, x: Any, shortcut: Any = None) -> Any:
     with tracer._merging():
-        y = tracer.child(unit, "norm", tracer.child(unit, "connection", x))
+        y = tracer.child(unit, "connection", x)
+    # a norm that knows time sees it apart
+    knows_time = isinstance(unit._modules["norm"], CurrentNorm)
+    with nullcontext() if knows_time else tracer._merging():
+        y = tracer.child(unit, "norm", y)
     return tracer.child(unit, "lif", y if shortcut is None else y + shortcut)
 
 

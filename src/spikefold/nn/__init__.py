@@ -1,7 +1,7 @@
 """Modules: neurons, membrane potential batch normalization, and the layer networks are made of."""
 
 from spikefold.nn._attached import attached, strange
-from spikefold.nn._batch_norm import BATCH_NORMS, Processes, SynchronizedBatchNorm
+from spikefold.nn._batch_norm import BATCH_NORMS, SynchronizedBatchNorm
 from spikefold.nn._copy import copied, replaced, twin
 from spikefold.nn._layer import (
     OverTime,
@@ -11,10 +11,12 @@ from spikefold.nn._layer import (
     over_time,
     split_time,
 )
-from spikefold.nn._mpbn import MPBN, MembraneNorm
+from spikefold.nn._mpbn import MPBN
 from spikefold.nn._neuron import IF, LIF, PLIF, FoldedLIF, SpikingNeuron, State
+from spikefold.nn._norm import CurrentNorm, MembraneNorm, Norm
 from spikefold.nn._observe import Call, observing
 from spikefold.nn._recording import WithSpikes, with_spikes
+from spikefold.nn._running import Processes
 from spikefold.nn._synchronize import synchronize_statistics
 from spikefold.nn._traceable import traceable
 from spikefold.nn._transforms import transformed, transforms_of, unwrapped
@@ -26,8 +28,10 @@ __all__ = [
     "MPBN",
     "PLIF",
     "Call",
+    "CurrentNorm",
     "FoldedLIF",
     "MembraneNorm",
+    "Norm",
     "OverTime",
     "Processes",
     "SpikingLayer",

@@ -1,26 +1,12 @@
 """torch's batch norm modules seen as `dynamics.Normalization`, and one of several processes."""
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold import dynamics
-from spikefold.dynamics import Normalization, Statistics
-
-
-@dataclass(frozen=True)
-class Processes:
-    """Processes whose batches count together. Copies of a module share it: torch's group, a handle
-    of something outside, cannot be copied.
-    """
-
-    group: distributed.ProcessGroup
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Processes":
-        return self
+from spikefold.dynamics import Normalization, Observed
+from spikefold.nn._running import Processes, kept, observe
 
 
 class SynchronizedBatchNorm(_BatchNorm):
@@ -52,10 +38,8 @@ class SynchronizedBatchNorm(_BatchNorm):
             return super().forward(input)
         x = input.to(dynamics.membrane_dtype(input))
         group = self.processes.group
-        mean, variance = dynamics.statistics(x, (self.num_features,), group)
-        observe(
-            self, Statistics(mean.detach()[None], variance.detach()[None]), tuple(x.shape), group
-        )
+        mean, variance, samples = dynamics.statistics(x, (self.num_features,), group)
+        observe(self, Observed(mean.detach()[None], variance.detach()[None], samples))
         one, zero = torch.ones_like(mean), torch.zeros_like(mean)
         gain, shift = (self.weight, self.bias) if self.affine else (one, zero)
         return dynamics.normalize(x, mean, variance, gain, shift, self.eps).to(input.dtype)
@@ -84,35 +68,5 @@ def normalization(norm: nn.Module) -> Normalization | None:
     if not norm.affine:
         return None
     group = norm.processes.group if isinstance(norm, SynchronizedBatchNorm) else None
-    mean, variance = norm.running_mean, norm.running_var
-    kept = None
-    if not (norm.training or mean is None or variance is None):
-        kept = Statistics(mean.unsqueeze(0), variance.unsqueeze(0))
     gain, shift = norm.weight.unsqueeze(0), norm.bias.unsqueeze(0)
-    return Normalization(gain, shift, norm.eps, kept, group)
-
-
-@torch.no_grad()
-def observe(
-    norm: _BatchNorm,
-    observed: Statistics,
-    batch: tuple[int, ...],
-    group: distributed.ProcessGroup | None = None,
-) -> None:
-    """Update the running statistics by those of a batch (the variance unbiased).
-
-    Arguments:
-        norm: changed in place, if it keeps statistics.
-        observed: mean and biased variance, `[1, C]`.
-        batch: shape `(N, C, *spatial)` they were taken of.
-        group: processes whose batches count together.
-    """
-    if norm.running_mean is None or norm.running_var is None or not norm.track_running_stats:
-        return
-    if norm.num_batches_tracked is None:  # torch takes that; then nothing is cumulative
-        norm.num_batches_tracked = torch.tensor(0)
-    device = norm.running_mean.device
-    samples = dynamics.sample_count(batch, (norm.num_features,), group, device)
-    running = Statistics(norm.running_mean.unsqueeze(0), norm.running_var.unsqueeze(0))
-    dynamics.update_running(running, observed, norm.momentum, norm.num_batches_tracked, samples)
-    norm.num_batches_tracked.add_(1)
+    return Normalization(gain, shift, norm.eps, kept(norm), group)

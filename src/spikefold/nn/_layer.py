@@ -3,14 +3,15 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold import dynamics
-from spikefold.dynamics import Currents
+from spikefold.dynamics import Currents, Normalization
 from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn._attached import attached
-from spikefold.nn._batch_norm import normalization, observe
+from spikefold.nn._batch_norm import normalization
 from spikefold.nn._neuron import SpikingNeuron
+from spikefold.nn._norm import CurrentNorm, is_called
+from spikefold.nn._running import observe
 from spikefold.nn._traceable import traceable
 
 
@@ -20,9 +21,14 @@ def is_constant_in_time(x: Float[Tensor, "T ..."]) -> bool:
 
 
 def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "..."]:
-    """The module's output at every time step, or at one `[1, N, ...]` if they are all the same."""
+    """The module's output at every time step, or at one `[1, N, ...]` if they are all the same.
+
+    Time is merged into the batch, but for what knows time.
+    """
     if x.ndim < 3:
         raise ShapeError(f"expected [T, N, ...], got {list(x.shape)}: is a dimension missing?")
+    if isinstance(module, CurrentNorm):
+        return module(x)
     # what needs a gradient needs one a step
     if is_constant_in_time(x) and not (x.requires_grad and torch.is_grad_enabled()):
         x = x[:1]
@@ -36,9 +42,10 @@ def over_time(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "
 
     Time is merged into the batch, so a BatchNorm sees (T, N, H, W) jointly. Where the input is one
     image shown T times (an expanded tensor), the module runs once and its result is expanded.
+    A `CurrentNorm` gets the sequence as it is.
 
     Arguments:
-        module: a convolution, linear, pooling, batch norm, or a sequence of such.
+        module: a convolution, linear, pooling, a norm, or a sequence of such.
         x: `[T, N, ...]`.
 
     Returns:
@@ -82,14 +89,14 @@ class OverTime(nn.Sequential):
 class SpikingLayer(nn.Module):
     """The unit of a network: `lif(norm(connection(x)) + shortcut)`.
 
-    A batch norm of torch, the shortcut and the neurons are computed together, with the currents in
-    float32 also under mixed precision. Batch norm and neurons that carry hooks are called as
-    modules, as usual, and so is any other norm.
+    A batch norm of torch or a `CurrentNorm`, the shortcut and the neurons are computed together,
+    with the currents in float32 also under mixed precision. Norm and neurons that carry hooks are
+    called as modules, as usual, and so is any other norm.
 
     Arguments:
         connection: convolution or linear; sees time merged into the batch.
-        norm: normalization after the connection (one BN over time, batch and space), or
-            `nn.Identity()`.
+        norm: normalization after the connection: a `CurrentNorm`, or a module that sees time
+            merged into the batch (one BN over time, batch and space), or `nn.Identity()`.
         lif: the neurons, `LIF` or `FoldedLIF`.
 
     Example:
@@ -122,18 +129,30 @@ class SpikingLayer(nn.Module):
             x: spikes or images `[T, N, C, *spatial]` or `[T, N, F]`.
             shortcut: added to the currents before firing, of their shape.
         """
-        y = _distinct_steps(self.connection, x)
-        norm = None if attached(self.norm) else normalization(self.norm)
+        y, steps = _distinct_steps(self.connection, x), x.shape[0]
+        norm = self._normalization(y, steps)
         if norm is None:
-            y = _distinct_steps(self.norm, y)
-        currents = Currents(y, x.shape[0], norm, shortcut)
+            knows_time = isinstance(self.norm, CurrentNorm)
+            y = _distinct_steps(self.norm, y.expand(steps, *y.shape[1:]) if knows_time else y)
+        currents = Currents(y, steps, norm, shortcut)
         if self.lif.is_called():
             currents.check()
             computed, observed = dynamics.compute(currents)
             spikes = self.lif(computed).to(y.dtype)
         else:
             spikes, _, observed, _ = self.lif.fire(currents)
-        if norm is not None and observed is not None:
-            assert isinstance(self.norm, _BatchNorm)
-            observe(self.norm, observed, tuple(y.flatten(0, 1).shape), norm.group)
+        if observed is not None and isinstance(self.norm, CurrentNorm):
+            self.norm.observe(observed)
+        elif observed is not None:
+            observe(self.norm, observed)
         return spikes
+
+    def _normalization(self, y: Tensor, steps: int) -> Normalization | None:
+        """What the norm does to y at these steps; None if it has to be called."""
+        norm = self.norm
+        if not isinstance(norm, CurrentNorm):
+            return None if attached(norm) else normalization(norm)
+        if is_called(norm):
+            return None
+        norm.check((steps, *y.shape[1:]))
+        return norm.normalization()

@@ -1,100 +1,14 @@
-"""Normalizations of the membrane potential as modules; MPBN is one."""
+"""Membrane potential batch normalization as a module."""
 
 import math
 from statistics import NormalDist
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
-from spikefold import dynamics
-from spikefold.dynamics import Normalization, Statistics
-from spikefold.errors import ConfigError, ShapeError
-from spikefold.nn._batch_norm import Processes
-
-
-class MembraneNorm(nn.Module):
-    """What `LIF(norm=...)` takes: it says what is done to the potential before it is compared.
-
-    One of your own sets `shape` and returns a `Normalization`, an affine map whose parameters have
-    a leading time axis (`[1, C]`, or `[T, C]` for one a step): kernels run it, the fold folds it.
-    In training it may `observe` the statistics that were taken of the batch. One that overrides
-    `forward` is called at each step instead, in plain torch.
-
-    Attributes:
-        shape: `(C,)`, or `(C, *spatial)` for one map an element.
-        steps: T where every step has its own; None: one for all.
-
-    Example:
-        >>> import torch, spikefold as sf
-        >>> class Centre(sf.MembraneNorm):
-        ...     def __init__(self, channels):
-        ...         super().__init__((channels,))
-        ...         self.centre = torch.nn.Parameter(torch.zeros(channels))
-        ...     def normalization(self):
-        ...         one, zero = torch.ones(1, *self.shape), torch.zeros(1, *self.shape)
-        ...         fixed = sf.dynamics.Statistics(zero, one)
-        ...         return sf.dynamics.Normalization(one, self.centre[None], 0.0, fixed)
-        >>> sf.fold(sf.LIF(Centre(3)))(torch.randn(4, 2, 3)).shape
-        torch.Size([4, 2, 3])
-    """
-
-    def __init__(self, shape: tuple[int, ...], steps: int | None = None) -> None:
-        super().__init__()
-        self.shape = shape
-        self.steps = steps
-
-    def normalization(self) -> Normalization:
-        """What it does now."""
-        raise NotImplementedError
-
-    def observe(self, observed: Statistics, potential: tuple[int, ...], t: int = 0) -> None:
-        """Take note of the batch's statistics.
-
-        Arguments:
-            observed: mean and biased variance of each step, `[T, *shape]`.
-            potential: shape `(N, C, *spatial)` of one step, for the number of samples.
-            t: the first of these steps.
-        """
-
-    def check(self, shape: tuple[int, ...] | torch.Size) -> None:
-        """Refuse potentials `[N, *shape]` or `[N, C, *spatial]` that do not fit.
-
-        Raises:
-            ShapeError: with the expected and the given shape.
-        """
-        if tuple(shape[1 : 1 + len(self.shape)]) != self.shape:
-            raise ShapeError(
-                f"{type(self).__name__}{self.shape} expects potentials "
-                f"[N, {', '.join(map(str, self.shape))}"
-                f"{', ...' if len(self.shape) == 1 else ''}], got {list(shape)}"
-            )
-
-    def suit(self, threshold: float) -> None:
-        """Called when it is given to neurons; may refuse their threshold.
-
-        Arguments:
-            threshold: above which they fire.
-        """
-
-    def forward(
-        self, u: Float[Tensor, "N C *spatial"], t: int = 0
-    ) -> Float[Tensor, "N C *spatial"]:
-        """Normalize the potentials of one time step.
-
-        Arguments:
-            u: potentials `[N, C, *spatial]`.
-            t: which step, where every step has its own map.
-
-        Raises:
-            ShapeError: if u does not fit the shape, or training has one value per statistic.
-        """
-        self.check(u.shape)
-        h, observed = self.normalization()(u.to(dynamics.membrane_dtype(u)), t)
-        if observed is not None:
-            steps = Statistics(*(value.detach()[None] for value in observed))
-            self.observe(steps, tuple(u.shape), t)
-        return h
+from spikefold.dynamics import Normalization
+from spikefold.errors import ConfigError
+from spikefold.nn._norm import MembraneNorm
 
 
 class MPBN(MembraneNorm):
@@ -135,11 +49,6 @@ class MPBN(MembraneNorm):
         torch.Size([8, 64, 16, 16])
     """
 
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-    processes: Processes | None = None  # see `synchronize_statistics`
-
     def __init__(
         self,
         shape: int | tuple[int, ...],
@@ -152,32 +61,22 @@ class MPBN(MembraneNorm):
         threshold: float = 0.5,
     ) -> None:
         super().__init__((shape,) if isinstance(shape, int) else tuple(shape), steps)
-        if not self.shape or any(size < 1 for size in self.shape):
-            raise ConfigError(f"MPBN: shape must be positive, got {shape}")
-        if steps is not None and steps < 1:
-            raise ConfigError(f"MPBN: steps must be at least 1 or None, got {steps}")
         if not (math.isfinite(eps) and eps >= 0):
             raise ConfigError(f"MPBN: eps must be finite and not negative, got {eps}")
-        if momentum is not None and not 0 <= momentum <= 1:
-            raise ConfigError(f"MPBN: momentum must lie in [0, 1] or be None, got {momentum}")
         if rate is not None and not (affine and 0 < rate < 1):
             raise ConfigError(
                 f"MPBN: rate must lie between 0 and 1 and needs affine=True, got rate={rate}, "
                 f"affine={affine}"
             )
         self.eps = eps
-        self.momentum = momentum
         self.affine = affine
         self.rate, self.threshold = rate, threshold
-        sets = () if steps is None else (steps,)
-        whole = (*sets, *self.shape)
         if affine:
+            whole = self.shape if steps is None else (steps, *self.shape)
             self.weight = nn.Parameter(torch.ones(whole))
             start = 0.0 if rate is None else threshold - NormalDist().inv_cdf(1 - rate)
             self.bias = nn.Parameter(torch.full(whole, start))
-        self.register_buffer("running_mean", torch.zeros(whole))
-        self.register_buffer("running_var", torch.ones(whole))
-        self.register_buffer("num_batches_tracked", torch.zeros(sets, dtype=torch.long))
+        self.keep_statistics(steps, momentum)
 
     def per_step(self, steps: int) -> "MPBN":
         """A new one with a set for each time step, all of which begin as this one's.
@@ -215,11 +114,6 @@ class MPBN(MembraneNorm):
         return value.unsqueeze(0) if self.steps is None else value
 
     @property
-    def group(self) -> distributed.ProcessGroup | None:
-        """Processes whose batches count together; None: this one's alone."""
-        return None if self.processes is None else self.processes.group
-
-    @property
     def gain(self) -> Tensor:
         """gamma: the learned gain, or ones."""
         return self.weight if self.affine else torch.ones_like(self.running_mean)
@@ -231,24 +125,8 @@ class MPBN(MembraneNorm):
 
     def normalization(self) -> Normalization:
         """What it does now: by the batch's statistics in training, else by the running ones."""
-        fixed = None
-        if not self.training:
-            fixed = Statistics(self._timed(self.running_mean), self._timed(self.running_var))
         gain, shift = self._timed(self.gain), self._timed(self.shift)
-        return Normalization(gain, shift, self.eps, fixed, self.group)
-
-    def observe(self, observed: Statistics, potential: tuple[int, ...], t: int = 0) -> None:
-        """Update the running statistics (the variance unbiased, as in torch)."""
-        samples = dynamics.sample_count(potential, self.shape, self.group, observed.mean.device)
-        running, seen = (self.running_mean, self.running_var), self.num_batches_tracked
-        steps = len(observed.mean)
-        if self.steps is None:
-            running, added = (running[0].unsqueeze(0), running[1].unsqueeze(0)), steps
-        else:
-            running, added = (running[0][t : t + steps], running[1][t : t + steps]), 1
-            seen = seen[t : t + steps]
-        dynamics.update_running(Statistics(*running), observed, self.momentum, seen, samples)
-        seen.add_(added)
+        return Normalization(gain, shift, self.eps, self.fixed, self.group)
 
     def extra_repr(self) -> str:
         """The arguments, for print."""

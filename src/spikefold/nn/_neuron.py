@@ -20,7 +20,7 @@ from spikefold.dynamics import (
 )
 from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn._attached import attached
-from spikefold.nn._mpbn import MembraneNorm
+from spikefold.nn._norm import MembraneNorm, is_called
 from spikefold.nn._observe import Recorder, notify
 
 
@@ -207,7 +207,7 @@ class LIF(SpikingNeuron):
         if norm is None:
             return Condition()
         # one that does more than its class says is called, a step at a time
-        if type(norm).forward is not MembraneNorm.forward or attached(norm):
+        if is_called(norm):
             return Condition(lambda u, t: (norm(u) if norm.steps is None else norm(u, t), None))
         return Condition(norm.normalization())
 
@@ -219,7 +219,7 @@ class LIF(SpikingNeuron):
         fired = super().integrate(currents, state)
         if fired.potential is not None:
             t = 0 if state is None else state.t
-            self.norm.observe(fired.potential, currents.shape[1:], t)
+            self.norm.observe(fired.potential, t)
         return fired
 
 

@@ -7,15 +7,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold.errors import ConfigError
 from spikefold.nn._attached import strange
-from spikefold.nn._batch_norm import BATCH_NORMS, Processes, SynchronizedBatchNorm
+from spikefold.nn._batch_norm import BATCH_NORMS, SynchronizedBatchNorm
 from spikefold.nn._copy import copied, replaced
-from spikefold.nn._mpbn import MPBN, MembraneNorm
+from spikefold.nn._norm import FORWARDS, Norm
+from spikefold.nn._running import Processes
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 def synchronize_statistics(model: ModelT, group: distributed.ProcessGroup | None = None) -> ModelT:
-    """A new model whose MPBNs and batch norms take their statistics over all processes.
+    """A new model whose norms take the statistics of their batch over all processes.
+
+    Batch norms of torch, MPBN, and other membrane and current norms that hand on their `group`.
 
     torch's own `SyncBatchNorm` does so already and stays.
 
@@ -36,17 +39,31 @@ def synchronize_statistics(model: ModelT, group: distributed.ProcessGroup | None
     synchronized = copied(model)
     replacements: dict[int, nn.Module] = {}
     for name, module in synchronized.named_modules():
-        if isinstance(module, MPBN):
-            if type(module).forward is not MembraneNorm.forward:
-                raise ConfigError(
-                    f"layer '{name}': {type(module).__name__} has a forward of its own: its "
-                    "statistics cannot be synchronized"
-                )
+        if isinstance(module, Norm):
             module.processes = processes
+            _require_group(name, module)
         elif isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
             _require_plain(name, module)
             replacements[id(module)] = SynchronizedBatchNorm(module, processes)
     return cast(ModelT, replaced(synchronized, replacements))
+
+
+def _require_group(name: str, norm: Norm) -> None:
+    """Refuse what would take statistics of its own batch alone."""
+    kind = type(norm)
+    if kind.forward not in FORWARDS:
+        raise ConfigError(
+            f"layer '{name}': {kind.__name__} has a forward of its own: its statistics cannot be "
+            "synchronized"
+        )
+    mode = norm.training
+    does = norm.train().normalization()
+    norm.train(mode)
+    if does.fixed is None and does.group is not norm.group:
+        raise ConfigError(
+            f"layer '{name}': the normalization of {kind.__name__} leaves out its group: its "
+            "statistics cannot be synchronized"
+        )
 
 
 def _require_plain(name: str, norm: _BatchNorm) -> None:

@@ -12,7 +12,7 @@ from spikefold.data import Samples
 from spikefold.errors import DataError, FoldError
 from spikefold.folding import evaluation
 from spikefold.models import Network
-from spikefold.nn import MPBN, copied
+from spikefold.nn import Norm, copied
 
 
 def like_weights(network: nn.Module, x: Tensor) -> Tensor:
@@ -89,7 +89,11 @@ def recalibrate(
             f"recalibrate: {len(samples)} samples are less than a batch of {batch_size}"
         )
     new = copied(network)
-    norms = [m for m in new.modules() if isinstance(m, _BatchNorm | MPBN)]
+    norms = [
+        module
+        for module in new.modules()
+        if isinstance(module, _BatchNorm | Norm) and "running_mean" in module._buffers
+    ]
     if not norms:
         raise FoldError("recalibrate: the network has no running statistics left")
     momenta = [norm.momentum for norm in norms]

@@ -8,10 +8,11 @@ from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.autograd import forward_ad
 
 from spikefold.dynamics._condition import Condition, Normalization, Statistics
-from spikefold.dynamics._kernels import _arguments, _cpu, _operators, _triton
+from spikefold.dynamics._kernels import _arguments, _cpu, _operators
 from spikefold.dynamics._kernels._arguments import KERNELS, Arguments
 from spikefold.dynamics._layer import Currents
 from spikefold.dynamics._neuron import Fired, Neuron
+from spikefold.dynamics._norm import Observed, sample_count
 from spikefold.dynamics._surrogate import form_of
 from spikefold.errors import ConfigError
 
@@ -48,7 +49,7 @@ def prepare(
     if not (membrane is None or isinstance(membrane, Normalization)):
         return "the firing condition is a function, or a module with hooks"
     for each in (norm, membrane):
-        if each is not None and each.group is not None:
+        if each is not None and each.fixed is None and each.group is not None:
             return "statistics are taken over several processes"
         if each is not None and any(value.requires_grad for value in each.fixed or ()):
             return "statistics that are fixed need a gradient"
@@ -61,8 +62,6 @@ def prepare(
         before = (condition.polarity, None, None, None, None)
     if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0 and not x.requires_grad:
         x = x[:1]  # the same memory at all steps: computed once, as it is
-    if len(x) == 1 and any(p is not None and len(p) > 1 for p in after[:4]):
-        x = x.expand(steps, *x.shape[1:])  # the currents differ from step to step
     tensors = (x, steps, shortcut, v, *after, *before, condition.theta, decay)
     constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset)
     arguments = Arguments._make((*tensors, *constants, *form))
@@ -72,8 +71,7 @@ def prepare(
 
 
 def _norm(norm: Normalization) -> tuple[Any, ...]:
-    gain, shift, eps, fixed, _ = norm
-    return gain, shift, *(fixed or (None, None)), eps
+    return norm.gain, norm.shift, *(norm.fixed or (None, None)), norm.eps
 
 
 def _transformed(arguments: Arguments) -> str | None:
@@ -82,10 +80,7 @@ def _transformed(arguments: Arguments) -> str | None:
         return "torch.func (grad, vmap, jvp) takes the layer apart"
     if forward_ad._current_level >= 0:
         return "derivatives are taken in forward mode"
-    kernels = KERNELS[arguments.input.device.type]
-    if kernels is _triton and any(p is not None and len(p) > 1 for p in arguments.current):
-        return "the norm after the connection differs from step to step"
-    return kernels.missing()
+    return KERNELS[arguments.input.device.type].missing()
 
 
 class Layer(torch.autograd.Function):
@@ -147,12 +142,18 @@ def fused_layer(arguments: Arguments) -> Fired:
         ShapeError: if something does not fit together.
     """
     spikes, last, current, potential = _run(arguments)
+    shown, *step = arguments.input.shape
     return Fired(
         spikes,
         last,
-        Statistics(*current.unbind()) if arguments.observes_current else None,
-        Statistics(*potential.unbind()) if arguments.observes_potential else None,
+        _observed(current, step, shown) if arguments.observes_current else None,
+        _observed(potential, step) if arguments.observes_potential else None,
     )
+
+
+def _observed(statistics: Tensor, step: list[int], steps: int = 1) -> Observed:
+    mean, variance = statistics.unbind()
+    return Observed(mean, variance, steps * sample_count(step, mean.shape[1:]))
 
 
 def _run(arguments: Arguments) -> tuple[Tensor, ...]:

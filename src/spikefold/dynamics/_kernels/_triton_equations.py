@@ -1,10 +1,10 @@
-"""The equations of a layer in Triton, each once; the kernels are made of them.
+"""The equations of a layer in Triton, each once; `_triton_kernels` makes kernels of them.
 
-A program handles a tile `[ELEMENTS, GROUPS]` of a step: some of the rows x inner elements of some
+A program handles a tile `[elements, width]` of a step: some of the rows x inner elements of some
 groups, one group in planes (inner > 1), groups side by side in columns; see `place`.
 """
 
-# ruff: noqa: N803 (compile-time constants are in capitals)
+
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import inspect
@@ -20,21 +20,36 @@ def jit(**options):
 
 
 # ------------------------------------------------------------------ what a kernel is asked
-# A parameter is a pointer (None: there is none) and how far it is from a step to the next.
+# A parameter is a pointer (None: there is none) and how far it is from a step to the next. What is
+# marked constant is known when the kernel is compiled: but not of a tuple that was given a name.
+
+
+class Tiles(NamedTuple):
+    """Which groups a launch is about, and its tiles."""
+
+    samples: Any  # rows x inner, less than 2^31
+    groups: Any  # of the tensors
+    first: Any
+    count: Any
+    inner: Any  # constant, as all that follow
+    elements: Any
+    width: Any
 
 
 class Norm(NamedTuple):
-    """See `_problem.Norm`; eps is a `tl.constexpr`, for it is added in float64."""
+    """See `_problem.Norm`."""
 
-    gain: Any = None
-    gain_step: Any = 0
-    shift: Any = None
-    shift_step: Any = 0
-    mean: Any = None
-    mean_step: Any = 0
-    variance: Any = None
-    variance_step: Any = 0
-    eps: Any = tl.constexpr(0.0)
+    gain: Any
+    gain_step: Any
+    shift: Any
+    shift_step: Any
+    mean: Any
+    mean_step: Any
+    variance: Any
+    variance_step: Any
+    eps: Any  # constant, for it is added in float64, as all that follow
+    batch: Any
+    varies: Any  # whether anything differs from step to step; of a condition, thresholds as well
 
 
 class Layer(NamedTuple):
@@ -44,58 +59,75 @@ class Layer(NamedTuple):
     input_step: Any
     shortcut: Any
     shortcut_step: Any
-    current: Norm
+    current: Any  # a Norm, or None
     v: Any
-    norm: Norm
+    norm: Any
     thresholds: Any
     thresholds_step: Any
     threshold: Any
     decays: Any
     decay: Any
+    hard: Any  # constant, as all that follow
+    constant: Any  # the input is the same at all steps
+    waits: Any  # the input's gradient depends on that of all others: its norm is by the batch
 
 
 class Surrogate(NamedTuple):
-    """A `Form`; its shape is a compile-time constant."""
+    """A `Form`, and whether gradients stop at the reset."""
 
     scale: Any
     height: Any
     window: Any
+    shape: Any  # constant, as all that follow
+    detach: Any
 
 
 # ------------------------------------------------------------------ where things are
 
 
+class Tile(NamedTuple):
+    """Where a program's tile lies."""
+
+    offset: Any  # of its elements in a step of a tensor
+    step: Any  # from a step of a dense tensor to the next
+    inside: Any  # which of the elements exist
+    group: Any  # `[1, width]`
+    known: Any  # which of the groups exist
+    scratch: Any  # offsets in a step of scratch, which holds tile after tile
+    scratch_step: Any
+    partial: Any  # offsets in partial results `[slots, count]` of this launch
+    partials: Any  # their number
+    size: Any  # elements of a group that are here
+
+
 @jit()
-def place(
-    samples, groups, first, count, INNER: tl.constexpr, ELEMENTS: tl.constexpr, GROUPS: tl.constexpr
-):
-    """Where this program's tile lies.
-
-    Arguments:
-        samples: rows x inner, less than 2^31.
-        groups: of the tensors.
-        first, count: the groups that this launch is about.
-        INNER, ELEMENTS, GROUPS: inner size, and the tile's shape.
-
-    Returns:
-        offsets in a step, which of the tile exists; groups `[1, GROUPS]`, which of them exist;
-        place in partial results of this launch; offsets in scratch, which holds tile after tile.
-    """
+def place(tiles):
+    """Where this program's tile lies."""
     program = tl.program_id(0)
-    across = tl.cdiv(count, GROUPS)
+    across = tl.cdiv(tiles.count, tiles.width)
     slot = program // across
-    column = (program % across) * GROUPS + tl.arange(0, GROUPS)[None, :]
-    group = first + column
-    row = tl.arange(0, ELEMENTS)[:, None]
-    element = slot * ELEMENTS + row
-    known = column < count
-    inside = (element < samples) & known
-    stride = tl.cast(groups, tl.int64) * INNER
-    offset = (element // INNER) * stride + tl.cast(group, tl.int64) * INNER + element % INNER
-    scratch = tl.cast(program, tl.int64) * (ELEMENTS * GROUPS) + row * GROUPS
-    scratch += tl.arange(0, GROUPS)[None, :]
-    partial = tl.cast(slot, tl.int64) * count + column
-    return offset, inside, group, known, partial, scratch
+    column = (program % across) * tiles.width + tl.arange(0, tiles.width)[None, :]
+    group = tiles.first + column
+    row = tl.arange(0, tiles.elements)[:, None]
+    element = slot * tiles.elements + row
+    known = column < tiles.count
+    stride = tl.cast(tiles.groups, tl.int64) * tiles.inner
+    offset = (element // tiles.inner) * stride
+    offset += tl.cast(group, tl.int64) * tiles.inner + element % tiles.inner
+    scratch = tl.cast(program, tl.int64) * (tiles.elements * tiles.width) + row * tiles.width
+    slots = tl.cast(tl.cdiv(tiles.samples, tiles.elements), tl.int64)
+    return Tile(
+        offset=offset,
+        step=tl.cast(tiles.samples, tl.int64) * tiles.groups,
+        inside=(element < tiles.samples) & known,
+        group=group,
+        known=known,
+        scratch=scratch + tl.arange(0, tiles.width)[None, :],
+        scratch_step=tl.cast(tl.num_programs(0), tl.int64) * (tiles.elements * tiles.width),
+        partial=tl.cast(slot, tl.int64) * tiles.count + column,
+        partials=slots * tiles.count,
+        size=tl.minimum(tiles.samples - slot * tiles.elements, tiles.elements),
+    )
 
 
 @jit()
@@ -111,44 +143,55 @@ def of_step(pointer, t, step):
 
 
 @jit()
-def read(pointer, offset, inside):
+def read(pointer, tile):
     """float32 of what lies in memory; zero outside."""
-    found = tl.load(pointer + offset, mask=inside, other=0.0, eviction_policy="evict_first")
-    return found.to(tl.float32)
+    at = pointer + tile.offset
+    return tl.load(at, mask=tile.inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
 
 
 @jit()
-def read_or_zero(pointer, offset, inside):
+def read_or_zero(pointer, tile):
     """The same; all zero if there is no tensor."""
     if pointer is None:
-        return tl.zeros(inside.shape, tl.float32)
+        return tl.zeros(tile.inside.shape, tl.float32)
     else:
-        return read(pointer, offset, inside)
+        return read(pointer, tile)
 
 
 @jit()
-def write(pointer, offset, inside, value):
+def write(pointer, tile, value):
     """To memory, if there is a tensor, rounded to its dtype."""
     if pointer is not None:
         value = value.to(pointer.dtype.element_ty)
-        tl.store(pointer + offset, value, mask=inside, eviction_policy="evict_first")
+        tl.store(pointer + tile.offset, value, mask=tile.inside, eviction_policy="evict_first")
 
 
 @jit()
-def hold(pointer, scratch, value):
-    """Into scratch."""
-    tl.store(pointer + scratch, value, eviction_policy="evict_last")
+def hold(scratch, t, tile, value):
+    """Into scratch, at step t."""
+    at = of_step(scratch, t, tile.scratch_step) + tile.scratch
+    tl.store(at, value, eviction_policy="evict_last")
 
 
 @jit()
-def held(pointer, scratch):
+def held(scratch, t, tile):
     """From scratch."""
-    return tl.load(pointer + scratch, eviction_policy="evict_last")
+    return tl.load(
+        of_step(scratch, t, tile.scratch_step) + tile.scratch, eviction_policy="evict_last"
+    )
+
+
+@jit()
+def write_partial(partials, at, tile, value):
+    """One number for each of this tile's groups, `[1, width]`, as the `at`-th; if it is wanted."""
+    if partials is not None:
+        to = of_step(partials, at, tile.partials) + tile.partial
+        tl.store(to, value, mask=tile.known)
 
 
 @jit()
 def parameter(pointer, t, step, group, known, neutral):
-    """One number a group at step t, `[1, GROUPS]`; `neutral` if there is none."""
+    """One number a group at step t, `[1, width]`; `neutral` if there is none."""
     if pointer is None:
         return tl.zeros(group.shape, tl.float32) + neutral
     else:
@@ -156,67 +199,73 @@ def parameter(pointer, t, step, group, known, neutral):
 
 
 @jit()
-def limit(layer, t, group, known):
-    """What is compared with gain · u: polarity · theta where thresholds were folded."""
-    if layer.thresholds is None:
-        return parameter(layer.thresholds, 0, 0, group, known, layer.threshold)
-    else:
-        theta = parameter(layer.thresholds, t, layer.thresholds_step, group, known, 0.0)
-        return theta * parameter(layer.norm.gain, t, layer.norm.gain_step, group, known, 1.0)
-
-
-@jit()
-def decay_of(layer, group, known):
-    """What is left of the potential after a step, `[1, GROUPS]`."""
-    return parameter(layer.decays, 0, 0, group, known, layer.decay)
+def total(a):
+    """Sum over a tile's elements, `[1, width]`."""
+    return tl.sum(a, axis=0, keep_dims=True)
 
 
 # ------------------------------------------------------------------ norms
 
 
-@jit()
-def scale_of(gain, variance, eps):
-    """`gain / sqrt(variance + eps)`, rounded once from float64, and the root."""
-    deviation = tl.sqrt(variance.to(tl.float64) + eps)
-    return (gain.to(tl.float64) / deviation).to(tl.float32), deviation.to(tl.float32)
+class Map(NamedTuple):
+    """A norm at a step, `[1, width]` each; its scale is gain / deviation."""
+
+    mean: Any
+    scale: Any
+    shift: Any
+    deviation: Any
 
 
 @jit()
-def affine(norm, t, group, known):
-    """A norm's mean, scale, shift and deviation, `[1, GROUPS]`; what is None is left out."""
-    mean = parameter(norm.mean, t, norm.mean_step, group, known, 0.0)
-    gain = parameter(norm.gain, t, norm.gain_step, group, known, 1.0)
-    shift = parameter(norm.shift, t, norm.shift_step, group, known, 0.0)
-    if norm.variance is None:
-        return mean, gain, shift, tl.zeros(group.shape, tl.float32) + 1.0
+def map_by(norm, t, tile, mean, variance):
+    """A norm's map at step t, by these statistics; no variance leaves the gain alone.
+
+    The scale is rounded once from float64.
+    """
+    gain = parameter(norm.gain, t, norm.gain_step, tile.group, tile.known, 1.0)
+    shift = parameter(norm.shift, t, norm.shift_step, tile.group, tile.known, 0.0)
+    if variance is None:
+        return Map(mean, gain, shift, tl.zeros(gain.shape, tl.float32) + 1.0)
     else:
-        variance = parameter(norm.variance, t, norm.variance_step, group, known, 1.0)
-        scale, deviation = scale_of(gain, variance, norm.eps)
-        return mean, scale, shift, deviation
+        deviation = tl.sqrt(variance.to(tl.float64) + norm.eps)
+        scale = (gain.to(tl.float64) / deviation).to(tl.float32)
+        return Map(mean, scale, shift, deviation.to(tl.float32))
 
 
 @jit()
-def normalize(a, mean, scale, shift):
+def map_at(norm, t, tile):
+    """A norm's map at step t, by the statistics it has; None if there is no norm."""
+    if norm is None:
+        return None
+    else:
+        mean = parameter(norm.mean, t, norm.mean_step, tile.group, tile.known, 0.0)
+        variance = None
+        if norm.variance is not None:
+            step = norm.variance_step
+            variance = parameter(norm.variance, t, step, tile.group, tile.known, 1.0)
+        return map_by(norm, t, tile, mean, variance)
+
+
+@jit()
+def map_now(norm, t, tile, first):
+    """The same, where `first` is the map at step 0."""
+    if norm is None:
+        return None
+    elif norm.varies:
+        return map_at(norm, t, tile)
+    else:
+        return first
+
+
+@jit()
+def normalize(a, by):
     """`(a - mean) · scale + shift`."""
-    return (a - mean) * scale + shift
-
-
-@jit()
-def total(a):
-    """Sum over a tile's elements, `[1, GROUPS]`."""
-    return tl.sum(a, axis=0, keep_dims=True)
-
-
-@jit()
-def here(samples, partial, count, ELEMENTS: tl.constexpr):
-    """How many elements of a group are in the tile whose place is `partial`, `[1, GROUPS]`."""
-    before = (partial // count) * ELEMENTS
-    return tl.minimum(samples - before, ELEMENTS).to(tl.float32)
+    return (a - by.mean) * by.scale + by.shift
 
 
 @jit()
 def statistics(a, spread, inside, samples):
-    """Mean and biased variance of a tile's elements, `[1, GROUPS]`.
+    """Mean and biased variance of a tile's elements, `[1, width]`.
 
     Arguments:
         a, spread: mean and variance of what each element stands for.
@@ -229,29 +278,43 @@ def statistics(a, spread, inside, samples):
 
 
 @jit()
-def centre(grad, centered, mean_grad, mean_product):
-    """What is left of a normalized value's gradient because mean and variance follow the value.
+def products(grad, a, by, inside):
+    """The gradients of a norm's shift and gain, as far as this tile makes them."""
+    grad = tl.where(inside, grad, 0.0)
+    return total(grad), total(tl.where(inside, grad * (a - by.mean), 0.0)) / by.deviation
+
+
+@jit()
+def centre(grad, a, by, grad_shift, grad_gain, samples):
+    """What is left of a normalized value's gradient because mean and variance follow the value a.
 
     Arguments:
         grad: the gradient; times the norm's scale, the result is the value's.
-        centered: value less mean.
-        mean_grad, mean_product: of grad, and of grad · centered / variance.
+        by: the norm's map.
+        grad_shift, grad_gain: `products` of all samples.
     """
-    return grad - mean_grad - centered * mean_product
+    mean_product = grad_gain / (by.deviation * samples)
+    return grad - grad_shift / samples - (a - by.mean) * mean_product
 
 
 # ------------------------------------------------------------------ the neuron
 
 
 @jit()
-def current(layer, t, offset, inside, mean, scale, shift, NORMED: tl.constexpr):
+def current(layer, t, tile, by):
     """`norm(input) + shortcut` at step t."""
-    x = read(of_step(layer.input, t, layer.input_step), offset, inside)
-    if NORMED:
-        x = normalize(x, mean, scale, shift)
+    x = read(of_step(layer.input, t, layer.input_step), tile)
+    if by is not None:
+        x = normalize(x, by)
     if layer.shortcut is not None:
-        x = x + read(of_step(layer.shortcut, t, layer.shortcut_step), offset, inside)
+        x = x + read(of_step(layer.shortcut, t, layer.shortcut_step), tile)
     return x
+
+
+@jit()
+def decay_of(layer, tile):
+    """What is left of the potential after a step, `[1, width]`."""
+    return parameter(layer.decays, 0, 0, tile.group, tile.known, layer.decay)
 
 
 @jit()
@@ -261,53 +324,55 @@ def charge(v, x, decay):
 
 
 @jit()
+def limit(layer, t, tile):
+    """What is compared with gain · u: polarity · theta where thresholds were folded."""
+    if layer.thresholds is None:
+        return tl.zeros(tile.group.shape, tl.float32) + layer.threshold
+    else:
+        step, gain_step = layer.thresholds_step, layer.norm.gain_step
+        theta = parameter(layer.thresholds, t, step, tile.group, tile.known, 0.0)
+        return theta * parameter(layer.norm.gain, t, gain_step, tile.group, tile.known, 1.0)
+
+
+@jit()
 def fire(h, threshold):
     """1 where h > threshold, else 0; NaN never fires."""
     return tl.where(h > threshold, 1.0, 0.0)
 
 
 @jit()
-def discharge(u, s, reset_by, HARD: tl.constexpr):
+def discharge(u, s, layer):
     """The potential after the reset."""
-    if HARD:
+    if layer.hard:
         return u * (1.0 - s)
     else:
-        return u - reset_by * s
+        return u - layer.threshold * s
 
 
 @jit()
-def through_step(
-    grad_s, grad_v, u, h, threshold, reset_by, surrogate,
-    SHAPE: tl.constexpr, HARD: tl.constexpr, DETACH: tl.constexpr,
-):  # fmt: skip
+def through_step(grad_s, grad_v, u, h, threshold, layer, surrogate):
     """From the gradients of spikes and of the potential after the reset to those before.
 
     Returns:
         the gradient of h; and of u, as far as it passed the reset.
     """
-    if not DETACH:
-        grad_s = grad_s - grad_v * (u if HARD else reset_by)
-    if HARD:
+    if not surrogate.detach:
+        grad_s = grad_s - grad_v * (u if layer.hard else layer.threshold)
+    if layer.hard:
         grad_v = grad_v * (1.0 - fire(h, threshold))
-    return grad_s * derivative(h - threshold, surrogate, SHAPE), grad_v
+    return grad_s * derivative(h - threshold, surrogate), grad_v
 
 
 @jit()
-def logistic_slope(y):
-    """`e / (1 + e)²` with `e = exp(-|y|)`: the derivative of the sigmoid."""
-    e = tl.exp(-tl.abs(y))
-    return e / ((1.0 + e) * (1.0 + e))
-
-
-@jit()
-def derivative(z, surrogate, SHAPE: tl.constexpr):
+def derivative(z, surrogate):
     """Height · shape(scale · z) where |z| <= window, else 0."""
     y = surrogate.scale * z
-    if SHAPE == "logistic":
-        slope = logistic_slope(y) * surrogate.height
-    elif SHAPE == "box":
+    if surrogate.shape == "logistic":  # e / (1 + e)², the derivative of the sigmoid
+        e = tl.exp(-tl.abs(y))
+        slope = e / ((1.0 + e) * (1.0 + e)) * surrogate.height
+    elif surrogate.shape == "box":
         slope = tl.zeros(z.shape, tl.float32) + surrogate.height
-    elif SHAPE == "triangle":
+    elif surrogate.shape == "triangle":
         slope = tl.maximum(1.0 - tl.abs(y), 0.0) * surrogate.height
     else:
         slope = surrogate.height / (1.0 + y * y)

@@ -114,9 +114,9 @@ inline void write_gradients(const Norm& norm, const Tile& tile, int64_t t, const
 // From the currents' gradient, in scratch, to the input's: through the norm after the connection, at the steps
 // from `begin` to `end`, at which it is the same.
 template <typename X>
-void through_current(const Layer& layer, const Shape& shape, const float* grads, int64_t size, int64_t begin,
-                     int64_t end) {
-    const Affine current(layer.current, shape.tile, begin);
+void through_current(const Layer& layer, const Norm& norm, const Shape& shape, const float* grads, int64_t size,
+                     int64_t begin, int64_t end) {
+    const Affine current(norm, shape.tile, begin);
     int64_t elements = layer.rows * layer.groups * layer.inner;
     TwoSums sums;
     for (int64_t t = begin; t < end; ++t) {
@@ -138,8 +138,8 @@ void through_current(const Layer& layer, const Shape& shape, const float* grads,
         });
     }
     sums.join(shape.tile.columns);
-    write_gradients(layer.current, shape.tile, begin, sums);
-    ThroughNorm through(current, layer.current, shape.tile, begin, sums, samples_of(shape) * (end - begin));
+    write_gradients(norm, shape.tile, begin, sums);
+    ThroughNorm through(current, norm, shape.tile, begin, sums, samples_of(shape) * (end - begin));
     for (int64_t t = begin; t < end; ++t) {
         Reader<X> read(shape, layer.input, t * layer.input_step);
         Writer<X> write(shape, layer.grad_input, t * elements);
@@ -183,11 +183,13 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
     Shape shape(tile);
     const int64_t size = padded(tile), elements = layer.rows * layer.groups * layer.inner;
     const bool normed = layer.current.present, constant = !layer.input_step, learns = layer.grad_decay;
+    const bool maps = constant && layer.current.varies();  // of one input: their gradients are added up after them
     Held held(scratch, size);
     const BySteps<Step> steps = firing_steps(layer, tile);
     const Lanes decay = decays(layer, tile);
     Keep keep{held.potentials, size};
-    walk<X>(layer, shape, current_maps(layer, tile), steps, keep);
+    const BySteps<Affine> currents = current_maps(layer, tile);
+    walk<X>(layer, shape, currents, steps, keep);
 
     for (int64_t i = 0; i < size; ++i) held.grad_v[i] = 0.f;
     if (layer.grad_v_last) {
@@ -211,10 +213,13 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
         const bool add = constant && t + 1 < layer.steps, direct = !normed && !constant;
         Writer<X> write(shape, direct ? layer.grad_input : layer.grad_shortcut, t * elements);
         Before before(layer, shape, held.potentials, size, steps, t);
+        Reader<X> read(shape, layer.input, 0);
+        TwoSums of_map;
         shape.segments([&](int64_t first, int64_t n) {
             float* to = write.target(first, n);
             if (learns) before.at(first, n);
-            Lanes partial;
+            const float* y = maps ? read(first, n) : nullptr;
+            Lanes partial, sum, product;
             blocks(n, [&](int64_t i, auto keep) {
                 write.prefetch(i);
                 for (int k = 0; k < PARTS; ++k) {
@@ -223,12 +228,25 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
                     if (learns) partial.part[k] += keep(k, grad * before(i, k));
                     store(held.grad_v + at, grad * decay.part[k]);
                     store(to + i + k * WIDTH, grad);
+                    if (maps) {
+                        sum.part[k] += keep(k, grad);
+                        product.part[k] += keep(k, grad * currents(t).centered(k, load(y + i + k * WIDTH)));
+                        grad = grad * currents(t).scale.part[k];
+                    }
                     if (!direct) store(kept + at, add ? load(kept + at) + grad : grad);
                 }
             });
             if (learns) of_decay.add(partial);
+            if (maps) {
+                of_map.sum.add(sum);
+                of_map.product.add(product);
+            }
             write.flush(to, first, n);
         });
+        if (maps) {
+            of_map.join(tile.columns);
+            write_gradients(layer.current, tile, t, of_map);
+        }
     }
     if (learns) {
         of_decay.join(tile.columns);
@@ -239,7 +257,8 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
     const float* grads = held.potentials + (constant ? layer.steps - 1 : 0) * size;
     if (normed || constant) {
         const int64_t last = input_steps(layer), run = layer.current.varies() ? 1 : last;
-        for (int64_t t = 0; t < last; t += run) through_current<X>(layer, shape, grads, size, t, t + run);
+        const Norm norm = maps ? Norm() : layer.current;
+        for (int64_t t = 0; t < last; t += run) through_current<X>(layer, norm, shape, grads, size, t, t + run);
     }
     Writer<float> write(shape, layer.grad_v, 0);
     shape.segments([&](int64_t first, int64_t n) { write.flush(held.grad_v + first, first, n); });

@@ -1,0 +1,230 @@
+"""Norms after the connection that know time, as users write them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import spikefold as sf
+from spikefold.data import TensorSamples
+from spikefold.errors import FoldError, ShapeError
+from spikefold.training import recalibrate
+from tests.dynamics.reference import mpbn_lif
+from tests.nn.current_norms import BNTT, NORMS, TEBN
+
+T, C = 4, 6
+
+
+def unit(kind: str, membrane: bool = True) -> sf.SpikingLayer:
+    """A layer with random gains, so that no map is that of another step."""
+    norm = NORMS[kind](C, T)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.add_(torch.rand_like(parameter) - 0.5)
+    lif = sf.LIF(sf.MPBN(C) if membrane else None)
+    return sf.SpikingLayer(nn.Conv2d(3, C, 3, padding=1), norm, lif)
+
+
+class Restated:
+    """The published formulas in float64, of copies of a layer's tensors; its SGD."""
+
+    def __init__(self, kind: str, layer: sf.SpikingLayer) -> None:
+        self.kind = kind
+        values = {name: value.double() for name, value in layer.state_dict().items()}
+        learnt = {name for name, _ in layer.named_parameters()}
+        self.p = {name: values[name].clone().requires_grad_() for name in learnt}
+        self.mean, self.variance = (values[f"norm.running_{s}"].clone() for s in ("mean", "var"))
+
+    def of_step(self, x: Tensor, t: int) -> Tensor:
+        """What the statistics of step t are taken of."""
+        return {"BNTT": x[t : t + 1], "TAB": x[: t + 1]}.get(self.kind, x)
+
+    def affine(self, t: int) -> tuple[Tensor, Tensor]:
+        weight, bias, p = (self.p.get(f"norm.{name}") for name in ("weight", "bias", "p"))
+        assert weight is not None
+        match self.kind:
+            case "BNTT":
+                return weight[t], torch.zeros(C, dtype=torch.float64)
+            case "TEBN":
+                return weight * p[t], bias * p[t]  # type: ignore[index, operator]
+            case "TAB":
+                return weight[t] * p[t] ** 2, bias[t] * p[t] ** 2  # type: ignore[index]
+        return weight * 0.5, bias  # type: ignore[return-value]
+
+    def currents(self, x: Tensor, training: bool = True) -> Tensor:
+        weight, bias = self.p["connection.weight"], self.p["connection.bias"]
+        x = torch.stack([nn.functional.conv2d(x_t, weight, bias, padding=1) for x_t in x])
+        eps = 1e-4 if self.kind == "BNTT" else 1e-5
+        normalized = []
+        for t in range(T):
+            values = self.of_step(x, t).movedim(2, 0).flatten(1)
+            mean, variance = values.mean(1), values.var(1, correction=0)
+            sets = self.mean.ndim > 1
+            if not training:
+                mean, variance = (v[t] if sets else v for v in (self.mean, self.variance))
+            elif sets or t == 0:
+                for running, new in ((self.mean, mean), (self.variance, values.var(1))):
+                    (running[t] if sets else running).lerp_(new.detach(), 0.1)
+            y = (x[t] - mean[:, None, None]) / (variance + eps).sqrt()[:, None, None]
+            gain, shift = self.affine(t)
+            normalized.append(y * gain[:, None, None] + shift[:, None, None])
+        return torch.stack(normalized)
+
+    def spikes(self, x: Tensor) -> Tensor:
+        gamma, beta = (self.p[f"lif.norm.{name}"][:, None, None] for name in ("weight", "bias"))
+        constants: Any = {"decay": 0.25, "threshold": 0.5, "soft": False, "detach": False}
+        return mpbn_lif(self.currents(x), gamma, beta, eps=1e-5, **constants)
+
+    def learn(self, loss: Tensor) -> None:
+        for p, grad in zip(
+            self.p.values(), torch.autograd.grad(loss, list(self.p.values())), strict=True
+        ):
+            p.data -= 0.05 * grad
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_norm_of_ones_own_trains_as_its_formula_folds_and_is_saved(
+    kind: str, tmp_path: Path
+) -> None:
+    layer = unit(kind)
+    wide = unit(kind).double()
+    wide.load_state_dict(layer.state_dict())
+    restated = Restated(kind, layer)
+    optimizers = [torch.optim.SGD(model.parameters(), 0.05) for model in (layer, wide)]
+    for x in torch.randn(3, T, 8, 3, 5, 5, dtype=torch.float64):
+        weights = torch.randn(T, 8, C, 5, 5, dtype=torch.float64) * 0.05
+        expected = restated.spikes(x)
+        restated.learn((expected * weights).sum())
+        spikes = wide(x)
+        assert torch.equal(spikes, expected)
+        with sf.backend("fused"):
+            ours = layer(x.float())
+        assert (ours != expected).float().mean() < 1e-3  # ties
+        for optimizer, loss in zip(
+            optimizers, (ours * weights.float(), spikes * weights), strict=True
+        ):
+            optimizer.zero_grad()
+            loss.sum().backward()
+            optimizer.step()
+    for name, parameter in wide.named_parameters():
+        torch.testing.assert_close(parameter, restated.p[name], msg=name)
+        torch.testing.assert_close(
+            layer.get_parameter(name).double(), parameter, rtol=1e-2, atol=1e-2
+        )
+    torch.testing.assert_close(wide.norm.running_mean, restated.mean)
+    torch.testing.assert_close(wide.norm.running_var, restated.variance)
+
+    x = torch.randn(T, 8, 3, 5, 5, dtype=torch.float64)
+    computed = wide.eval().norm(torch.stack([wide.connection(x_t) for x_t in x]))
+    torch.testing.assert_close(computed, restated.currents(x, training=False))
+    with sf.backend("fused"):
+        record = sf.verify(layer.eval(), sf.fold(layer), [x.float()], per_step=True)
+    assert record.mismatches == 0
+    assert record.spikes > 0
+    torch.save(layer.state_dict(), tmp_path / "layer.pt")
+    again = unit(kind).eval()
+    again.load_state_dict(torch.load(tmp_path / "layer.pt", weights_only=True))
+    assert torch.equal(again(x.float()), layer(x.float()))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", NORMS)
+def test_an_image_shown_several_times_is_convolved_once(kind: str, training: bool) -> None:
+    layer = unit(kind, membrane=False).train(training)
+    with torch.no_grad():
+        for _ in range(20):
+            layer.train()(torch.randn(T, 8, 3, 5, 5))
+    frames, wide = unit(kind, membrane=False), unit(kind, membrane=False).double()
+    for other in (frames, wide):
+        other.load_state_dict(layer.state_dict())
+    seen: list[int] = []
+    layer.connection.register_forward_hook(lambda module, args, y: seen.append(len(y)))
+    image = torch.randn(8, 3, 5, 5)
+    with sf.backend("fused"):
+        spikes = layer.train(training)(image.expand(T, *image.shape))
+    assert seen == [8]
+    expected = wide.train(training)(image.double().repeat(T, 1, 1, 1, 1))
+    assert (spikes != expected).float().mean() < 1e-3
+    if kind != "tdBN":
+        currents = layer.norm(layer.connection(image).expand(T, -1, -1, -1, -1))
+        assert not any(torch.allclose(currents[0], currents[t]) for t in range(1, T))
+    weights = torch.randn(spikes.shape)
+    for fired in (spikes, expected):
+        (fired * weights.to(fired.dtype)).sum().backward()
+    for name, parameter in layer.named_parameters():
+        grad = wide.get_parameter(name).grad
+        torch.testing.assert_close(parameter.grad.double(), grad, rtol=1e-2, atol=1e-2, msg=name)
+
+
+def test_fusion_leaves_it_alone() -> None:
+    row = nn.Sequential(
+        unit("TEBN"), sf.SpikingLayer(nn.Conv2d(C, 5, 3), nn.BatchNorm2d(5), sf.LIF())
+    )
+    x = torch.randn(T, 8, 3, 5, 5)
+    row(x)
+    fused = sf.fuse_conv_bn(row.eval())
+    assert type(fused[0].norm) is TEBN
+    assert type(fused[1].norm) is nn.Identity
+    assert torch.equal(fused[0](x), row[0](x))
+    assert sf.verify(row, fused, [x], per_step=True).mismatch_rate < 1e-2
+    with pytest.raises(FoldError, match="nothing to fuse"):
+        sf.fuse_conv_bn(unit("BNTT"))
+
+
+def test_its_statistics_are_recalibrated() -> None:
+    """One batch: the running statistics become those of each of its steps."""
+    network = sf.models.small(in_channels=1, steps=T, width=0.25)
+    first = network.layers()["features.0"]
+    first.norm = BNTT(first.connection.out_channels, T)
+    x = torch.rand(16, 1, 8, 8)
+    samples = TensorSamples(x, torch.arange(16) % 10)
+    new = recalibrate(network, samples, batch_size=16).layers()["features.0"]
+    values = first.connection(x)
+    torch.testing.assert_close(new.norm.running_mean, values.mean((0, 2, 3)).expand(T, -1))
+    variance = values.movedim(1, 0).flatten(1).var(1)
+    torch.testing.assert_close(new.norm.running_var, variance.expand(T, -1))
+
+
+class Called(sf.CurrentNorm):
+    """One that computes by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = tuple(x.shape)
+        return x.cumsum(0)
+
+
+def test_one_with_a_forward_of_its_own_gets_the_sequence() -> None:
+    convolution, norm = nn.Conv2d(3, C, 3, padding=1), Called(C)
+    layer = sf.SpikingLayer(convolution, norm, sf.LIF())
+    image = torch.randn(8, 3, 5, 5)
+    spikes = layer(image.expand(T, *image.shape))
+    assert norm.seen == (T, 8, C, 5, 5)
+    currents = convolution(image) * torch.arange(1, T + 1).reshape(-1, 1, 1, 1, 1)
+    torch.testing.assert_close(sf.LIF()(currents), spikes)
+    row = sf.OverTime(convolution, norm)
+    x = torch.randn(T, 8, 3, 5, 5)
+    torch.testing.assert_close(row(x), sf.OverTime(convolution)(x).cumsum(0))
+
+
+def test_it_stands_in_a_row_as_well() -> None:
+    """As in the convolution of a shortcut."""
+    layer = unit("BNTT").eval()
+    row = sf.OverTime(layer.connection, layer.norm)
+    x = torch.randn(T, 8, 3, 5, 5)
+    assert torch.equal(layer.lif(row(x)), layer(x))
+
+
+@pytest.mark.usefixtures("as_user")
+def test_what_does_not_fit_is_refused() -> None:
+    for run in (unit("BNTT"), sf.OverTime(nn.Conv2d(3, C, 3), BNTT(C, T))):
+        with pytest.raises(
+            ShapeError, match="BNTT has maps for 4 time steps, but the sequence has 3"
+        ):
+            run(torch.randn(3, 8, 3, 5, 5))
+    layer = sf.SpikingLayer(nn.Conv2d(3, 5, 3), BNTT(C, T), sf.LIF())
+    with pytest.raises(ShapeError, match=r"BNTT\(6\) expects currents \[T, N, 6, ...\], got"):
+        layer(torch.randn(T, 8, 3, 5, 5))
+    with pytest.raises(sf.ConfigError, match="BNTT: steps must be at least 1 or None, got 0"):
+        BNTT(C, 0)
