@@ -10,7 +10,8 @@ sf.save(folded, "folded.safetensors")
 
 from importlib.metadata import version
 
-from spikefold import dynamics, models
+from spikefold import adopt, dynamics, models
+from spikefold.adopt import from_official
 from spikefold.dynamics import (
     Atan,
     Neuron,
@@ -22,6 +23,7 @@ from spikefold.dynamics import (
     backend,
 )
 from spikefold.errors import (
+    AdoptError,
     ConfigError,
     DataError,
     FileFormatError,
@@ -55,6 +57,7 @@ __all__ = [
     "LIF",
     "MPBN",
     "PLIF",
+    "AdoptError",
     "Atan",
     "ConfigError",
     "DataError",
@@ -78,9 +81,11 @@ __all__ = [
     "Triangle",
     "Verification",
     "WithSpikes",
+    "adopt",
     "backend",
     "dynamics",
     "fold",
+    "from_official",
     "fuse_conv_bn",
     "graph",
     "load",

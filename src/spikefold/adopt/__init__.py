@@ -1,0 +1,17 @@
+"""What comes in: trained weights and networks from elsewhere."""
+
+from spikefold.adopt._checkpoint import read_checkpoint
+from spikefold.adopt._official import (
+    OFFICIAL_MODELS,
+    STANDARDIZATIONS,
+    from_official,
+    to_official,
+)
+
+__all__ = [
+    "OFFICIAL_MODELS",
+    "STANDARDIZATIONS",
+    "from_official",
+    "read_checkpoint",
+    "to_official",
+]
