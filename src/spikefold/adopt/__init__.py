@@ -4,6 +4,8 @@ from spikefold.adopt._checkpoint import read_checkpoint
 from spikefold.adopt._official import (
     OFFICIAL_MODELS,
     STANDARDIZATIONS,
+    OfficialInput,
+    OfficialModel,
     from_official,
     to_official,
 )
@@ -11,6 +13,8 @@ from spikefold.adopt._official import (
 __all__ = [
     "OFFICIAL_MODELS",
     "STANDARDIZATIONS",
+    "OfficialInput",
+    "OfficialModel",
     "from_official",
     "read_checkpoint",
     "to_official",

@@ -31,7 +31,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        named = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        named = re.search(r"nsupported .*?GLOBAL ([\w.]+)", str(error))
         if named is None:
             raise FileFormatError(f"{path}: not a checkpoint of torch, or damaged") from error
         raise FileFormatError(

@@ -7,7 +7,7 @@ The official code wraps every layer: a convolution is `pool` of a wrapper, the b
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,14 @@ from spikefold.errors import AdoptError, ConfigError
 from spikefold.models import MODELS, BasicBlock, Network, Norm, Options
 from spikefold.nn import SpikingLayer
 
-OFFICIAL_MODELS = ("resnet18", "resnet19", "resnet20", "resnet34", "vgg16")
+OfficialModel = Literal["resnet18", "resnet19", "resnet20", "resnet34", "vgg16"]
+OFFICIAL_MODELS: tuple[OfficialModel, ...] = get_args(OfficialModel)
 
+OfficialInput = Literal["cifar10", "cifar100"]
 Channels = tuple[float, ...]
 
 # Mean and deviation by which the official code standardizes its images in [0, 1].
-STANDARDIZATIONS: dict[str, tuple[Channels, Channels]] = {
+STANDARDIZATIONS: dict[OfficialInput, tuple[Channels, Channels]] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
@@ -31,10 +33,10 @@ STANDARDIZATIONS: dict[str, tuple[Channels, Channels]] = {
 
 def from_official(
     checkpoint: Mapping[str, Any] | str | Path,
-    model: str = "resnet20",
+    model: OfficialModel = "resnet20",
     *,
     steps: int | None = None,
-    standardize: str | tuple[Channels, Channels] | None = None,
+    standardize: OfficialInput | tuple[Channels, Channels] | None = None,
     neuron: Neuron | None = None,
 ) -> Network:
     """A network with the weights of a checkpoint of the official MPBN code.
@@ -268,7 +270,7 @@ def _hint(found: dict[str, Tensor], model: str) -> str:
 
 
 def _standardization(
-    standardize: str | tuple[Channels, Channels], channels: int, dtype: torch.dtype
+    standardize: OfficialInput | tuple[Channels, Channels], channels: int, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     if isinstance(standardize, str):
         if standardize not in STANDARDIZATIONS:
