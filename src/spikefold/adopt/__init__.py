@@ -9,6 +9,7 @@ from spikefold.adopt._official import (
     from_official,
     to_official,
 )
+from spikefold.adopt._spikingjelly import from_spikingjelly
 
 __all__ = [
     "OFFICIAL_MODELS",
@@ -16,6 +17,7 @@ __all__ = [
     "OfficialInput",
     "OfficialModel",
     "from_official",
+    "from_spikingjelly",
     "read_checkpoint",
     "to_official",
 ]
