@@ -11,7 +11,7 @@ sf.save(folded, "folded.safetensors")
 from importlib.metadata import version
 
 from spikefold import adopt, dynamics, models
-from spikefold.adopt import from_official, from_spikingjelly
+from spikefold.adopt import from_official, from_snntorch, from_spikingjelly
 from spikefold.dynamics import (
     Atan,
     Neuron,
@@ -86,6 +86,7 @@ __all__ = [
     "dynamics",
     "fold",
     "from_official",
+    "from_snntorch",
     "from_spikingjelly",
     "fuse_conv_bn",
     "graph",

@@ -9,6 +9,7 @@ from spikefold.adopt._official import (
     from_official,
     to_official,
 )
+from spikefold.adopt._snntorch import from_snntorch
 from spikefold.adopt._spikingjelly import from_spikingjelly
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "OfficialInput",
     "OfficialModel",
     "from_official",
+    "from_snntorch",
     "from_spikingjelly",
     "read_checkpoint",
     "to_official",
