@@ -31,11 +31,13 @@ def from_snntorch(network: nn.Module) -> nn.Module:
     """A new network with spikefold's neurons in the place of snnTorch's `Leaky`.
 
     Takes a `Leaky`, or an `nn.Sequential` of ordinary layers and of `Leaky`, with
-    `reset_mechanism="zero"`, or "subtract" with `reset_delay=False`, which is the same only while
-    no potential is above the threshold after a reset (a warning says so). The result takes the whole
-    sequence `[T, N, ...]`, starts at rest, and returns spikes, also where `output=True` returned
-    the potential with them. A network with a forward of its own loops over time steps in Python,
-    which cannot be followed: put its layers in a row, `nn.Sequential(net.fc1, net.lif1, ...)`.
+    `reset_mechanism="zero"`; or "subtract" with `reset_delay=False`, which is the same only while
+    no potential is above the threshold after a reset (a warning says so). A network with a forward
+    of its own loops over time steps in Python, which cannot be followed: put its layers in a row,
+    `nn.Sequential(net.fc1, net.lif1, ...)`.
+
+    The result takes the whole sequence `[T, N, ...]`, starts at rest, and returns spikes, also
+    where `output=True` returned the potential with them.
 
     Arguments:
         network: left as it is.
