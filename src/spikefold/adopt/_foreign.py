@@ -12,6 +12,12 @@ from spikefold.graphs import graphs
 from spikefold.nn import SpikingNeuron, strange
 
 
+def place(name: str, module: nn.Module) -> str:
+    """A module and where it stands, for messages."""
+    kind = type(module).__name__
+    return f"'{name}' ({kind})" if name else f"the {kind}"
+
+
 def require_plain(what: str, module: nn.Module) -> None:
     """Refuse a module that does something besides what its class says.
 

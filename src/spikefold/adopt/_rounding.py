@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spikefold.dynamics import Neuron, discharge
 
-STEPS, VALUES = 4, 100_000
+STEPS, VALUES = 4, 20_000
 
 # from the input and what was carried on, `[N, C]`, to the potential before firing
 Charge = Callable[[Tensor, Tensor], Tensor]

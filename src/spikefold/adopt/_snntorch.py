@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikefold.adopt._foreign import Notes, require_plain, require_step
+from spikefold.adopt._foreign import Notes, place, require_plain, require_step
 from spikefold.adopt._rounding import random_currents
 from spikefold.dynamics import Atan, Neuron, Sigmoid, Surrogate, Tanh
 from spikefold.errors import AdoptError
@@ -79,7 +79,7 @@ def _for_sequences(name: str, module: nn.Module, last: nn.Module, notes: Notes) 
         last: the last module of the row.
         notes: of what is not the same.
     """
-    what = f"'{name}' ({type(module).__name__})"
+    what = place(name, module)
     require_plain(what, module)
     if _is_theirs(module):
         return _leaky(what, module, module is last, notes)
@@ -186,9 +186,8 @@ SURROGATES: dict[str, Callable[[float], Surrogate]] = {"atan": Atan, "sigmoid": 
 
 
 def _surrogate(what: str, theirs: Any, notes: Notes) -> Surrogate:
-    name = getattr(theirs, "__qualname__", type(theirs).__name__).partition(".")[0]
-    known = getattr(theirs, "__module__", "") == "snntorch.surrogate" and name in SURROGATES
-    if not known:
+    name = getattr(theirs, "__qualname__", type(theirs).__name__).removesuffix(".<locals>.inner")
+    if getattr(theirs, "__module__", "") != "snntorch.surrogate" or name not in SURROGATES:
         notes.add(what, f"surrogate {name} has no counterpart: gradients are those of Tanh")
         return Tanh()
     (cell,) = theirs.__closure__

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikefold.adopt._foreign import Notes, require_one_call, require_plain
+from spikefold.adopt._foreign import Notes, place, require_one_call, require_plain
 from spikefold.adopt._spikingjelly_nodes import LEAKS, neurons
 from spikefold.errors import AdoptError
 from spikefold.nn import OverTime, copied, replaced, twin
@@ -115,7 +115,7 @@ class _Importer:
         if id(module) in self.seen:
             return
         self.seen.add(id(module))
-        what = f"'{name}' ({type(module).__name__})"
+        what = place(name, module)
         known = _name_of_theirs(what, module)
         if known is None or known in CONTAINERS:
             for child_name, child in module.named_children():
