@@ -146,9 +146,9 @@ class ParametricLIFNode(Node):
 class MPBNLIFNode(LIFNode):
     """It carries on what it normalized; folded, the raw potential, with a threshold a channel."""
 
-    def __init__(self, channels: int, decay_input: bool = False, **constants: Any) -> None:
+    def __init__(self, vbn: nn.Module, decay_input: bool = False, **constants: Any) -> None:
         super().__init__(decay_input=decay_input, **constants)
-        self.vbn: nn.Module = nn.BatchNorm1d(channels)
+        self.vbn = vbn
         self.fold_bn = self.normalize_residual = self.learnable_vth = False
 
     def charge(self, x: Tensor, v: Tensor) -> Tensor:

@@ -156,7 +156,7 @@ def _neurons(what: str, node: Any, dtype: torch.dtype, notes: Notes) -> nn.Modul
         _require_statistics(what, norm)
         theirs, decay = _normalized(leak.theirs, norm), _scale(norm, leak.decay).to(dtype)
         norm = _of_input(norm, leak.gain)
-        ours = _leaky(decay, norm.eval())
+        ours = _leaky(decay, norm)
         centre, spread = norm.running_mean, norm.running_var.sqrt()
     their_constants = dataclasses.replace(constants, threshold=subtracted)
     rounding = compare(
@@ -198,21 +198,18 @@ def _surrogate(what: str, theirs: Any, scale: float, notes: Notes) -> Surrogate:
     return SURROGATES[kind.__name__](theirs, scale)
 
 
-def _leaky(decay: float | Tensor, norm: nn.Module | None = None) -> Charge:
+def _leaky(decay: float | Tensor, norm: Any = None) -> Charge:
     """Ours, the input normalized before."""
-    return lambda x, v: v * decay + (x if norm is None else norm(x))
+    if norm is None:
+        return lambda x, v: v * decay + x
+    fixed = (norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+    return lambda x, v: v * decay + dynamics.normalize(x, *fixed)
 
 
 def _normalized(charge: Charge, norm: Any) -> Charge:
     """Theirs, normalized after."""
-    return lambda x, v: F.batch_norm(
-        charge(x, v),
-        norm.running_mean,
-        norm.running_var,
-        norm.weight,
-        norm.bias,
-        eps=norm.eps,
-    )
+    fixed = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    return lambda x, v: F.batch_norm(charge(x, v), *fixed, eps=norm.eps)
 
 
 def _require_statistics(what: str, norm: _BatchNorm) -> None:
