@@ -10,8 +10,8 @@ sf.save(folded, "folded.safetensors")
 
 from importlib.metadata import version
 
-from spikefold import dynamics, models
-from spikefold.adopt import Converted, convert
+from spikefold import adopt, dynamics, models
+from spikefold.adopt import Converted, convert, from_official, from_snntorch, from_spikingjelly
 from spikefold.dynamics import (
     Atan,
     Neuron,
@@ -23,6 +23,7 @@ from spikefold.dynamics import (
     backend,
 )
 from spikefold.errors import (
+    AdoptError,
     ConfigError,
     DataError,
     FileFormatError,
@@ -57,6 +58,7 @@ __all__ = [
     "LIF",
     "MPBN",
     "PLIF",
+    "AdoptError",
     "Atan",
     "ConfigError",
     "Converted",
@@ -82,10 +84,14 @@ __all__ = [
     "Triangle",
     "Verification",
     "WithSpikes",
+    "adopt",
     "backend",
     "convert",
     "dynamics",
     "fold",
+    "from_official",
+    "from_snntorch",
+    "from_spikingjelly",
     "fuse_conv_bn",
     "graph",
     "load",

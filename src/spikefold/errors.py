@@ -34,6 +34,10 @@ class FoldError(SpikefoldError, ValueError):
     """A network cannot be folded, fused or verified as it is."""
 
 
+class AdoptError(SpikefoldError, ValueError):
+    """Weights or a network from elsewhere cannot be taken over as they are."""
+
+
 class FileFormatError(SpikefoldError, ValueError):
     """A file is not what it should be: cut off, foreign, of a newer format or of another model."""
 

@@ -1,5 +1,28 @@
-"""What comes in from elsewhere."""
+"""What comes in: trained weights and networks from elsewhere."""
 
+from spikefold.adopt._checkpoint import read_checkpoint
 from spikefold.adopt._convert import Converted, convert
+from spikefold.adopt._official import (
+    OFFICIAL_MODELS,
+    STANDARDIZATIONS,
+    OfficialInput,
+    OfficialModel,
+    from_official,
+    to_official,
+)
+from spikefold.adopt._snntorch import from_snntorch
+from spikefold.adopt._spikingjelly import from_spikingjelly
 
-__all__ = ["Converted", "convert"]
+__all__ = [
+    "OFFICIAL_MODELS",
+    "STANDARDIZATIONS",
+    "Converted",
+    "OfficialInput",
+    "OfficialModel",
+    "convert",
+    "from_official",
+    "from_snntorch",
+    "from_spikingjelly",
+    "read_checkpoint",
+    "to_official",
+]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from spikefold.cli import _datasets, _experiments, _networks, _predict, _sweep
+from spikefold.cli import _datasets, _experiments, _import, _networks, _predict, _sweep
 from spikefold.cli._output import print_error
 from spikefold.errors import SpikefoldError
 
@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "fold": (_networks.fold_command, "fold a checkpoint's MPBN into its thresholds"),
     "verify": (_networks.verify_command, "compare two networks spike by spike on real data"),
     "evaluate": (_networks.evaluate_command, "accuracy of a network file"),
+    "import": (_import.import_command, "make a network file of the official code's checkpoint"),
     "predict": (_predict.predict_command, "class of one event recording or image"),
     "sweep": (_sweep.sweep_command, "run recipes x settings x seeds; resumes where it stopped"),
     "table": (_sweep.table_command, "mean and deviation of accuracy over many runs"),

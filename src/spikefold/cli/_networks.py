@@ -117,7 +117,8 @@ def _dataset(
     return dataset
 
 
-def _require_free(path: Path, overwrite: bool) -> None:
+def require_free(path: Path, overwrite: bool) -> None:
+    """Refuse to write over a file without being told to."""
     if path.exists() and not overwrite:
         raise ConfigError(f"{path} is there already: --overwrite replaces it")
 
@@ -125,7 +126,7 @@ def _require_free(path: Path, overwrite: bool) -> None:
 def fold_command(words: list[str]) -> None:
     """Fold a checkpoint."""
     options = tyro.cli(FoldOptions, args=words, prog="spikefold fold")
-    _require_free(options.output, options.overwrite)
+    require_free(options.output, options.overwrite)
     folded = fold(load(options.checkpoint))
     if options.fuse:
         folded = fuse_conv_bn(folded)
@@ -195,7 +196,7 @@ def evaluate_command(words: list[str]) -> None:
 def recalibrate_command(words: list[str]) -> None:
     """Estimate statistics anew."""
     options = tyro.cli(RecalibrateOptions, args=words, prog="spikefold recalibrate")
-    _require_free(options.output, options.overwrite)
+    require_free(options.output, options.overwrite)
     network = load(options.checkpoint)
     dataset = _dataset(
         options.data, options.root, network, options.checkpoint, options.frames_by, "train"

@@ -80,7 +80,8 @@ class Condition(NamedTuple):
 
     Attributes:
         norm: of the potential.
-        theta: folded thresholds, `[1, C]` or `[1, C, *spatial]`; `[T, ...]`: one set a step.
+        theta: folded thresholds, `[1, C]` or `[1, C, *spatial]`, or `[1]`, one for all neurons;
+            `[T, ...]`: one set a step.
         polarity: +1, or -1 where the neuron fires below theta; None if all are +1.
     """
 
@@ -124,6 +125,16 @@ class Condition(NamedTuple):
         """T, where something differs from step to step."""
         lengths = [len(value) for value in condition_parameters(self) if value is not None]
         return max(lengths) if lengths and max(lengths) > 1 else None
+
+    def per_channel(self, channels: int) -> "Condition":
+        """The same with thresholds for each channel, where there is one for all neurons."""
+
+        def widened(value: Tensor | None) -> Tensor | None:
+            if value is None or value.ndim > 1:
+                return value
+            return value.unsqueeze(1).expand(-1, channels)
+
+        return Condition(self.norm, widened(self.theta), widened(self.polarity))
 
     def part(self, t: int, steps: int) -> "Condition":
         """The condition of some time steps of this one, from t on."""

@@ -292,9 +292,9 @@ class FoldedLIF(SpikingNeuron):
     they are, and potentials of another dtype are refused (those of half precision are float32).
 
     Arguments:
-        condition: theta `[1, *shape]`, or `[T, *shape]` for thresholds of each time step, ±inf
-            where a neuron never or always fires; polarity +1 or -1 (gain negative: the neuron
-            fires below theta), None makes all +1.
+        condition: theta `[1, *shape]`, or `[T, *shape]` for thresholds of each time step (shape
+            `()`: one for all neurons), ±inf where a neuron never or always fires; polarity +1 or
+            -1 (gain negative: the neuron fires below theta), None makes all +1.
         neuron: the constants; its `threshold` is what a soft reset subtracts.
         decay: what was learnt, `[]` or `[C]`; None: the constant one.
     """

@@ -46,6 +46,8 @@ def prepare(
     """
     x, steps, norm, shortcut = currents
     membrane = condition.norm
+    if x.ndim > 2:
+        condition = condition.per_channel(x.shape[2])
     if not (membrane is None or isinstance(membrane, Normalization)):
         return "the firing condition is a function, or a module with hooks"
     for each in (norm, membrane):
