@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BENCH := .venv-bench/bin
-CODE := src tests benchmarks
+CODE := src tests benchmarks examples
 JOBS ?= 2
 PIP := -m pip install --quiet --disable-pip-version-check
 

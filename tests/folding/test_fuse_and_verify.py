@@ -72,6 +72,7 @@ def test_verify_counts_by_hand() -> None:
     assert record.layers[""].firing_rate == pytest.approx(4 / 6)
     assert record.max_output_difference == 1.0
     assert record.accuracy is None
+    assert str(record) == "3 of 6 decisions differ in 1 samples, outputs by at most 1"
 
 
 def test_verify_counts_accuracy_and_restores_the_mode() -> None:

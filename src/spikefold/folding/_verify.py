@@ -81,6 +81,13 @@ class Verification:
             return None
         return self.correct[0] / self.labelled, self.correct[1] / self.labelled
 
+    def __str__(self) -> str:
+        right = "" if self.accuracy is None else "; right: {:.2%} and {:.2%}".format(*self.accuracy)
+        return (
+            f"{self.mismatches:,} of {self.spikes:,} decisions differ in {self.samples:,} samples, "
+            f"outputs by at most {self.max_output_difference:g}{right}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON record; an infinite difference as a string, for JSON has none."""
         layers = {

@@ -88,7 +88,8 @@ class Tracer(fx.Tracer):
         except GraphError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            # the first sentence: torch.fx goes on about its documentation
+            reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
             raise GraphError.at(
                 path, f"module '{path}' ({type(m).__name__}) cannot be followed: {reason}"
             ) from error
