@@ -17,8 +17,8 @@ def made_up(path: Path) -> None:
     """Write a checkpoint as `torch.save(model.state_dict(), path)` does in the official code."""
     network = sf.models.resnet20(num_classes=10, width=0.125, steps=2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
-    for _ in range(3):
-        images, labels = torch.rand(16, 3, 32, 32), torch.randint(10, (16,))
+    for _ in range(2):
+        images, labels = torch.rand(8, 3, 32, 32), torch.randint(10, (8,))
         torch.nn.functional.cross_entropy(network(images), labels).backward()
         optimizer.step()
     torch.save(sf.adopt.to_official(network), path)
@@ -29,7 +29,7 @@ def main(path: Path) -> None:
     # T is not in the file, and the official code standardizes images before the network sees them
     network = sf.from_official(path, "resnet20", steps=4, standardize="cifar10")
     print(f"{path.name}: {network.arguments}")
-    images = torch.rand(32, 3, 32, 32)  # in [0, 1], as data sets give them
+    images = torch.rand(16, 3, 32, 32)  # in [0, 1], as data sets give them
     folded = sf.fold(network)
     record = sf.verify(network, folded, [images])
     print(f"{record.mismatches} of {record.spikes:,} decisions differ after the fold")

@@ -117,6 +117,7 @@ def test_recipes_and_show(capsys: pytest.CaptureFixture[str]) -> None:
         "sweep",
         "table",
         "recalibrate",
+        "import",
     ],
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
