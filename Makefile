@@ -41,7 +41,7 @@ sanitize: .venv/dev
 
 # Imported networks beside the libraries they come from, in an environment of its own.
 interop: .venv-interop/ready
-	$(INTEROP)/pytest -n $(JOBS) -m interop
+	$(INTEROP)/python -m pytest -n $(JOBS) -m interop
 
 # Against SpikingJelly, snnTorch and Norse, in an environment of its own (benchmarks/README.md).
 bench: .venv-bench/ready
