@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BENCH := .venv-bench/bin
+INTEROP := .venv-interop/bin
 CODE := src tests benchmarks examples
 JOBS ?= 2
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test quick lint format docs sanitize bench clean
+.PHONY: demo test quick lint format docs sanitize interop bench clean
 
 demo: .venv/demo
 	$(BIN)/spikefold run digits --overwrite
@@ -38,12 +39,16 @@ sanitize: .venv/dev
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		$(BIN)/python tests/sanitize.py $(CURDIR)/build/sanitize -m "not slow" tests/dynamics -k kernels
 
+# Imported networks beside the libraries they come from, in an environment of its own.
+interop: .venv-interop/ready
+	$(INTEROP)/python -m pytest -n $(JOBS) -m interop
+
 # Against SpikingJelly, snnTorch and Norse, in an environment of its own (benchmarks/README.md).
 bench: .venv-bench/ready
 	$(BENCH)/python -m benchmarks
 
 clean:
-	rm -rf .venv .venv-bench build dist runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-interop .venv-bench build dist runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # A stamp a set-up: redone when what is to be installed, or compiled, changes.
 KERNELS := CMakeLists.txt $(wildcard src/spikefold/dynamics/csrc/*)
@@ -57,4 +62,10 @@ KERNELS := CMakeLists.txt $(wildcard src/spikefold/dynamics/csrc/*)
 	$(BENCH)/python $(PIP) -r benchmarks/requirements.txt
 	$(BENCH)/python $(PIP) --no-deps -r benchmarks/peers.txt
 	$(BENCH)/python $(PIP) --no-deps -e .
+	touch $@
+
+.venv-interop/ready: pyproject.toml constraints.txt tests/interop.txt benchmarks/peers.txt $(KERNELS)
+	test -x $(INTEROP)/python || $(PYTHON) -m venv .venv-interop
+	$(INTEROP)/python $(PIP) -c constraints.txt -e ".[dev]" -r tests/interop.txt
+	$(INTEROP)/python $(PIP) --no-deps -r benchmarks/peers.txt
 	touch $@

@@ -311,6 +311,26 @@ class Twice(nn.Module):
         return self.node(self.node(x))
 
 
+class Noting(nn.Module):
+    """Keeps what it saw, as some do to look at it later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node = jelly.IFNode()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = self.node(x)
+        return self.seen
+
+
+def test_nothing_of_the_walk_stays_in_the_network() -> None:
+    made = sf.from_spikingjelly(Noting())
+    assert "seen" not in vars(made)
+    other = sf.from_spikingjelly(Noting())
+    other.load_state_dict(made.state_dict())
+    assert torch.equal(other(torch.ones(2, 3, 1)), torch.ones(2, 3, 1))
+
+
 class Own(jelly.LIFNode):
     pass
 

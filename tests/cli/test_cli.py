@@ -181,6 +181,7 @@ def test_a_finished_run_of_an_earlier_version_is_not_run_again(tmp_path: Path) -
         "sweep",
         "table",
         "recalibrate",
+        "import",
     ],
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:

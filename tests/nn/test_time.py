@@ -281,3 +281,34 @@ def test_a_function_that_is_not_finite_is_refused() -> None:
     free.function = infinite  # type: ignore[method-assign]
     with pytest.raises(FoldError, match="NaN or infinite for some potential"):
         sf.fold(free)
+
+
+# ------------------------------------------------------------------ one threshold for all neurons
+
+
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (3, 4, 5, 6, 2)])
+@pytest.mark.parametrize("theta", [[0.3], [0.3, -0.1, 0.9]])
+def test_a_threshold_for_all_is_the_same_for_each_channel(
+    theta: list[float], shape: tuple[int, ...], backend: Any
+) -> None:
+    whole, polarity = torch.tensor(theta), -torch.ones(len(theta))
+    each = whole[:, None].expand(-1, shape[2]).clone()
+    neuron = sf.Neuron(0.6, 0.4, "soft")
+    for sign, signs in ((None, None), (polarity, polarity[:, None].expand_as(each).clone())):
+        one = sf.FoldedLIF(sf.dynamics.Condition(None, whole, sign), neuron)
+        many = sf.FoldedLIF(sf.dynamics.Condition(None, each, signs), neuron)
+        x = torch.randn(shape, requires_grad=True)
+        with sf.backend(backend):
+            spikes, expected = one(x), many(x)
+            assert torch.equal(spikes, expected)
+            assert 0.1 < spikes.mean() < 0.9
+            found, wanted = (torch.autograd.grad(s.sum(), x)[0] for s in (spikes, expected))
+            assert torch.equal(found, wanted)
+            state = None
+            for t, x_t in enumerate(x.detach()):
+                s, state = one.step(x_t, state)
+                assert torch.equal(s, spikes[t])
+        again = sf.FoldedLIF(sf.dynamics.Condition(None, 0 * whole, sign), neuron)
+        again.load_state_dict(one.state_dict())
+        assert torch.equal(again(x), spikes)

@@ -37,7 +37,8 @@ def from_snntorch(network: nn.Module) -> nn.Module:
     `nn.Sequential(net.fc1, net.lif1, ...)`.
 
     The result takes the whole sequence `[T, N, ...]`, starts at rest, and returns spikes, also
-    where `output=True` returned the potential with them.
+    where `output=True` returned the potential with them. In training its batch norms see all time
+    steps together.
 
     Arguments:
         network: left as it is.

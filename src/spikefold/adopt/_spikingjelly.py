@@ -45,7 +45,7 @@ def from_spikingjelly(network: nn.Module) -> nn.Module:
     if not importer.made:
         raise AdoptError(f"from_spikingjelly: a {type(network).__name__} has none of its modules")
     result = copied(replaced(with_ours, importer.made)).eval()
-    require_one_call(result)
+    require_one_call(twin(result))  # what a forward notes while it is followed stays apart
     notes.say()
     return result
 

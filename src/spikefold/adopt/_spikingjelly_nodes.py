@@ -28,12 +28,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold import dynamics
 from spikefold.adopt._foreign import Notes, require_plain, require_step
-from spikefold.adopt._rounding import Charge, Side, compare, random_currents
+from spikefold.adopt._rounding import Charge, Rounding, Side, compare, random_currents
 from spikefold.dynamics import (
     Atan,
     Condition,
     Neuron,
     Rectangle,
+    Reset,
     Sigmoid,
     Surrogate,
     Tanh,
@@ -130,45 +131,77 @@ def _neurons(what: str, node: Any, dtype: torch.dtype, notes: Notes) -> nn.Modul
     if getattr(node, "_neuron_precision", None) is not None:
         raise AdoptError(f"{what}: has a precision of its own, {node._neuron_precision}")
     require_step(what, node.surrogate_function, at_zero=1.0)
+    make = _normalizing if isinstance(getattr(node, "vbn", None), _BatchNorm) else _plain
+    return make(what, node, dtype, notes)
+
+
+def _plain(what: str, node: Any, dtype: torch.dtype, notes: Notes) -> FoldedLIF:
+    """Neurons whose potential is theirs / gain."""
     leak = LEAKS[type(node).__name__](node)
     threshold, subtracted = _thresholds(what, node, dtype)
-    vbn = getattr(node, "vbn", None)
-    norm = copy.deepcopy(vbn).cpu() if isinstance(vbn, _BatchNorm) else None
-    gain = leak.gain if norm is None else 1.0
-    constants = Neuron(
-        leak.decay,
-        subtracted / gain,
-        "soft" if node.v_reset is None else "hard",
-        _surrogate(what, node.surrogate_function, gain, notes),
-        node.detach_reset,
-    )
+    constants = _constants(what, node, leak.decay, subtracted, leak.gain, notes)
+
+    def fires(u: Tensor) -> Tensor:
+        return u - threshold >= 0
+
+    def fires_from_rest(x: Tensor) -> Tensor:
+        return fires(leak.theirs(x, torch.zeros_like(x)))
+
+    theta = last_silent(fires_from_rest, threshold.shape, dtype, torch.device("cpu"))
+    theirs = Side(leak.theirs, fires, dataclasses.replace(constants, threshold=subtracted))
+    ours = Side(lambda x, v: v * leak.decay + x, lambda u: u > theta, constants)
+    spread = (threshold.abs() / leak.gain).nan_to_num(1.0, 1.0)
+    currents = random_currents(torch.zeros_like(spread), spread)
+    _note_rounding(what, compare(theirs, ours, leak.gain, currents), notes)
+    return FoldedLIF(Condition(None, theta[None]), constants)
+
+
+def _normalizing(what: str, node: Any, dtype: torch.dtype, notes: Notes) -> Frozen:
+    """Neurons whose potential is their normalized one."""
+    leak = LEAKS[type(node).__name__](node)
+    threshold, subtracted = _thresholds(what, node, dtype)
+    constants = _constants(what, node, leak.decay, subtracted, 1.0, notes)
+    norm: Any = copy.deepcopy(node.vbn).cpu()
+    if norm.running_mean is None or norm.running_var is None or not norm.affine:
+        raise AdoptError(f"{what}: its batch norm has no running statistics, gain or shift")
+    fixed = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    scale = dynamics.scale(norm.weight.double(), norm.running_var.double(), norm.eps)
+    decay = (scale * leak.decay).to(dtype)
+    of_input = copy.deepcopy(norm)  # norm(gain · x), as one of x
+    of_input.running_mean.div_(leak.gain)
+    of_input.weight.mul_(leak.gain)
+    ours_fixed = (of_input.running_mean, norm.running_var, of_input.weight, norm.bias)
 
     def fires(h: Tensor) -> Tensor:
         return h - threshold >= 0
 
-    def fires_from_rest(u: Tensor) -> Tensor:
-        return fires(leak.theirs(u, torch.zeros_like(u)) if norm is None else u)
+    def their_charge(x: Tensor, v: Tensor) -> Tensor:
+        return F.batch_norm(leak.theirs(x, v), *fixed, eps=norm.eps)
 
-    theta = last_silent(fires_from_rest, threshold.shape, dtype, torch.device("cpu"))
-    theirs, ours = leak.theirs, _leaky(leak.decay)
-    centre, spread, decay = torch.zeros(1, dtype=dtype), threshold.abs() / gain, None
-    if norm is not None:
-        _require_statistics(what, norm)
-        theirs, decay = _normalized(leak.theirs, norm), _scale(norm, leak.decay).to(dtype)
-        norm = _of_input(norm, leak.gain)
-        ours = _leaky(decay, norm)
-        centre, spread = norm.running_mean, norm.running_var.sqrt()
-    their_constants = dataclasses.replace(constants, threshold=subtracted)
-    rounding = compare(
-        Side(theirs, fires, their_constants),
-        Side(ours, lambda u: u > theta, constants),
-        gain,
-        random_currents(centre, spread),
-    )
+    def our_charge(x: Tensor, v: Tensor) -> Tensor:
+        return v * decay + dynamics.normalize(x, *ours_fixed, norm.eps)
+
+    theta = last_silent(fires, threshold.shape, dtype, torch.device("cpu"))
+    theirs = Side(their_charge, fires, constants)
+    ours = Side(our_charge, lambda h: h > theta, constants)
+    currents = random_currents(of_input.running_mean, norm.running_var.sqrt())
+    _note_rounding(what, compare(theirs, ours, 1.0, currents), notes)
+    made = FoldedLIF(Condition(None, theta[None]), constants, decay)
+    return Frozen(nn.Identity(), of_input, made)
+
+
+def _note_rounding(what: str, rounding: Rounding, notes: Notes) -> None:
     if rounding.unequal:
         notes.add(what, f"rounded otherwise than in SpikingJelly: {rounding}")
-    made = FoldedLIF(Condition(None, theta[None]), constants, decay)
-    return made if norm is None else Frozen(nn.Identity(), norm, made)
+
+
+def _constants(
+    what: str, node: Any, decay: float, subtracted: float, gain: float, notes: Notes
+) -> Neuron:
+    """Of neurons whose potential is theirs / gain."""
+    reset: Reset = "soft" if node.v_reset is None else "hard"
+    surrogate = _surrogate(what, node.surrogate_function, gain, notes)
+    return Neuron(decay, subtracted / gain, reset, surrogate, node.detach_reset)
 
 
 def _thresholds(what: str, node: Any, dtype: torch.dtype) -> tuple[Tensor, float]:
@@ -196,35 +229,3 @@ def _surrogate(what: str, theirs: Any, scale: float, notes: Notes) -> Surrogate:
         )
         return Tanh()
     return SURROGATES[kind.__name__](theirs, scale)
-
-
-def _leaky(decay: float | Tensor, norm: Any = None) -> Charge:
-    """Ours, the input normalized before."""
-    if norm is None:
-        return lambda x, v: v * decay + x
-    fixed = (norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
-    return lambda x, v: v * decay + dynamics.normalize(x, *fixed)
-
-
-def _normalized(charge: Charge, norm: Any) -> Charge:
-    """Theirs, normalized after."""
-    fixed = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    return lambda x, v: F.batch_norm(charge(x, v), *fixed, eps=norm.eps)
-
-
-def _require_statistics(what: str, norm: _BatchNorm) -> None:
-    if norm.running_mean is None or norm.running_var is None or not norm.affine:
-        raise AdoptError(f"{what}: its batch norm has no running statistics, gain or shift")
-
-
-def _scale(norm: Any, decay: float) -> Tensor:
-    """What is left of a normalized potential, `[C]`."""
-    return dynamics.scale(norm.weight.double(), norm.running_var.double(), norm.eps) * decay
-
-
-def _of_input(norm: Any, gain: float) -> Any:
-    """The norm of gain * x, as one of x."""
-    made = copy.deepcopy(norm)
-    made.running_mean.div_(gain)
-    made.weight.mul_(gain)
-    return made
