@@ -53,6 +53,19 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("again", ["--vary", "--vary=model.norm=none"])
+def test_an_option_given_twice_is_not_forgotten(
+    again: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep", "digits", "--vary", "optimizer.learning-rate=0.1,0.2", again]
+    assert main([*words, "model.norm=mpbn"] if again == "--vary" else words) == 1
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith("sweep: --vary is given twice: put all its values behind one")
+    )
+
+
 def test_fold_verify_evaluate(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

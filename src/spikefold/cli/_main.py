@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from spikefold.cli import _datasets, _experiments, _import, _networks, _predict, _sweep
 from spikefold.cli._output import print_error
-from spikefold.errors import SpikefoldError
+from spikefold.errors import ConfigError, SpikefoldError
 
 # each takes the words after its own name
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
@@ -68,6 +68,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print_error(f"unknown command '{name}': {hint}")
         return 2
     try:
+        _require_once(name, rest)
         COMMANDS[name][0](rest)
         sys.stdout.flush()
     except SpikefoldError as error:
@@ -82,3 +83,11 @@ def main(words: Sequence[str] | None = None) -> int:
     except SystemExit as parsed:  # how the parser reports --help and wrong usage
         return int(parsed.code or 0)
     return 0
+
+
+def _require_once(command: str, words: Sequence[str]) -> None:
+    """Refuse an option that is given twice: the parser would forget the first."""
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    for option in options:
+        if options.count(option) > 1:
+            raise ConfigError(f"{command}: {option} is given twice: put all its values behind one")
