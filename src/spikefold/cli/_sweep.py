@@ -134,7 +134,8 @@ def _wants_gpu(planned: _Planned) -> bool:
 def _require_same(planned: _Planned) -> None:
     """A finished run must be of the settings that are asked for."""
     stored = json.loads((planned.directory / SUMMARY).read_text())["experiment"]
-    if stored != planned.experiment.to_dict():
+    # settings that are newer than the run have their defaults
+    if Experiment.from_dict(stored) != planned.experiment:
         raise ConfigError(
             f"{planned.directory} holds a run with other settings: choose another --out"
         )
