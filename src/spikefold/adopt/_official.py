@@ -191,8 +191,10 @@ def _built(
         if names[key] not in found:
             raise AdoptError(f"tensor {names[key]!r} is missing{_hint(found, model)}")
         given = found[names[key]].shape
-        if len(given) != dimensions:
-            raise AdoptError(f"tensor {names[key]!r} has {len(given)} dimensions, not {dimensions}")
+        if len(given) != dimensions or 0 in given:
+            raise AdoptError(
+                f"tensor {names[key]!r} has shape {list(given)}, not {dimensions} dimensions"
+            )
         return given
 
     rows, in_channels, *_ = shape("features.0.connection.weight", 4)
