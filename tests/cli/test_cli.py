@@ -288,7 +288,8 @@ def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
         mean, deviation = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
         assert rows[1]["test (%)"] == f"{mean:.2f} ± {deviation:.2f}"
         # a second call runs only what is missing; a run may be older than a setting
-        record = json.loads(summaries[1].read_text())
+        whole = summaries[1].read_text()
+        record = json.loads(whole)
         del record["experiment"]["data"]["sensor"]
         summaries[1].write_text(json.dumps(record))
         summaries[0].unlink()
@@ -296,6 +297,7 @@ def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
         assert main(words) == 0
         assert summaries[0].exists()
         assert [path.stat().st_mtime_ns for path in summaries[1:]] == before
+        summaries[1].write_text(whole)
     assert main(["table", str(tmp_path / "sweep")]) == 0
     assert "| digits | digits | small | none | 1 | 1 | 2 |" in capsys.readouterr().out
     assert main(["table", str(tmp_path / "sweep"), "--format", "csv"]) == 0
