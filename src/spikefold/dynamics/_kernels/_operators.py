@@ -200,20 +200,20 @@ _library.define(
 )
 
 
-def _register(key: str, kernels: Any) -> None:
+def _register(device: str) -> None:
     def layer(*arguments: Any) -> tuple[Tensor, ...]:
-        return forward(kernels.forward, *check_call(Arguments(*arguments)))
+        return forward(KERNELS[device].forward, *check_call(Arguments(*arguments)))
 
     def layer_backward(*arguments: Any) -> tuple[Tensor, ...]:
         check_backward(*arguments)
-        return backward(kernels.backward, *arguments)
+        return backward(KERNELS[device].backward, *arguments)
 
-    _library.impl("layer", layer, key)
-    _library.impl("layer_backward", layer_backward, key)
+    _library.impl("layer", layer, device.upper())
+    _library.impl("layer_backward", layer_backward, device.upper())
 
 
-for _device, _kernels in KERNELS.items():
-    _register(_device.upper(), _kernels)
+for _device in KERNELS:
+    _register(_device)
 
 
 @torch.library.register_fake("spikefold::layer", lib=_library)
