@@ -39,6 +39,11 @@ class Normalization(NamedTuple):
         """Of the parameters, without time: `(C,)` or `(C, *spatial)`."""
         return tuple(self.gain.shape[1:])
 
+    @property
+    def differs(self) -> bool:
+        """Whether it is not the same at all steps."""
+        return any(len(tensor) > 1 for tensor in (self.gain, self.shift, *(self.fixed or ())))
+
     def __call__(
         self, u: Float[Tensor, "N C *spatial"], t: int, /
     ) -> tuple[Float[Tensor, "N C *spatial"], Statistics | None]:

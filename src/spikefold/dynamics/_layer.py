@@ -107,7 +107,7 @@ def _normalized(
 ) -> tuple[Float[Tensor, "..."], Statistics | None]:
     """The normalized input, time merged into the batch; a step at a time if the map knows time."""
     gain, shift, eps, fixed, group = norm
-    if any(len(tensor) > 1 for tensor in norm_parameters(norm) if tensor is not None):
+    if norm.differs:
         by_step = enumerate(x.expand(steps, *x.shape[1:]))
         return torch.stack([norm(x_t, t)[0] for t, x_t in by_step]), None
     flat, observed = x.flatten(0, 1), None

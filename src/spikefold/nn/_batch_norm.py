@@ -92,7 +92,6 @@ def normalization(norm: nn.Module) -> Normalization | None:
     return Normalization(gain, shift, norm.eps, kept, group)
 
 
-@torch.no_grad()
 def observe(
     norm: _BatchNorm,
     observed: Statistics,
@@ -113,6 +112,5 @@ def observe(
         norm.num_batches_tracked = torch.tensor(0)
     device = norm.running_mean.device
     samples = dynamics.sample_count(batch, (norm.num_features,), group, device)
-    running = Statistics(norm.running_mean.unsqueeze(0), norm.running_var.unsqueeze(0))
+    running = Statistics(norm.running_mean, norm.running_var)
     dynamics.update_running(running, observed, norm.momentum, norm.num_batches_tracked, samples)
-    norm.num_batches_tracked.add_(1)

@@ -62,7 +62,7 @@ class MembraneNorm(nn.Module):
         Raises:
             ShapeError: with the expected and the given shape.
         """
-        if tuple(shape[1 : 1 + len(self.shape)]) != self.shape:
+        if shape[1 : 1 + len(self.shape)] != self.shape:
             raise ShapeError(
                 f"{type(self).__name__}{self.shape} expects potentials "
                 f"[N, {', '.join(map(str, self.shape))}"
@@ -207,15 +207,11 @@ class MPBN(MembraneNorm):
     def observe(self, observed: Statistics, potential: tuple[int, ...], t: int = 0) -> None:
         """Update the running statistics (the variance unbiased, as in torch)."""
         samples = dynamics.sample_count(potential, self.shape, self.group, observed.mean.device)
-        running, seen = (self.running_mean, self.running_var), self.num_batches_tracked
-        steps = len(observed.mean)
-        if self.steps is None:
-            running, added = (running[0].unsqueeze(0), running[1].unsqueeze(0)), steps
-        else:
-            running, added = (running[0][t : t + steps], running[1][t : t + steps]), 1
-            seen = seen[t : t + steps]
-        dynamics.update_running(Statistics(*running), observed, self.momentum, seen, samples)
-        seen.add_(added)
+        running, seen = Statistics(self.running_mean, self.running_var), self.num_batches_tracked
+        if self.steps is not None:
+            now = slice(t, t + len(observed.mean))
+            running, seen = Statistics(running.mean[now], running.variance[now]), seen[now]
+        dynamics.update_running(running, observed, self.momentum, seen, samples)
 
     def extra_repr(self) -> str:
         """The arguments, for print."""

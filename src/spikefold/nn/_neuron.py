@@ -209,13 +209,14 @@ class LIF(SpikingNeuron):
 
     def integrate(self, currents: Currents, state: State | None) -> Fired:
         """What a sequence of currents does; in training the norm observes its statistics."""
-        if self.norm is None:
+        norm = self.norm
+        if norm is None:
             return super().integrate(currents, state)
-        self.norm.check(currents.shape[1:])
+        potential = currents.input.shape[1:]
+        norm.check(potential)
         fired = super().integrate(currents, state)
         if fired.potential is not None:
-            t = 0 if state is None else state.t
-            self.norm.observe(fired.potential, currents.shape[1:], t)
+            norm.observe(fired.potential, potential, 0 if state is None else state.t)
         return fired
 
 

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.autograd import forward_ad
 
-from spikefold.dynamics._condition import Condition, Normalization, Statistics
+from spikefold.dynamics._condition import Condition, Normalization, Normalizing, Statistics
 from spikefold.dynamics._kernels import _arguments, _cpu, _operators, _triton
-from spikefold.dynamics._kernels._arguments import KERNELS, Arguments
+from spikefold.dynamics._kernels._arguments import TENSORS, Arguments
+from spikefold.dynamics._kernels._plan import KERNELS, Plan, plan_of
 from spikefold.dynamics._layer import Currents
 from spikefold.dynamics._neuron import Fired, Neuron
-from spikefold.dynamics._surrogate import form_of
+from spikefold.dynamics._surrogate import Form, form_of
 from spikefold.errors import ConfigError
 
 
@@ -25,17 +26,14 @@ def missing(device: str) -> str | None:
     return KERNELS[device].missing() if device in KERNELS else None
 
 
-_NO_NORM = (None, None, None, None, None)
-
-
-def prepare(
+def fused_layer(
     currents: Currents,
     condition: Condition,
     neuron: Neuron,
-    v: Tensor | None,
+    v: Tensor | None = None,
     decay: Tensor | None = None,
-) -> Arguments | str:
-    """A layer as the operator takes it, or why the kernels cannot run it.
+) -> Fired | str:
+    """What `reference_layer` does, by the kernels; or why they cannot.
 
     Arguments:
         currents, condition, neuron, v, decay: as for `reference_layer`.
@@ -43,58 +41,84 @@ def prepare(
     Raises:
         ShapeError: if something does not fit together.
     """
-    x, steps, norm, shortcut = currents
-    membrane = condition.norm
-    if not (membrane is None or isinstance(membrane, Normalization)):
-        return "the firing condition is a function, or a module with hooks"
-    for each in (norm, membrane):
-        if each is not None and each.group is not None:
-            return "statistics are taken over several processes"
-        if each is not None and any(value.requires_grad for value in each.fixed or ()):
-            return "statistics that are fixed need a gradient"
+    refusal = _refusal(currents.norm) or _refusal(condition.norm)
     form = form_of(neuron.surrogate)
+    if refusal is not None:
+        return refusal
     if form is None:
         return f"the surrogate {type(neuron.surrogate).__name__} has a derivative of its own"
-    after = _NO_NORM if norm is None else _norm(norm)
-    before = _NO_NORM if membrane is None else _norm(membrane)
-    if condition.polarity is not None:
-        before = (condition.polarity, None, None, None, None)
+    a = _arguments_of(currents, condition, neuron, form, v, decay)
+    outputs = _run(a)
+    if isinstance(outputs, str):
+        return outputs
+    spikes, last, current, potential = outputs
+    return Fired(
+        spikes,
+        last,
+        Statistics(*current.unbind()) if a.observes_current else None,
+        Statistics(*potential.unbind()) if a.observes_potential else None,
+    )
+
+
+def _refusal(norm: Normalizing | None) -> str | None:
+    """Why the kernels cannot run a norm, or None."""
+    if norm is None:
+        return None
+    if not isinstance(norm, Normalization):
+        return "the firing condition is a function, or a module with hooks"
+    if norm.group is not None:
+        return "statistics are taken over several processes"
+    fixed = norm.fixed
+    if fixed is not None and (fixed.mean.requires_grad or fixed.variance.requires_grad):
+        return "statistics that are fixed need a gradient"
+    return None
+
+
+def _arguments_of(
+    currents: Currents,
+    condition: Condition,
+    neuron: Neuron,
+    form: Form,
+    v: Tensor | None,
+    decay: Tensor | None,
+) -> Arguments:
+    """A layer as the operator takes it."""
+    x, steps, norm, shortcut = currents
+    _, theta, polarity = condition
+    after, current_mean, current_variance, current_eps = _parts(norm)
+    before, mean, variance, eps = _parts(condition.norm)
+    if polarity is not None:
+        before = (polarity, None)
     if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0 and not x.requires_grad:
         x = x[:1]  # the same memory at all steps: computed once, as it is
-    if len(x) == 1 and any(p is not None and len(p) > 1 for p in after[:4]):
+    if norm is not None and len(x) == 1 and norm.differs:
         x = x.expand(steps, *x.shape[1:])  # the currents differ from step to step
-    tensors = (x, steps, shortcut, v, *after, *before, condition.theta, decay)
-    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset)
-    arguments = Arguments._make((*tensors, *constants, *form))
-    if x.device.type not in KERNELS:
-        return f"there are none for {x.device.type}"
-    return _arguments.obstacle(arguments) or _transformed(arguments) or arguments
+    fixed = (current_mean, current_variance, mean, variance, theta)
+    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset, *form)
+    return Arguments._make(
+        (x, shortcut, v, decay, *after, *before, *fixed, steps, current_eps, eps, *constants)
+    )
 
 
-def _norm(norm: Normalization) -> tuple[Any, ...]:
-    gain, shift, eps, fixed, _ = norm
-    return gain, shift, *(fixed or (None, None)), eps
-
-
-def _transformed(arguments: Arguments) -> str | None:
-    """Why an operator with a backward pass only does not do, or None."""
-    if torch._C._functorch.maybe_current_level() is not None:
-        return "torch.func (grad, vmap, jvp) takes the layer apart"
-    if forward_ad._current_level >= 0:
-        return "derivatives are taken in forward mode"
-    kernels = KERNELS[arguments.input.device.type]
-    if kernels is _triton and any(p is not None and len(p) > 1 for p in arguments.current):
-        return "the norm after the connection differs from step to step"
-    return kernels.missing()
+def _parts(norm: Any) -> tuple[Any, ...]:
+    """Gain and shift, mean, variance, eps."""
+    if norm is None:
+        return (None, None), None, None, None
+    return norm[:2], *(norm.fixed or (None, None)), norm.eps
 
 
 class Layer(torch.autograd.Function):
     """The operator without the dispatcher, for eager mode."""
 
+    @classmethod
+    def apply(cls, *arguments: Any) -> tuple[Any, ...]:
+        """What `Function.apply` does but for torch.func, which `_run` refuses."""
+        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
+
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        run = KERNELS[arguments[0].device.type].forward
-        outputs = _operators.forward(run, *arguments)
+    def forward(ctx: Any, *given: Any) -> tuple[Any, ...]:
+        arguments, plan = given[:-1], given[-1]
+        outputs = _operators.forward(plan, *arguments)
         _operators.save(ctx, arguments, outputs)
         return outputs
 
@@ -102,14 +126,41 @@ class Layer(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise ConfigError(_operators.NO_SECOND_DERIVATIVE)
+        return *_operators.differentiate(_backward, ctx, *grads), None
 
-        def run(*arguments: Any) -> tuple[Tensor, ...]:
-            if _is_looked_on(arguments[:2]):  # the gradients: the rest was plain in forward
-                return torch.ops.spikefold.layer_backward.default(*arguments)
-            kernel = KERNELS[arguments[2].device.type].backward
-            return _operators.backward(kernel, *arguments)
 
-        return _operators.differentiate(run, ctx, *grads)
+def _backward(*arguments: Any) -> tuple[Any, ...]:
+    """What the operator does that differentiates, without the dispatcher where it can."""
+    a = Arguments._make(arguments[5:])
+    if _is_looked_on(arguments[:2]):  # the gradients: the rest was plain in forward
+        statistics = _operators.whole(arguments[2:4], a.input.device)
+        backward = torch.ops.spikefold.layer_backward.default
+        return backward(*arguments[:2], *statistics, *arguments[4:])
+    plan = plan_of(a)
+    assert isinstance(plan, Plan)
+    return _operators.backward(plan, *arguments)
+
+
+def _run(a: Arguments) -> tuple[Any, ...] | str:
+    """What the operator returns, None for what is empty; or why the kernels cannot do it."""
+    kernels = KERNELS.get(a.input.device.type)
+    if kernels is None:
+        return f"there are none for {a.input.device.type}"
+    if torch._C._functorch.maybe_current_level() is not None:
+        return "torch.func (grad, vmap, jvp) takes the layer apart"
+    if forward_ad._current_level >= 0:
+        return "derivatives are taken in forward mode"
+    plan = _arguments.obstacle(a) if _is_looked_on(a[:TENSORS]) else plan_of(a)
+    if kernels is _triton and any(p is not None and len(p) > 1 for p in a.current):
+        plan = "the norm after the connection differs from step to step"
+    refusal = plan if isinstance(plan, str) else kernels.missing()
+    if refusal is not None:
+        return refusal
+    if not isinstance(plan, Plan):
+        return torch.ops.spikefold.layer.default(*a)
+    if torch.is_grad_enabled():
+        return Layer.apply(*a, plan)
+    return _operators.forward(plan, *a)
 
 
 def _is_looked_on(tensors: tuple[Any, ...]) -> bool:
@@ -137,47 +188,15 @@ def _is_looked_on(tensors: tuple[Any, ...]) -> bool:
 _PLAIN = (Tensor, nn.Parameter)
 
 
-def fused_layer(arguments: Arguments) -> Fired:
-    """What `reference_layer` does, by the kernels.
-
-    Arguments:
-        arguments: what `prepare` made of the layer.
-
-    Raises:
-        ShapeError: if something does not fit together.
-    """
-    spikes, last, current, potential = _run(arguments)
-    return Fired(
-        spikes,
-        last,
-        Statistics(*current.unbind()) if arguments.observes_current else None,
-        Statistics(*potential.unbind()) if arguments.observes_potential else None,
-    )
-
-
-def _run(arguments: Arguments) -> tuple[Tensor, ...]:
-    if _is_looked_on(arguments.tensors):
-        return torch.ops.spikefold.layer.default(*arguments)
-    _arguments.check(arguments)
-    if torch.is_grad_enabled():
-        return Layer.apply(*arguments)
-    return _operators.forward(KERNELS[arguments.input.device.type].forward, *arguments)
-
-
 def update_running(
-    running: Statistics, observed: Statistics, momentum: float, samples: int
+    running: Statistics, observed: Statistics, momentum: float, seen: Tensor, samples: int
 ) -> bool:
-    """`dynamics.update_running` in compiled code; whether it was done.
+    """What `reference_update` does, in compiled code; whether it was done.
 
     Arguments:
-        running, observed, momentum, samples: as there.
+        running, observed, momentum, seen, samples: as there.
     """
-    x = running.mean
     transformed = torch._C._functorch.maybe_current_level() is not None
-    if x.device.type != "cpu" or transformed or _is_looked_on((*running, *observed)):
+    if transformed or _is_looked_on((*running, *observed, seen)):
         return False
-    steps = len(observed.mean) if len(x) == 1 else 1
-    unbiased = samples / (samples - 1)
-    return _cpu.update_running(
-        running.mean, observed.mean, steps, momentum, 1.0
-    ) and _cpu.update_running(running.variance, observed.variance, steps, momentum, unbiased)
+    return _cpu.update_running(running, observed, momentum, seen, samples / (samples - 1))
