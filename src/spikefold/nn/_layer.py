@@ -26,7 +26,7 @@ def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Ten
     if is_constant_in_time(x) and not (x.requires_grad and torch.is_grad_enabled()):
         x = x[:1]
     y: Tensor = module(x.flatten(0, 1))
-    return y.unflatten(0, x.shape[:2])
+    return y.view(*x.shape[:2], *y.shape[1:])
 
 
 def over_time(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "T N ..."]:
@@ -106,18 +106,20 @@ class SpikingLayer(nn.Module):
             x: spikes or images `[T, N, C, *spatial]` or `[T, N, F]`.
             shortcut: added to the currents before firing, of their shape.
         """
+        after, lif = self.norm, self.lif
         y = _distinct_steps(self.connection, x)
-        norm = None if attached(self.norm) else normalization(self.norm)
-        if norm is None:
-            y = _distinct_steps(self.norm, y)
+        called = attached(after) is not None
+        norm = None if called else normalization(after)
+        if norm is None and (called or type(after) is not nn.Identity):
+            y = _distinct_steps(after, y)
         currents = Currents(y, x.shape[0], norm, shortcut)
-        if self.lif.is_called():
+        if lif.is_called():
             currents.check()
             computed, observed = dynamics.compute(currents)
-            spikes = self.lif(computed).to(y.dtype)
+            spikes = lif(computed).to(y.dtype)
         else:
-            spikes, _, observed, _ = self.lif.fire(currents)
+            spikes, _, observed, _ = lif.fire(currents)
         if norm is not None and observed is not None:
-            assert isinstance(self.norm, _BatchNorm)
-            observe(self.norm, observed, tuple(y.flatten(0, 1).shape), norm.group)
+            assert isinstance(after, _BatchNorm)
+            observe(after, observed, (y.shape[0] * y.shape[1], *y.shape[2:]), norm.group)
         return spikes

@@ -117,6 +117,7 @@ class SpikingNeuron(nn.Module):
             state: where the stream stands; None starts at rest.
         """
         condition, v = self.condition(), None
+        self.check(currents, condition)
         if state is not None:
             v, t = state
             last = condition.steps()
@@ -127,6 +128,14 @@ class SpikingNeuron(nn.Module):
                 )
             condition = condition.part(t, currents.steps)
         return dynamics.layer(currents, condition, self.neuron, v, self.decay())
+
+    def check(self, currents: Currents, condition: Condition) -> None:
+        """Refuse currents for which the condition does not hold, whatever the kernels take.
+
+        Arguments:
+            currents: computed or not.
+            condition: of these neurons.
+        """
 
     def decay(self) -> Tensor | None:
         """Learnt, in the place of the constant one: `[]` or `[C]`; None: the constant one."""
@@ -327,19 +336,19 @@ class FoldedLIF(SpikingNeuron):
         """What was learnt, or None."""
         return self.kept
 
-    def integrate(self, currents: Currents, state: State | None) -> Fired:
-        """What a sequence of currents does.
+    def check(self, currents: Currents, condition: Condition) -> None:
+        """Refuse potentials of a dtype for which the thresholds do not hold.
 
         Raises:
-            ConfigError: if the thresholds do not hold for the potentials' dtype.
+            ConfigError: with both dtypes.
         """
-        dtype = dynamics.membrane_dtype(currents.input)
-        if dtype != self.theta.dtype:
+        assert condition.theta is not None
+        folded, dtype = condition.theta.dtype, currents.input.dtype
+        if dtype != folded and (dtype := dynamics.membrane_dtype(currents.input)) != folded:
             raise ConfigError(
-                f"thresholds that were folded for {self.theta.dtype} do not hold for potentials in "
-                f"{dtype}: convert the network first, then fold it"
+                f"thresholds that were folded for {folded} do not hold for potentials in {dtype}: "
+                "convert the network first, then fold it"
             )
-        return super().integrate(currents, state)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "FoldedLIF":
         def keep_dtype(tensor: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.autograd import forward_ad
 
 from spikefold.dynamics._condition import Condition, Normalization, Normalizing, Statistics
@@ -13,7 +12,7 @@ from spikefold.dynamics._kernels._arguments import TENSORS, Arguments
 from spikefold.dynamics._kernels._plan import KERNELS, Plan, plan_of
 from spikefold.dynamics._layer import Currents
 from spikefold.dynamics._neuron import Fired, Neuron
-from spikefold.dynamics._surrogate import Form, form_of
+from spikefold.dynamics._surrogate import form_of
 from spikefold.errors import ConfigError
 
 
@@ -41,13 +40,9 @@ def fused_layer(
     Raises:
         ShapeError: if something does not fit together.
     """
-    refusal = _refusal(currents.norm) or _refusal(condition.norm)
-    form = form_of(neuron.surrogate)
-    if refusal is not None:
-        return refusal
-    if form is None:
-        return f"the surrogate {type(neuron.surrogate).__name__} has a derivative of its own"
-    a = _arguments_of(currents, condition, neuron, form, v, decay)
+    a = _arguments_of(currents, condition, neuron, v, decay)
+    if isinstance(a, str):
+        return a
     outputs = _run(a)
     if isinstance(outputs, str):
         return outputs
@@ -60,60 +55,54 @@ def fused_layer(
     )
 
 
-def _refusal(norm: Normalizing | None) -> str | None:
-    """Why the kernels cannot run a norm, or None."""
-    if norm is None:
-        return None
+def _arguments_of(
+    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None, decay: Tensor | None
+) -> Arguments | str:
+    """A layer as the operator takes it, or why it does not."""
+    x, steps, norm, shortcut = currents
+    membrane, theta, polarity = condition
+    form = form_of(neuron.surrogate)
+    after = _NO_NORM if norm is None else _parts(norm)
+    before = _NO_NORM if membrane is None else _parts(membrane)
+    if isinstance(before, str):
+        return before
+    if isinstance(after, str):
+        return after
+    if form is None:
+        return f"the surrogate {type(neuron.surrogate).__name__} has a derivative of its own"
+    affine, fixed, eps = before
+    current_affine, current_fixed, current_eps = after
+    if polarity is not None:
+        affine = (polarity, None)
+    if steps > 1 and x.shape[:1] == (steps,) and x.stride(0) == 0 and not x.requires_grad:
+        x = x[:1]  # the same memory at all steps: computed once, as it is
+    if norm is not None and len(x) == 1 and norm.differs:
+        x = x.expand(steps, *x.shape[1:])  # the currents differ from step to step
+    tensors = (x, shortcut, v, decay, *current_affine, *affine, *current_fixed, *fixed, theta)
+    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset, *form)
+    return Arguments._make((*tensors, steps, current_eps, eps, *constants))
+
+
+_Parts = tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...], float | None]
+_NO_NORM: _Parts = ((None, None), (None, None), None)
+
+
+def _parts(norm: Normalizing) -> _Parts | str:
+    """Gain and shift, mean and variance, eps; or why the kernels cannot run this norm."""
     if not isinstance(norm, Normalization):
         return "the firing condition is a function, or a module with hooks"
     if norm.group is not None:
         return "statistics are taken over several processes"
     fixed = norm.fixed
-    if fixed is not None and (fixed.mean.requires_grad or fixed.variance.requires_grad):
+    if fixed is None:
+        return norm[:2], (None, None), norm.eps
+    if fixed.mean.requires_grad or fixed.variance.requires_grad:
         return "statistics that are fixed need a gradient"
-    return None
-
-
-def _arguments_of(
-    currents: Currents,
-    condition: Condition,
-    neuron: Neuron,
-    form: Form,
-    v: Tensor | None,
-    decay: Tensor | None,
-) -> Arguments:
-    """A layer as the operator takes it."""
-    x, steps, norm, shortcut = currents
-    _, theta, polarity = condition
-    after, current_mean, current_variance, current_eps = _parts(norm)
-    before, mean, variance, eps = _parts(condition.norm)
-    if polarity is not None:
-        before = (polarity, None)
-    if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0 and not x.requires_grad:
-        x = x[:1]  # the same memory at all steps: computed once, as it is
-    if norm is not None and len(x) == 1 and norm.differs:
-        x = x.expand(steps, *x.shape[1:])  # the currents differ from step to step
-    fixed = (current_mean, current_variance, mean, variance, theta)
-    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset, *form)
-    return Arguments._make(
-        (x, shortcut, v, decay, *after, *before, *fixed, steps, current_eps, eps, *constants)
-    )
-
-
-def _parts(norm: Any) -> tuple[Any, ...]:
-    """Gain and shift, mean, variance, eps."""
-    if norm is None:
-        return (None, None), None, None, None
-    return norm[:2], *(norm.fixed or (None, None)), norm.eps
+    return norm[:2], fixed, norm.eps
 
 
 class Layer(torch.autograd.Function):
     """The operator without the dispatcher, for eager mode."""
-
-    @classmethod
-    def apply(cls, *arguments: Any) -> tuple[Any, ...]:
-        """What `Function.apply` does but for torch.func, which `_run` refuses."""
-        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> tuple[Any, ...]:
@@ -127,6 +116,10 @@ class Layer(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise ConfigError(_operators.NO_SECOND_DERIVATIVE)
         return *_operators.differentiate(_backward, ctx, *grads), None
+
+
+# What `Layer.apply` does, but for torch.func, which `_run` refuses.
+_apply = super(torch.autograd.Function, Layer).apply
 
 
 def _backward(*arguments: Any) -> tuple[Any, ...]:
@@ -159,7 +152,7 @@ def _run(a: Arguments) -> tuple[Any, ...] | str:
     if not isinstance(plan, Plan):
         return torch.ops.spikefold.layer.default(*a)
     if torch.is_grad_enabled():
-        return Layer.apply(*a, plan)
+        return _apply(*a, plan)
     return _operators.forward(plan, *a)
 
 
@@ -174,13 +167,13 @@ def _is_looked_on(tensors: tuple[Any, ...]) -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
-        or _len_torch_dispatch_stack_pre_dispatch() > 0
+        or torch._C._dispatch_tls_is_dispatch_key_included(torch._C.DispatchKey.PreDispatch)
     ):
         return True
     for tensor in tensors:
-        if tensor is None:
-            continue
-        if type(tensor) not in _PLAIN or tensor.is_neg() or tensor._is_zerotensor():
+        if tensor is not None and (
+            type(tensor) not in _PLAIN or tensor.is_neg() or tensor._is_zerotensor()
+        ):
             return True
     return False
 

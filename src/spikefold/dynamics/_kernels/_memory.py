@@ -1,7 +1,8 @@
 """How `[T, N, C, *spatial]` lies in memory, so that no kernel needs a copy of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,15 +10,17 @@ from torch import Tensor
 
 
 class Spec(NamedTuple):
-    """A tensor that is to be made."""
+    """A tensor that is to be made.
 
-    size: tuple[int, ...]
+    Attributes:
+        stride: its strides.
+        dtype: of its elements.
+        empty: makes it, with anything in it.
+    """
+
     stride: tuple[int, ...]
     dtype: torch.dtype
-
-    def empty(self, device: torch.device) -> Tensor:
-        """The tensor, with anything in it."""
-        return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=device)
+    empty: Callable[[], Tensor]
 
     def arranged(self, x: Tensor, first: int = 0) -> Tensor:
         """The tensor itself if it is of this dtype and these strides, else a copy that is.
@@ -28,7 +31,7 @@ class Spec(NamedTuple):
         """
         if x.dtype == self.dtype and (x.stride() == self.stride or self.lies(x, first)):
             return x
-        return self.empty(x.device).copy_(x)
+        return self.empty().copy_(x)
 
     def lies(self, x: Tensor, first: int) -> bool:
         """Whether a tensor of this size has these strides, from dimension `first` on."""
@@ -37,7 +40,11 @@ class Spec(NamedTuple):
 
 
 def dense(
-    front: Sequence[int], shape: Sequence[int], last: bool, dtype: torch.dtype = torch.float32
+    front: Sequence[int],
+    shape: Sequence[int],
+    last: bool,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> Spec:
     """`[*front, C, *spatial]` without gaps, contiguous or with channels last.
 
@@ -45,6 +52,7 @@ def dense(
         front: what comes before the channels: time, batch.
         shape: `(C, *spatial)`, or `()`.
         last: channels last, or contiguous.
+        device: on which it lies.
         dtype: of the elements.
     """
     first = len(front)
@@ -52,11 +60,12 @@ def dense(
     stride = tuple([math.prod(order[i + 1 :]) for i in range(len(order))])
     if last and shape:
         stride = (*stride[:first], stride[-1], *stride[first:-1])
-    return Spec((*front, *shape), stride, dtype)
+    make = partial(torch.empty_strided, (*front, *shape), stride, dtype=dtype, device=device)
+    return Spec(stride, dtype, make)
 
 
 def _format(x: Tensor, last: bool) -> Spec:
-    return dense(x.shape[:2], x.shape[2:], last, x.dtype)
+    return dense(x.shape[:2], x.shape[2:], last, x.device, x.dtype)
 
 
 def is_channels_last(x: Tensor) -> bool:

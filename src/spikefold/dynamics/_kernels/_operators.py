@@ -38,19 +38,16 @@ def forward(plan: Plan, *arguments: Any) -> Tensors:
         plan: of the arguments.
         arguments: those of `Arguments`.
     """
-    made = tuple([spec and spec.empty(plan.device) for spec in plan.outputs])
+    made = tuple([spec and spec.empty() for spec in plan.outputs])
     if not plan.empty:
         plan.kernels.forward(plan.numbers, (*plan.arranged(arguments), *made))
     return made
 
 
-def _allocate(
-    gradients: Sequence[Spec | None], needed: Sequence[bool], device: torch.device
-) -> Tensors:
+def _allocate(gradients: Sequence[Spec | None], needed: Sequence[bool]) -> Tensors:
     """What backward returns."""
-    needed = (True, *needed[1:])
-    specs = zip(gradients, needed, strict=True)
-    return tuple([spec.empty(device) if need and spec else None for spec, need in specs])
+    specs = zip(gradients, (True, *needed[1:]), strict=True)
+    return tuple([spec.empty() if need and spec else None for spec, need in specs])
 
 
 def backward(
@@ -71,7 +68,7 @@ def backward(
         needed: which of the first arguments need a gradient.
         arguments: those of `Arguments`.
     """
-    made = _allocate(plan.gradients, needed, plan.device)
+    made = _allocate(plan.gradients, needed)
     if plan.empty:
         return tuple(each if each is None else each.zero_() for each in made)
     observed = zip((grad_spikes, grad_v, current, potential), plan.outputs, strict=True)
@@ -111,14 +108,14 @@ def _layer(*arguments: Any) -> tuple[Tensor, ...]:
     a = check_call(Arguments(*arguments))
     plan = plan_of(a)
     assert isinstance(plan, Plan)
-    return whole(forward(plan, *a), plan.device)
+    return whole(forward(plan, *a), a.input.device)
 
 
 def _layer_backward(*arguments: Any) -> tuple[Tensor, ...]:
     a = check_backward(*arguments)
     plan = plan_of(a)
     assert isinstance(plan, Plan)
-    return whole(backward(plan, *arguments), plan.device)
+    return whole(backward(plan, *arguments), a.input.device)
 
 
 for _device in KERNELS:
@@ -129,14 +126,13 @@ for _device in KERNELS:
 @torch.library.register_fake("spikefold::layer", lib=_library)
 def _fake(*arguments: Any) -> tuple[Tensor, ...]:
     a = check_call(Arguments(*arguments))
-    device = a.input.device
-    return whole(tuple(spec and spec.empty(device) for spec in outputs(a)), device)
+    return whole(tuple(spec and spec.empty() for spec in outputs(a)), a.input.device)
 
 
 @torch.library.register_fake("spikefold::layer_backward", lib=_library)
 def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
     a = check_backward(*arguments)
-    return whole(_allocate(gradients(a), arguments[4], a.input.device), a.input.device)
+    return whole(_allocate(gradients(a), arguments[4]), a.input.device)
 
 
 def save(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:

@@ -26,7 +26,6 @@ class Plan:
 
     Attributes:
         kernels: the device's.
-        device: where the tensors lie.
         numbers: what the kernels are told besides them.
         copies: which of the tensors are not dense in the input's format, and what makes them so.
         outputs: see `outputs`.
@@ -35,7 +34,6 @@ class Plan:
     """
 
     kernels: Any
-    device: torch.device
     numbers: Any
     copies: Copies
     outputs: tuple[Spec | None, ...]
@@ -85,7 +83,6 @@ def _plan(a: Arguments, kernels: Any) -> Plan:
     copies = _copies(a)
     return Plan(
         kernels=kernels,
-        device=a.input.device,
         numbers=kernels.numbers(Arguments._make((*_arranged(a, copies), *a[TENSORS:]))),
         copies=copies,
         outputs=outputs(a),
@@ -119,13 +116,13 @@ def outputs(a: Arguments) -> tuple[Spec | None, ...]:
 
     The last two are `[2, 1, C]` and `[2, T, *shape]`, or None where no statistics are taken.
     """
-    last = _memory.is_channels_last(a.input)
+    last, device = _memory.is_channels_last(a.input), a.input.device
     steps, batch, *shape = a.sequence
     return (
-        dense((steps, batch), shape, last, a.input.dtype),
-        dense((batch,), shape, last),
-        dense((2, 1), shape[:1], last) if a.observes_current else None,
-        dense((2, steps), a.parameters, last) if a.observes_potential else None,
+        dense((steps, batch), shape, last, device, a.input.dtype),
+        dense((batch,), shape, last, device),
+        dense((2, 1), shape[:1], last, device) if a.observes_current else None,
+        dense((2, steps), a.parameters, last, device) if a.observes_potential else None,
     )
 
 
@@ -134,15 +131,15 @@ def gradients(a: Arguments) -> tuple[Spec | None, ...]:
 
     Without a norm after the connection the shortcut's gradient is the input's.
     """
-    last = _memory.is_channels_last(a.input)
+    last, device, dtype = _memory.is_channels_last(a.input), a.input.device, a.input.dtype
     shown, batch, *shape = a.input.shape
     parameters = (a.current_gain, a.current_shift, a.gain, a.shift)
     return (
-        dense((shown, batch), shape, last, a.input.dtype),
-        None if shares_gradient(a) else dense((a.steps, batch), shape, last, a.input.dtype),
-        dense((batch,), shape, last),
-        a.decays if a.decays is None else dense((), a.parameters, last),
-        *(p if p is None else dense(p.shape[:1], p.shape[1:], last) for p in parameters),
+        dense((shown, batch), shape, last, device, dtype),
+        None if shares_gradient(a) else dense((a.steps, batch), shape, last, device, dtype),
+        dense((batch,), shape, last, device),
+        a.decays if a.decays is None else dense((), a.parameters, last, device),
+        *(p if p is None else dense(p.shape[:1], p.shape[1:], last, device) for p in parameters),
     )
 
 
