@@ -329,7 +329,7 @@ class FoldedLIF(SpikingNeuron):
     def condition(self) -> Condition:
         """The potential is past theta."""
         if self.steps is None:
-            return Condition(None, self.theta.unsqueeze(0), self.polarity.unsqueeze(0))
+            return Condition(None, self.theta[None], self.polarity[None])
         return Condition(None, self.theta, self.polarity)
 
     def decay(self) -> Tensor | None:

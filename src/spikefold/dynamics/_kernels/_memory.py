@@ -13,23 +13,24 @@ class Spec(NamedTuple):
     """A tensor that is to be made.
 
     Attributes:
-        stride: its strides.
-        dtype: of its elements.
+        size, stride, dtype: its own.
         empty: makes it, with anything in it.
     """
 
+    size: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype
     empty: Callable[[], Tensor]
 
     def arranged(self, x: Tensor, first: int = 0) -> Tensor:
-        """The tensor itself if it is of this dtype and these strides, else a copy that is.
+        """The tensor itself if it is like this, else a copy that is.
 
         Arguments:
-            x: of this size.
+            x: of this size, any strides and dtype; of another size, it cannot be copied.
             first: only the strides from this dimension on count.
         """
-        if x.dtype == self.dtype and (x.stride() == self.stride or self.lies(x, first)):
+        alike = x.dtype == self.dtype and x.shape == self.size
+        if alike and (x.stride() == self.stride or self.lies(x, first)):
             return x
         return self.empty().copy_(x)
 
@@ -60,8 +61,9 @@ def dense(
     stride = tuple([math.prod(order[i + 1 :]) for i in range(len(order))])
     if last and shape:
         stride = (*stride[:first], stride[-1], *stride[first:-1])
-    make = partial(torch.empty_strided, (*front, *shape), stride, dtype=dtype, device=device)
-    return Spec(stride, dtype, make)
+    size = (*front, *shape)
+    make = partial(torch.empty_strided, size, stride, dtype=dtype, device=device)
+    return Spec(size, stride, dtype, make)
 
 
 def _format(x: Tensor, last: bool) -> Spec:
