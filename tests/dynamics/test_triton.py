@@ -314,6 +314,23 @@ def test_steps_may_lie_apart() -> None:
     assert torch.equal(found.spikes, fused_layer(currents, condition, Neuron(), v).spikes)
 
 
+@pytest.mark.usefixtures("blocks")
+def test_what_is_tested_here_is_triton(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def noted(name: str, run: Any) -> Any:
+        def kernel(*arguments: Any) -> None:
+            ran.append(name)
+            run(*arguments)
+
+        return kernel
+
+    for name in ("forward", "backward"):
+        monkeypatch.setattr(_triton, name, noted(name, getattr(_triton, name)))
+    learn(fused_layer, half(make(), torch.float32), Neuron())
+    assert ran == ["forward", "backward"]
+
+
 def python(code: str, **environment: str) -> str:
     """What a new process prints."""
     clean = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | environment
