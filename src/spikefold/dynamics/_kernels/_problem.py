@@ -123,7 +123,7 @@ def problem_of(a: Arguments, made: Sequence[Tensor | None] = ()) -> Problem:
         observed: Tensor | None,
         grads: Sequence[Tensor | None],
     ) -> Norm:
-        statistics = tensors[2:] if observed is None else observed
+        statistics = observed if batch and observed is not None else tensors[2:]
         gain, shift, mean, variance, grad_gain, grad_shift = (
             _memory.flat(each, last) for each in (*tensors[:2], *statistics, *grads)
         )
