@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 
 import spikefold as sf
 from spikefold.data import TensorSamples
-from spikefold.errors import ConfigError, FileFormatError, FoldError
+from spikefold.errors import ConfigError, FoldError
 from spikefold.folding import evaluation
 from spikefold.nn import twin
 from spikefold.training import evaluate
