@@ -88,6 +88,11 @@ def arranged(x: Tensor, last: bool, steps_dense: bool = False) -> Tensor:
     return _format(x, last).arranged(x, 0 if steps_dense else 1)
 
 
+def parameter(x: Tensor, last: bool) -> Tensor:
+    """The parameters `[steps, *shape]` themselves if they are dense in this format, else a copy."""
+    return dense(x.shape[:1], x.shape[1:], last, x.device, x.dtype).arranged(x)
+
+
 def flat(parameter: Tensor | None, last: bool) -> Tensor | None:
     """Parameters `[steps, *shape]` with every step dense, in the order of a step in memory."""
     if parameter is None:

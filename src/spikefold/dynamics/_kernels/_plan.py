@@ -101,13 +101,13 @@ def _copies(a: Arguments) -> Copies:
         "v": lambda v: _memory.arranged(v[None], last)[0],
         "decays": partial(_memory.by_group, shape=a.parameters, last=last),
     }
-    flat = partial(_memory.flat, last=last)
+    parameter = partial(_memory.parameter, last=last)
     given = [(name, value) for name, value in zip(a._fields, a, strict=True)][:TENSORS]
     return tuple(
         (i, way)
         for i, (name, tensor) in enumerate(given)
         if isinstance(tensor, Tensor)
-        and (way := ways.get(name, flat))(tensor).data_ptr() != tensor.data_ptr()
+        and (way := ways.get(name, parameter))(tensor).data_ptr() != tensor.data_ptr()
     )
 
 
