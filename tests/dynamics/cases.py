@@ -111,9 +111,9 @@ def fused_layer(
     decay: Tensor | None = None,
 ) -> Fired:
     """What the kernels do, and no other."""
-    prepared = _kernels.prepare(currents, condition, neuron, v, decay)
-    assert not isinstance(prepared, str), prepared
-    return _kernels.fused_layer(prepared)
+    fired = _kernels.fused_layer(currents, condition, neuron, v, decay)
+    assert not isinstance(fired, str), fired
+    return fired
 
 
 @dataclass

@@ -13,7 +13,6 @@ from spikefold.dynamics import PLAIN, Condition, Neuron, _backend
 from spikefold.dynamics._kernels import _cpu, _fused
 from spikefold.dynamics._kernels._arguments import Arguments
 from spikefold.dynamics._kernels._fused import _run
-from spikefold.dynamics._kernels._problem import Problem
 from spikefold.errors import ConfigError, ShapeError
 from tests.dynamics import compiling
 from tests.dynamics.cases import Case, make
@@ -79,14 +78,13 @@ def test_steps_may_lie_apart(norm: str, last: bool, expanded: bool) -> None:
 
 
 def test_memory_formats_are_kept_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Problem] = []
-    monkeypatch.setattr(_cpu, "_layer", seen.append)
-    monkeypatch.setattr(_cpu, "native", type("Idle", (), {"forward": lambda *a: None}))
+    seen: list[tuple[Tensor, ...]] = []
+    monkeypatch.setattr(_cpu, "forward", lambda numbers, tensors: seen.append(tensors))
     for last in (False, True):
         layer = make(Case((3, 2, 4, 5, 5), last, shortcut=True))
         fired = layer.run()
-        assert seen[-1].input.data_ptr() == layer.currents.input.data_ptr()
-        assert seen[-1].shortcut.data_ptr() == layer.currents.shortcut.data_ptr()
+        assert seen[-1][0].data_ptr() == layer.currents.input.data_ptr()
+        assert seen[-1][1].data_ptr() == layer.currents.shortcut.data_ptr()
         assert fired.spikes.stride() == layer.currents.input.stride()
 
 

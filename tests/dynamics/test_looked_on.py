@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import spikefold as sf
 from spikefold import dynamics
 from spikefold.dynamics import PLAIN, Condition, Currents, Neuron
+from spikefold.dynamics._kernels._arguments import Arguments
 from spikefold.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("kernels_only")
@@ -34,9 +35,9 @@ def by_currents(y: Tensor) -> Tensor:
 
 def by_operator(y: Tensor) -> Tensor:
     x = y.expand(4, *y.shape)
-    nothing: tuple[None, ...] = (None,) * 14
-    constants = (0.25, 0.5, "hard", False, *sf.Tanh().form())
-    return torch.ops.spikefold.layer(x, 4, *nothing, *constants)[0]
+    given = {"input": x, "steps": 4, "decay": 0.25, "threshold": 0.5, "reset": "hard"}
+    given |= {"detach_reset": False, **sf.Tanh().form()._asdict()}
+    return torch.ops.spikefold.layer(*Arguments._make(map(given.get, Arguments._fields)))[0]
 
 
 @pytest.mark.parametrize("run", [expanded, over_time, by_currents, by_operator])

@@ -211,21 +211,35 @@ def test_spikes_keep_dtype_and_memory_format_and_the_membrane_is_wide(dtype: tor
 
 @pytest.mark.parametrize("backend", ["reference", "fused"])
 def test_running_statistics_are_updated_step_by_step(backend: dynamics.Backend) -> None:
-    def update(momentum: float | None, seen: int) -> list[list[float]]:
-        mean, variance = torch.tensor([[1.0, -2.0]]), torch.tensor([[4.0, 0.0]])
-        observed = torch.tensor([[2.0, 0.0], [4.0, 1.0]])
-        running, new = Statistics(mean, variance), Statistics(observed, observed)
+    def update(momentum: float | None, before: int, axis: bool = False) -> list[list[float]]:
+        mean, variance = torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.0])
+        observed, seen = torch.tensor([[2.0, 0.0], [4.0, 1.0]]), torch.tensor(before)
+        running = Statistics(mean[None], variance[None]) if axis else Statistics(mean, variance)
         with sf.backend(backend):
-            dynamics.update_running(running, new, momentum, torch.tensor(seen), 3)
-        return [mean[0].tolist(), variance[0].tolist()]
+            new = Statistics(observed, observed)
+            dynamics.update_running(running, new, momentum, seen, 3)
+        assert seen == before + 2
+        assert mean._version == variance._version == seen._version == 1
+        return [mean.tolist(), variance.tolist()]
 
     # mean: 1 -> 1.5 -> 2.75, -2 -> -1 -> 0; variances become 3/2 of the biased ones:
     # 4 -> 3.5 -> 4.75, 0 -> 0 -> 0.75
-    assert update(0.5, 0) == [[2.75, 0.0], [4.75, 0.75]]
+    assert update(0.5, 0) == update(0.5, 0, axis=True) == [[2.75, 0.0], [4.75, 0.75]]
     # cumulative: after one earlier observation, the mean of all three
     mean, variance = update(None, 1)
     assert mean == pytest.approx([7 / 3, -1 / 3])
     assert variance == pytest.approx([13 / 3, 0.5])
+
+
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+def test_running_statistics_of_each_step_take_their_own(backend: dynamics.Backend) -> None:
+    running = Statistics(torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [0.0]]))
+    observed, seen = torch.tensor([[3.0], [0.0]]), torch.tensor([7, 8])
+    with sf.backend(backend):
+        dynamics.update_running(running, Statistics(observed, observed), 0.5, seen, 3)
+    assert running.mean.tolist() == [[2.0], [1.0]]
+    assert running.variance.tolist() == [[4.25], [0.0]]
+    assert seen.tolist() == [8, 9]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 
 import spikefold as sf
 from spikefold.data import TensorSamples
-from spikefold.errors import ConfigError, FileFormatError, FoldError
+from spikefold.errors import ConfigError, FoldError
 from spikefold.folding import evaluation
 from spikefold.nn import twin
 from spikefold.training import evaluate
@@ -276,7 +276,8 @@ def test_thresholds_of_another_dtype_are_not_loaded(tmp_path: Path) -> None:
     network = sf.models.small(in_channels=1, steps=2, width=0.25)
     converted = sf.fold(network).double()
     sf.save(converted, tmp_path / "f.safetensors")
-    with pytest.raises(FileFormatError, match=r"theta was folded for torch.float32"):
-        sf.load(tmp_path / "f.safetensors")
+    again = sf.load(tmp_path / "f.safetensors")  # as it was saved: it does not run, either
+    with pytest.raises(ConfigError, match=r"folded for torch.float32 do not hold"):
+        again(torch.rand(2, 1, 8, 8, dtype=torch.float64))
     with pytest.raises(RuntimeError, match=r"hold for the dtype they were found in"):
         sf.fold(copy.deepcopy(network).double()).load_state_dict(sf.fold(network).state_dict())

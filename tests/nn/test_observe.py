@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import spikefold as sf
-from spikefold.dynamics import _kernels
+from spikefold.dynamics._kernels import _fused
 from spikefold.errors import ConfigError, FoldError
 from spikefold.nn import Call, observing
 
@@ -57,13 +57,13 @@ def test_watching_changes_nothing_about_what_runs(monkeypatch: pytest.MonkeyPatc
     """The joined kernels run, watched or not, on the same arguments."""
     layer, x = unit(sf.MPBN(6)).eval(), torch.randn(3, 2, 3, 8, 8)
     ran: list[Any] = []
-    fused = _kernels.fused_layer
+    run = _fused._run
 
     def noted(arguments: Any) -> Any:
         ran.append(arguments)
-        return fused(arguments)
+        return run(arguments)
 
-    monkeypatch.setattr(_kernels, "fused_layer", noted)
+    monkeypatch.setattr(_fused, "_run", noted)
     with torch.no_grad():
         layer(x)
         (_, spikes), *others = seen(layer, x)

@@ -125,17 +125,17 @@ def layer(
         return reference_layer(currents, condition, neuron, v, decay)
     if _observes_first(currents.norm):
         return _observed_first(currents, condition, neuron, v, decay)
-    prepared = _kernels.prepare(currents, condition, neuron, v, decay)
-    if not isinstance(prepared, str):
-        return _kernels.fused_layer(prepared)
+    fired = _kernels.fused_layer(currents, condition, neuron, v, decay)
+    if not isinstance(fired, str):
+        return fired
     if _chosen == "fused":
         currents.check(condition, v, decay)  # a wrong shape is the better reason
         raise ConfigError(
-            f"the fused kernels cannot run here: {prepared}; "
+            f"the fused kernels cannot run here: {fired}; "
             'the reference can: spikefold.backend("reference")'
         )
-    if prepared == _kernels.missing(currents.input.device.type):
-        _say_once(f"{prepared}: the neurons run in plain torch, with the same results but slower")
+    if fired == _kernels.missing(currents.input.device.type):
+        _say_once(f"{fired}: the neurons run in plain torch, with the same results but slower")
     return reference_layer(currents, condition, neuron, v, decay)
 
 
@@ -157,22 +157,17 @@ def _observed_first(
     return fired._replace(current=observed)
 
 
-@torch.no_grad()
 def update_running(
     running: Statistics, observed: Statistics, momentum: float | None, seen: Tensor, samples: int
 ) -> None:
-    """Update running mean and variance, in place: `reference_update`, in compiled code if it can.
+    """What `reference_update` does, in compiled code if it can.
 
     Arguments:
-        running: mean and (unbiased) variance so far, `[1, *shape]` or `[T, *shape]`.
-        observed: mean and biased variance of each time step, `[T, *shape]`.
-        momentum: weight of an observation, or None for the cumulative mean.
-        seen: observations made before these, `[]` or `[T]`, which only the cumulative mean reads.
-        samples: values each statistic was taken of; the variance is made unbiased.
+        running, observed, momentum, seen, samples: as there.
     """
     if (
         momentum is None
         or _chosen == "reference"
-        or not _kernels.update_running(running, observed, momentum, samples)
+        or not _kernels.update_running(running, observed, momentum, seen, samples)
     ):
         reference_update(running, observed, momentum, seen, samples)

@@ -183,40 +183,51 @@ def normalize(
 
 @torch.no_grad()
 def reference_update(
-    running: tuple[Float[Tensor, "steps *shape"], Float[Tensor, "steps *shape"]],
+    running: tuple[Float[Tensor, "*sets"], Float[Tensor, "*sets"]],
     observed: tuple[Float[Tensor, "T *shape"], Float[Tensor, "T *shape"]],
     momentum: float | None,
     seen: Tensor,
     samples: int,
 ) -> None:
-    """Update running mean and variance, in place, by the observations of T time steps.
+    """Update running mean and variance, and their count, by the observations of T time steps.
 
     One set for all steps takes them one after another, one set a step each its own:
 
         r <- r + m (o[t] - r);  all T:  r <- (1 - m)^T r + sum over t of m (1 - m)^(T - 1 - t) o[t]
 
     Arguments:
-        running: mean and (unbiased) variance so far, `[1, *shape]` or `[T, *shape]`.
-        observed: mean and biased variance of each time step.
+        running: mean and (unbiased) variance so far, `[*shape]` or `[1, *shape]`; or `[T, *shape]`.
+        observed: mean and biased variance of each time step, `[T, *shape]`.
         momentum: m, or None for the cumulative mean, m = 1 / number of observations.
-        seen: observations made before these, `[]` or `[T]`, which only the cumulative mean reads.
+        seen: observations made before these, `[]` or `[T]`; counted on.
         samples: values each statistic was taken of; the variance is made unbiased.
     """
-    steps = len(observed[0]) if len(running[0]) == 1 else 1
-    pairs = tuple(zip(running, observed, (1.0, samples / (samples - 1)), strict=True))
+    steps = observed[0].numel() // running[0].numel()
+    whole = (r if r.ndim == o.ndim else r[None] for r, o in zip(running, observed, strict=True))
+    pairs = tuple(zip(whole, observed, (1.0, samples / (samples - 1)), strict=True))
+    _update(pairs, steps, momentum, seen)
+    seen.add_(steps)
+
+
+def _update(
+    pairs: tuple[tuple[Tensor, Tensor, float], ...],
+    steps: int,
+    momentum: float | None,
+    seen: Tensor,
+) -> None:
     if momentum is None:
         for r, o, unbiased in pairs:
             total = o.to(r.dtype).sum(0, keepdim=True) if len(r) == 1 else o.to(r.dtype)
             before = seen.reshape(-1, *(1,) * (r.ndim - 1))
             r.add_((unbiased * total - steps * r) / (before + steps))
         return
-    keep = (1 - momentum) ** steps
-    if len(running[0]) > 1:
+    first = pairs[0][0]
+    if len(first) > 1:
         for r, o, unbiased in pairs:
             r.lerp_(unbiased * o.to(r.dtype), momentum)
         return
-    weights = [momentum * (1 - momentum) ** (steps - 1 - t) for t in range(steps)]
-    weight = running[0].new_tensor(weights)
+    keep = (1 - momentum) ** steps
+    weight = first.new_tensor([momentum * (1 - momentum) ** (steps - 1 - t) for t in range(steps)])
     for r, o, unbiased in pairs:
         new = o.flatten(1).to(r.dtype).t()
         flat = r.flatten().addmv_(new, weight, beta=keep, alpha=unbiased)

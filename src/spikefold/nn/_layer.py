@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikefold import dynamics
-from spikefold.dynamics import Currents, Normalization
+from spikefold.dynamics import Currents, Normalization, Observed
 from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn._attached import attached
 from spikefold.nn._batch_norm import normalization
@@ -33,7 +33,7 @@ def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Ten
     if is_constant_in_time(x) and not (x.requires_grad and torch.is_grad_enabled()):
         x = x[:1]
     y: Tensor = module(x.flatten(0, 1))
-    return y.unflatten(0, x.shape[:2])
+    return y.view(*x.shape[:2], *y.shape[1:])
 
 
 @traceable
@@ -86,6 +86,29 @@ class OverTime(nn.Sequential):
         return x
 
 
+def _normed(norm: nn.Module, y: Tensor, steps: int) -> tuple[Tensor, Normalization | None]:
+    """The connection's output and its norm; or, of a norm that has to be called, what it makes."""
+    if isinstance(norm, CurrentNorm):
+        if is_called(norm):
+            return norm(y.expand(steps, *y.shape[1:])), None
+        norm.check((steps, *y.shape[1:]))
+        return y, norm.normalization()
+    if attached(norm) is None:
+        if type(norm) is nn.Identity:
+            return y, None
+        known = normalization(norm)
+        if known is not None:
+            return y, known
+    return _distinct_steps(norm, y), None
+
+
+def _observe(norm: nn.Module, observed: Observed) -> None:
+    if isinstance(norm, CurrentNorm):
+        norm.observe(observed)
+    else:
+        observe(norm, observed)
+
+
 class SpikingLayer(nn.Module):
     """The unit of a network: `lif(norm(connection(x)) + shortcut)`.
 
@@ -129,30 +152,16 @@ class SpikingLayer(nn.Module):
             x: spikes or images `[T, N, C, *spatial]` or `[T, N, F]`.
             shortcut: added to the currents before firing, of their shape.
         """
+        lif = self.lif
         y, steps = _distinct_steps(self.connection, x), x.shape[0]
-        norm = self._normalization(y, steps)
-        if norm is None:
-            knows_time = isinstance(self.norm, CurrentNorm)
-            y = _distinct_steps(self.norm, y.expand(steps, *y.shape[1:]) if knows_time else y)
+        y, norm = _normed(self.norm, y, steps)
         currents = Currents(y, steps, norm, shortcut)
-        if self.lif.is_called():
+        if lif.is_called():
             currents.check()
             computed, observed = dynamics.compute(currents)
-            spikes = self.lif(computed).to(y.dtype)
+            spikes = lif(computed).to(y.dtype)
         else:
-            spikes, _, observed, _ = self.lif.fire(currents)
-        if observed is not None and isinstance(self.norm, CurrentNorm):
-            self.norm.observe(observed)
-        elif observed is not None:
-            observe(self.norm, observed)
+            spikes, _, observed, _ = lif.fire(currents)
+        if observed is not None:
+            _observe(self.norm, observed)
         return spikes
-
-    def _normalization(self, y: Tensor, steps: int) -> Normalization | None:
-        """What the norm does to y at these steps; None if it has to be called."""
-        norm = self.norm
-        if not isinstance(norm, CurrentNorm):
-            return None if attached(norm) else normalization(norm)
-        if is_called(norm):
-            return None
-        norm.check((steps, *y.shape[1:]))
-        return norm.normalization()

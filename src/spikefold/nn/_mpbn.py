@@ -111,7 +111,7 @@ class MPBN(MembraneNorm):
 
     def _timed(self, value: Tensor) -> Tensor:
         """A view with a leading time axis."""
-        return value.unsqueeze(0) if self.steps is None else value
+        return value[None] if self.steps is None else value
 
     @property
     def gain(self) -> Tensor:

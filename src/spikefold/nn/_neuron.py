@@ -117,6 +117,7 @@ class SpikingNeuron(nn.Module):
             state: where the stream stands; None starts at rest.
         """
         condition, v = self.condition(), None
+        self.check(currents, condition)
         if state is not None:
             v, t = state
             last = condition.steps()
@@ -127,6 +128,14 @@ class SpikingNeuron(nn.Module):
                 )
             condition = condition.part(t, currents.steps)
         return dynamics.layer(currents, condition, self.neuron, v, self.decay())
+
+    def check(self, currents: Currents, condition: Condition) -> None:
+        """Refuse currents for which the condition does not hold, whatever the kernels take.
+
+        Arguments:
+            currents: computed or not.
+            condition: of these neurons.
+        """
 
     def decay(self) -> Tensor | None:
         """Learnt, in the place of the constant one: `[]` or `[C]`; None: the constant one."""
@@ -213,13 +222,13 @@ class LIF(SpikingNeuron):
 
     def integrate(self, currents: Currents, state: State | None) -> Fired:
         """What a sequence of currents does; in training the norm observes its statistics."""
-        if self.norm is None:
+        norm = self.norm
+        if norm is None:
             return super().integrate(currents, state)
-        self.norm.check(currents.shape[1:])
+        norm.check(currents.input.shape[1:])
         fired = super().integrate(currents, state)
         if fired.potential is not None:
-            t = 0 if state is None else state.t
-            self.norm.observe(fired.potential, t)
+            norm.observe(fired.potential, 0 if state is None else state.t)
         return fired
 
 
@@ -317,26 +326,26 @@ class FoldedLIF(SpikingNeuron):
     def condition(self) -> Condition:
         """The potential is past theta."""
         if self.steps is None:
-            return Condition(None, self.theta.unsqueeze(0), self.polarity.unsqueeze(0))
+            return Condition(None, self.theta[None], self.polarity[None])
         return Condition(None, self.theta, self.polarity)
 
     def decay(self) -> Tensor | None:
         """What was learnt, or None."""
         return self.kept
 
-    def integrate(self, currents: Currents, state: State | None) -> Fired:
-        """What a sequence of currents does.
+    def check(self, currents: Currents, condition: Condition) -> None:
+        """Refuse potentials of a dtype for which the thresholds do not hold.
 
         Raises:
-            ConfigError: if the thresholds do not hold for the potentials' dtype.
+            ConfigError: with both dtypes.
         """
-        dtype = dynamics.membrane_dtype(currents.input)
-        if dtype != self.theta.dtype:
+        assert condition.theta is not None
+        folded, dtype = condition.theta.dtype, currents.input.dtype
+        if dtype != folded and (dtype := dynamics.membrane_dtype(currents.input)) != folded:
             raise ConfigError(
-                f"thresholds that were folded for {self.theta.dtype} do not hold for potentials in "
-                f"{dtype}: convert the network first, then fold it"
+                f"thresholds that were folded for {folded} do not hold for potentials in {dtype}: "
+                "convert the network first, then fold it"
             )
-        return super().integrate(currents, state)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "FoldedLIF":
         def keep_dtype(tensor: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class MembraneNorm(Norm):
         Raises:
             ShapeError: with the expected and the given shape.
         """
-        if tuple(shape[1 : 1 + len(self.shape)]) != self.shape:
+        if shape[1 : 1 + len(self.shape)] != self.shape:
             raise ShapeError(
                 f"{type(self).__name__}{self.shape} expects potentials "
                 f"[N, {', '.join(map(str, self.shape))}"
@@ -181,7 +181,7 @@ class CurrentNorm(Norm):
         Raises:
             ShapeError: with what is expected and given.
         """
-        if tuple(shape[2:3]) != self.shape:
+        if shape[2:3] != self.shape:
             raise ShapeError(
                 f"{type(self).__name__}({self.shape[0]}) expects currents "
                 f"[T, N, {self.shape[0]}, ...], got {list(shape)}"

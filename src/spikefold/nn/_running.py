@@ -28,22 +28,20 @@ def kept(norm: nn.Module) -> Statistics | None:
     Arguments:
         norm: torch's, or a `Norm`.
     """
-    return None if norm.training else _timed(norm)
+    running = None if norm.training else _running(norm)
+    if running is None or _has_sets(norm.num_batches_tracked):
+        return running
+    return Statistics(running.mean[None], running.variance[None])
 
 
-def _timed(norm: nn.Module) -> Statistics | None:
+def _running(norm: nn.Module) -> Statistics | None:
     mean, variance = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
-    if mean is None or variance is None:
-        return None
-    if _has_sets(norm):
-        return Statistics(mean, variance)
-    return Statistics(mean.unsqueeze(0), variance.unsqueeze(0))
+    return None if mean is None or variance is None else Statistics(mean, variance)
 
 
-def _has_sets(norm: nn.Module) -> bool:
+def _has_sets(seen: Any) -> bool:
     """Whether there is a set for each time step, each with its own number of observations."""
-    seen = norm.num_batches_tracked
-    return isinstance(seen, Tensor) and seen.ndim > 0
+    return seen is not None and seen.ndim > 0
 
 
 def observe(norm: nn.Module, observed: Observed, t: int = 0) -> None:
@@ -54,17 +52,16 @@ def observe(norm: nn.Module, observed: Observed, t: int = 0) -> None:
         observed: of each step, or `[1, C]` of all.
         t: the first of these steps.
     """
-    running = _timed(norm)
+    running = _running(norm)
     if running is None or not getattr(norm, "track_running_stats", True):
         return
     if norm.num_batches_tracked is None:  # torch takes that; then nothing is cumulative
         norm.num_batches_tracked = torch.tensor(0)
     mean, variance, samples = observed
-    seen, added = cast(Tensor, norm.num_batches_tracked), len(mean)
-    if _has_sets(norm):
-        part = slice(t, t + added)
+    seen = cast(Tensor, norm.num_batches_tracked)
+    if _has_sets(seen):
+        part = slice(t, t + len(mean))
         running = Statistics(running.mean[part], running.variance[part])
-        seen, added = seen[part], 1
+        seen = seen[part]
     momentum = cast("float | None", norm.momentum)
     dynamics.update_running(running, Statistics(mean, variance), momentum, seen, samples)
-    seen.add_(added)

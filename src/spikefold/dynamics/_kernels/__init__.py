@@ -4,6 +4,6 @@
 `_memory` says how tensors lie in memory, `_cpu` and `_triton` compute.
 """
 
-from spikefold.dynamics._kernels._fused import fused_layer, missing, prepare, update_running
+from spikefold.dynamics._kernels._fused import fused_layer, missing, update_running
 
-__all__ = ["fused_layer", "missing", "prepare", "update_running"]
+__all__ = ["fused_layer", "missing", "update_running"]

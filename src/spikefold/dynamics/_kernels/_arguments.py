@@ -7,47 +7,45 @@ import torch
 from torch import Tensor
 
 from spikefold.dynamics._check import check_layer
-from spikefold.dynamics._kernels import _cpu, _triton
 from spikefold.dynamics._neuron import Reset
 from spikefold.dynamics._surrogate import SHAPES
 from spikefold.errors import ConfigError, ShapeError
 
-KERNELS = {"cpu": _cpu, "cuda": _triton}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Arguments(NamedTuple):
-    """Of the operator: a layer as tensors and plain numbers.
+    """Of the operator: tensors that may get a gradient, tensors that get none, plain values.
 
     Attributes:
         input: `[T, N, C, *spatial]`, or `[1, N, C, *spatial]` for all steps.
-        steps: T.
+        decays: `[]` or `[C]`, in the place of decay; or None.
         current_*: the norm after the connection, `[1, C]` or `[T, C]`; no eps: none; no mean: the
             batch's statistics.
         gain, shift, mean, variance, eps: the norm before the firing condition, likewise, `[1, C]`
             or `[1, C, *spatial]`, or T of them. A gain without eps is the thresholds' polarity.
         thresholds: theta, likewise, or None.
-        decays: `[]` or `[C]`, in the place of decay; or None.
+        steps: T.
         shape, scale, height, window: the surrogate's `Form`.
         others: see `Neuron`.
     """
 
     input: Tensor
-    steps: int
     shortcut: Tensor | None
     v: Tensor | None
+    decays: Tensor | None
     current_gain: Tensor | None
     current_shift: Tensor | None
-    current_mean: Tensor | None
-    current_variance: Tensor | None
-    current_eps: float | None
     gain: Tensor | None
     shift: Tensor | None
+    current_mean: Tensor | None
+    current_variance: Tensor | None
     mean: Tensor | None
     variance: Tensor | None
-    eps: float | None
     thresholds: Tensor | None
-    decays: Tensor | None
+    steps: int
+    current_eps: float | None
+    eps: float | None
     decay: float
     threshold: float
     reset: str
@@ -56,11 +54,6 @@ class Arguments(NamedTuple):
     scale: float
     height: float
     window: float
-
-    @property
-    def tensors(self) -> tuple[Tensor | None, ...]:
-        """All that are tensors."""
-        return (self[0], *self[2:8], *self[9:13], *self[14:16])
 
     @property
     def sequence(self) -> tuple[int, ...]:
@@ -76,12 +69,12 @@ class Arguments(NamedTuple):
     @property
     def current(self) -> tuple[Tensor | None, ...]:
         """The tensors of the norm after the connection."""
-        return self[4:8]
+        return self.current_gain, self.current_shift, self.current_mean, self.current_variance
 
     @property
     def potential(self) -> tuple[Tensor | None, ...]:
         """The tensors of the firing condition."""
-        return (*self[9:13], self.thresholds)
+        return self.gain, self.shift, self.mean, self.variance, self.thresholds
 
     @property
     def observes_current(self) -> bool:
@@ -94,11 +87,9 @@ class Arguments(NamedTuple):
         return self.eps is not None and self.mean is None
 
 
-# The arguments that may get a gradient.
-DIFFERENTIABLE = (
-    *("input", "shortcut", "v", "current_gain", "current_shift", "gain", "shift", "decays"),
-)
-DIFFERENTIABLE_AT = [Arguments._fields.index(name) for name in DIFFERENTIABLE]
+# How many of the arguments may get a gradient, and are tensors.
+GRADIENTS = Arguments._fields.index("current_mean")
+TENSORS = Arguments._fields.index("steps")
 
 
 def _schema() -> str:
@@ -241,6 +232,6 @@ def check_backward(
     for tensor in (current, potential):
         if tensor.dtype != torch.float32:
             raise ConfigError("spikefold::layer_backward: statistics must be float32")
-    if len(needed) != len(DIFFERENTIABLE):
-        raise ConfigError(f"spikefold::layer_backward: needed has {len(DIFFERENTIABLE)} entries")
+    if len(needed) != GRADIENTS:
+        raise ConfigError(f"spikefold::layer_backward: needed has {GRADIENTS} entries")
     return a

@@ -7,7 +7,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from spikefold.dynamics._kernels._problem import Norm, Problem, step_of
+from spikefold.dynamics._condition import Statistics
+from spikefold.dynamics._kernels._arguments import Arguments
+from spikefold.dynamics._kernels._problem import Norm, problem_of, step_of
 
 native: ModuleType | None
 try:
@@ -15,11 +17,14 @@ try:
 except ImportError:
     native = None
 
+Tensors = tuple[Tensor | None, ...]
+
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _SHAPES = {"logistic": 0, "box": 1, "triangle": 2, "rational": 3}
-# A struct of the kernels (`csrc/layer.h`) in one call: integers and addresses q, numbers d.
-_NORM = "qqd" + 10 * "q"
-_LAYER = Struct("qqqqqqqqddqqqddd" + 2 * _NORM + 13 * "q")
+# The struct of the kernels (`csrc/layer.h`): integers q, reals d. The addresses of its tensors come
+# with each call; here they are zeros.
+_NORM = "qqd" + 4 * "qq" + 3 * "q"
+_LAYER = Struct("qqqqqqqqddqqqddd" + 2 * _NORM + 3 * "q" + "qq" + 8 * "q")
 
 
 def missing() -> str | None:
@@ -27,68 +32,66 @@ def missing() -> str | None:
     return "spikefold was installed without its compiled kernels" if native is None else None
 
 
-def _at(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-_ABSENT = (0, 0, 0.0, *(0,) * 10)
+def _places(parameters: tuple[Tensor | None, ...]) -> tuple[int, ...]:
+    return tuple(part for each in parameters for part in (0, step_of(each)))
 
 
 def _norm(n: Norm | None) -> tuple[int | float, ...]:
-    if n is None:
-        return _ABSENT
-    return (
-        *(1, n.batch, n.eps),
-        *(_at(n.gain), step_of(n.gain), _at(n.shift), step_of(n.shift)),
-        *(_at(n.mean), step_of(n.mean), _at(n.variance), step_of(n.variance)),
-        *(_at(n.grad_gain), _at(n.grad_shift)),
-    )
+    n, present = (Norm(), 0) if n is None else (n, 1)
+    return present, n.batch, n.eps, *_places((n.gain, n.shift, n.mean, n.variance)), 0, 0, 0
 
 
-def _layer(p: Problem) -> bytes:
+def numbers(a: Arguments) -> bytes:
+    """What the kernels are told of a layer, but for where its tensors lie.
+
+    Arguments:
+        a: the arguments, arranged in memory.
+    """
+    p = problem_of(a)
     shape, scale, height, window = p.form
     return _LAYER.pack(
         *(p.steps, p.rows, p.groups, p.inner, p.input_step, p.shortcut_step),
-        *(_DTYPES[p.input.dtype], _at(p.decays), p.decay, p.threshold, p.hard, p.detach_reset),
+        *(_DTYPES[p.input.dtype], 0, p.decay, p.threshold, p.hard, p.detach_reset),
         *(_SHAPES[shape], scale, height, window),
         *_norm(p.current),
         *_norm(p.potential),
-        *(_at(p.input), _at(p.shortcut), _at(p.v), _at(p.thresholds), step_of(p.thresholds)),
-        *(_at(p.spikes), _at(p.v_last), _at(p.grad_spikes), _at(p.grad_v_last)),
-        *(_at(p.grad_input), _at(p.grad_shortcut), _at(p.grad_v), _at(p.grad_decay)),
+        *(0, 0, 0, *_places((p.thresholds,))),
+        *(0,) * 8,
     )
 
 
-def forward(problem: Problem) -> None:
+def forward(numbers: bytes, tensors: Tensors) -> None:
     """Spikes, last potential and batch statistics, on torch's threads."""
     assert native is not None
-    native.forward(_layer(problem), torch.get_num_threads())
+    native.forward(numbers, tensors, torch.get_num_threads())
 
 
-def backward(problem: Problem) -> None:
+def backward(numbers: bytes, tensors: Tensors) -> None:
     """Gradients, on torch's threads."""
     assert native is not None
-    native.backward(_layer(problem), torch.get_num_threads())
+    native.backward(numbers, tensors, torch.get_num_threads())
 
 
 def update_running(
-    running: Tensor, observed: Tensor, steps: int, momentum: float, unbiased: float
+    running: Statistics, observed: Statistics, momentum: float, seen: Tensor, unbiased: float
 ) -> bool:
-    """A running statistic by `steps` observations, in place; whether this can do it.
+    """Running mean and variance, and their count, in place; whether this can do it.
 
     Arguments:
-        running: `[1, *shape]`, or `[T, *shape]` with steps = 1.
-        observed: `[T, *shape]`.
-        steps: observations of each value.
+        running: one set of statistics, or one a step.
+        observed: of each step.
         momentum: weight of an observation.
-        unbiased: factor on observations.
+        seen: observations so far, of all or of each step.
+        unbiased: factor on the observed variance.
     """
-    fits = native is not None and running.dtype == observed.dtype == torch.float32
-    plain = running.is_contiguous() and observed.is_contiguous() and running.device.type == "cpu"
-    if not (fits and plain and running.numel() * steps == observed.numel()):
+    if native is None or not (seen.is_cpu and seen.is_contiguous() and seen.dtype == torch.int64):
         return False
-    assert native is not None
-    places = (running.data_ptr(), observed.data_ptr(), running.numel())
-    native.update_running(*places, steps, momentum, unbiased)
-    torch.autograd.graph.increment_version(running)
+    for tensor in (*running, *observed):
+        if not (tensor.is_cpu and tensor.is_contiguous() and tensor.dtype == torch.float32):
+            return False
+    count = running.mean.numel()
+    steps = observed.mean.numel() // count
+    tensors = (*running, *observed, seen)
+    native.update_running(tensors, count, steps, seen.numel(), momentum, unbiased)
+    torch.autograd.graph.increment_version((*running, seen))
     return True

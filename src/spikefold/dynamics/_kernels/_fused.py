@@ -4,12 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.autograd import forward_ad
 
-from spikefold.dynamics._condition import Condition, Normalization, Statistics
+from spikefold.dynamics._condition import Condition, Normalization, Normalizing, Statistics
 from spikefold.dynamics._kernels import _arguments, _cpu, _operators
-from spikefold.dynamics._kernels._arguments import KERNELS, Arguments
+from spikefold.dynamics._kernels._arguments import TENSORS, Arguments
+from spikefold.dynamics._kernels._plan import KERNELS, Plan, plan_of
 from spikefold.dynamics._layer import Currents
 from spikefold.dynamics._neuron import Fired, Neuron
 from spikefold.dynamics._norm import Observed, sample_count
@@ -26,17 +26,14 @@ def missing(device: str) -> str | None:
     return KERNELS[device].missing() if device in KERNELS else None
 
 
-_NO_NORM = (None, None, None, None, None)
-
-
-def prepare(
+def fused_layer(
     currents: Currents,
     condition: Condition,
     neuron: Neuron,
-    v: Tensor | None,
+    v: Tensor | None = None,
     decay: Tensor | None = None,
-) -> Arguments | str:
-    """A layer as the operator takes it, or why the kernels cannot run it.
+) -> Fired | str:
+    """What `reference_layer` does, by the kernels; or why they cannot.
 
     Arguments:
         currents, condition, neuron, v, decay: as for `reference_layer`.
@@ -44,54 +41,80 @@ def prepare(
     Raises:
         ShapeError: if something does not fit together.
     """
+    a = _arguments_of(currents, condition, neuron, v, decay)
+    if isinstance(a, str):
+        return a
+    outputs = _run(a)
+    if isinstance(outputs, str):
+        return outputs
+    spikes, last, current, potential = outputs
+    shown, *step = a.input.shape
+    return Fired(
+        spikes,
+        last,
+        _observed(current, step, shown) if a.observes_current else None,
+        _observed(potential, step) if a.observes_potential else None,
+    )
+
+
+def _observed(statistics: Tensor, step: list[int], steps: int = 1) -> Observed:
+    mean, variance = statistics.unbind()
+    return Observed(mean, variance, steps * sample_count(step, mean.shape[1:]))
+
+
+def _arguments_of(
+    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None, decay: Tensor | None
+) -> Arguments | str:
+    """A layer as the operator takes it, or why it does not."""
     x, steps, norm, shortcut = currents
-    membrane = condition.norm
     if x.ndim > 2:
         condition = condition.per_channel(x.shape[2])
-    if not (membrane is None or isinstance(membrane, Normalization)):
-        return "the firing condition is a function, or a module with hooks"
-    for each in (norm, membrane):
-        if each is not None and each.fixed is None and each.group is not None:
-            return "statistics are taken over several processes"
-        if each is not None and any(value.requires_grad for value in each.fixed or ()):
-            return "statistics that are fixed need a gradient"
+    membrane, theta, polarity = condition
     form = form_of(neuron.surrogate)
+    after = _NO_NORM if norm is None else _parts(norm)
+    before = _NO_NORM if membrane is None else _parts(membrane)
+    if isinstance(before, str):
+        return before
+    if isinstance(after, str):
+        return after
     if form is None:
         return f"the surrogate {type(neuron.surrogate).__name__} has a derivative of its own"
-    after = _NO_NORM if norm is None else _norm(norm)
-    before = _NO_NORM if membrane is None else _norm(membrane)
-    if condition.polarity is not None:
-        before = (condition.polarity, None, None, None, None)
-    if steps > 1 and x.ndim and len(x) == steps and x.stride(0) == 0 and not x.requires_grad:
+    affine, fixed, eps = before
+    current_affine, current_fixed, current_eps = after
+    if polarity is not None:
+        affine = (polarity, None)
+    if steps > 1 and x.shape[:1] == (steps,) and x.stride(0) == 0 and not x.requires_grad:
         x = x[:1]  # the same memory at all steps: computed once, as it is
-    tensors = (x, steps, shortcut, v, *after, *before, condition.theta, decay)
-    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset)
-    arguments = Arguments._make((*tensors, *constants, *form))
-    if x.device.type not in KERNELS:
-        return f"there are none for {x.device.type}"
-    return _arguments.obstacle(arguments) or _transformed(arguments) or arguments
+    tensors = (x, shortcut, v, decay, *current_affine, *affine, *current_fixed, *fixed, theta)
+    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset, *form)
+    return Arguments._make((*tensors, steps, current_eps, eps, *constants))
 
 
-def _norm(norm: Normalization) -> tuple[Any, ...]:
-    return norm.gain, norm.shift, *(norm.fixed or (None, None)), norm.eps
+_Parts = tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...], float | None]
+_NO_NORM: _Parts = ((None, None), (None, None), None)
 
 
-def _transformed(arguments: Arguments) -> str | None:
-    """Why an operator with a backward pass only does not do, or None."""
-    if torch._C._functorch.maybe_current_level() is not None:
-        return "torch.func (grad, vmap, jvp) takes the layer apart"
-    if forward_ad._current_level >= 0:
-        return "derivatives are taken in forward mode"
-    return KERNELS[arguments.input.device.type].missing()
+def _parts(norm: Normalizing) -> _Parts | str:
+    """Gain and shift, mean and variance, eps; or why the kernels cannot run this norm."""
+    if not isinstance(norm, Normalization):
+        return "the firing condition is a function, or a module with hooks"
+    fixed = norm.fixed
+    if fixed is None:
+        if norm.group is not None:
+            return "statistics are taken over several processes"
+        return norm[:2], (None, None), norm.eps
+    if fixed.mean.requires_grad or fixed.variance.requires_grad:
+        return "statistics that are fixed need a gradient"
+    return norm[:2], fixed, norm.eps
 
 
 class Layer(torch.autograd.Function):
     """The operator without the dispatcher, for eager mode."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        run = KERNELS[arguments[0].device.type].forward
-        outputs = _operators.forward(run, *arguments)
+    def forward(ctx: Any, *given: Any) -> tuple[Any, ...]:
+        arguments, plan = given[:-1], given[-1]
+        outputs = _operators.forward(plan, *arguments)
         _operators.save(ctx, arguments, outputs)
         return outputs
 
@@ -99,14 +122,43 @@ class Layer(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise ConfigError(_operators.NO_SECOND_DERIVATIVE)
+        return *_operators.differentiate(_backward, ctx, *grads), None
 
-        def run(*arguments: Any) -> tuple[Tensor, ...]:
-            if _is_looked_on(arguments[:2]):  # the gradients: the rest was plain in forward
-                return torch.ops.spikefold.layer_backward.default(*arguments)
-            kernel = KERNELS[arguments[2].device.type].backward
-            return _operators.backward(kernel, *arguments)
 
-        return _operators.differentiate(run, ctx, *grads)
+# What `Layer.apply` does, but for torch.func, which `_run` refuses.
+_apply = super(torch.autograd.Function, Layer).apply
+
+
+def _backward(*arguments: Any) -> tuple[Any, ...]:
+    """What the operator does that differentiates, without the dispatcher where it can."""
+    a = Arguments._make(arguments[5:])
+    if _is_looked_on(arguments[:2]):  # the gradients: the rest was plain in forward
+        statistics = _operators.whole(arguments[2:4], a.input.device)
+        backward = torch.ops.spikefold.layer_backward.default
+        return backward(*arguments[:2], *statistics, *arguments[4:])
+    plan = plan_of(a)
+    assert isinstance(plan, Plan)
+    return _operators.backward(plan, *arguments)
+
+
+def _run(a: Arguments) -> tuple[Any, ...] | str:
+    """What the operator returns, None for what is empty; or why the kernels cannot do it."""
+    kernels = KERNELS.get(a.input.device.type)
+    if kernels is None:
+        return f"there are none for {a.input.device.type}"
+    if torch._C._functorch.maybe_current_level() is not None:
+        return "torch.func (grad, vmap, jvp) takes the layer apart"
+    if forward_ad._current_level >= 0:
+        return "derivatives are taken in forward mode"
+    plan = _arguments.obstacle(a) if _is_looked_on(a[:TENSORS]) else plan_of(a)
+    refusal = plan if isinstance(plan, str) else kernels.missing()
+    if refusal is not None:
+        return refusal
+    if not isinstance(plan, Plan):
+        return torch.ops.spikefold.layer.default(*a)
+    if torch.is_grad_enabled():
+        return _apply(*a, plan)
+    return _operators.forward(plan, *a)
 
 
 def _is_looked_on(tensors: tuple[Any, ...]) -> bool:
@@ -120,13 +172,13 @@ def _is_looked_on(tensors: tuple[Any, ...]) -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
-        or _len_torch_dispatch_stack_pre_dispatch() > 0
+        or torch._C._dispatch_tls_is_dispatch_key_included(torch._C.DispatchKey.PreDispatch)
     ):
         return True
     for tensor in tensors:
-        if tensor is None:
-            continue
-        if type(tensor) not in _PLAIN or tensor.is_neg() or tensor._is_zerotensor():
+        if tensor is not None and (
+            type(tensor) not in _PLAIN or tensor.is_neg() or tensor._is_zerotensor()
+        ):
             return True
     return False
 
@@ -134,53 +186,15 @@ def _is_looked_on(tensors: tuple[Any, ...]) -> bool:
 _PLAIN = (Tensor, nn.Parameter)
 
 
-def fused_layer(arguments: Arguments) -> Fired:
-    """What `reference_layer` does, by the kernels.
-
-    Arguments:
-        arguments: what `prepare` made of the layer.
-
-    Raises:
-        ShapeError: if something does not fit together.
-    """
-    spikes, last, current, potential = _run(arguments)
-    shown, *step = arguments.input.shape
-    return Fired(
-        spikes,
-        last,
-        _observed(current, step, shown) if arguments.observes_current else None,
-        _observed(potential, step) if arguments.observes_potential else None,
-    )
-
-
-def _observed(statistics: Tensor, step: list[int], steps: int = 1) -> Observed:
-    mean, variance = statistics.unbind()
-    return Observed(mean, variance, steps * sample_count(step, mean.shape[1:]))
-
-
-def _run(arguments: Arguments) -> tuple[Tensor, ...]:
-    if _is_looked_on(arguments.tensors):
-        return torch.ops.spikefold.layer.default(*arguments)
-    _arguments.check(arguments)
-    if torch.is_grad_enabled():
-        return Layer.apply(*arguments)
-    return _operators.forward(KERNELS[arguments.input.device.type].forward, *arguments)
-
-
 def update_running(
-    running: Statistics, observed: Statistics, momentum: float, samples: int
+    running: Statistics, observed: Statistics, momentum: float, seen: Tensor, samples: int
 ) -> bool:
-    """`dynamics.update_running` in compiled code; whether it was done.
+    """What `reference_update` does, in compiled code; whether it was done.
 
     Arguments:
-        running, observed, momentum, samples: as there.
+        running, observed, momentum, seen, samples: as there.
     """
-    x = running.mean
     transformed = torch._C._functorch.maybe_current_level() is not None
-    if x.device.type != "cpu" or transformed or _is_looked_on((*running, *observed)):
+    if transformed or _is_looked_on((*running, *observed, seen)):
         return False
-    steps = len(observed.mean) if len(x) == 1 else 1
-    unbiased = samples / (samples - 1)
-    return _cpu.update_running(
-        running.mean, observed.mean, steps, momentum, 1.0
-    ) and _cpu.update_running(running.variance, observed.variance, steps, momentum, unbiased)
+    return _cpu.update_running(running, observed, momentum, seen, samples / (samples - 1))

@@ -1,47 +1,80 @@
 """How `[T, N, C, *spatial]` lies in memory, so that no kernel needs a copy of it."""
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def _strides(shape: tuple[int, ...], last: bool) -> tuple[int, ...]:
-    """Strides of a dense `[N, C, *spatial]`, contiguous or with channels last."""
-    batch, channels, *spatial = shape
-    order = [batch, *spatial, channels] if last else [batch, channels, *spatial]
-    strides = [math.prod(order[i + 1 :]) for i in range(len(order))]
-    return (strides[0], strides[-1], *strides[1:-1]) if last else tuple(strides)
+class Spec(NamedTuple):
+    """A tensor that is to be made.
+
+    Attributes:
+        size, stride, dtype: its own.
+        empty: makes it, with anything in it.
+    """
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    empty: Callable[[], Tensor]
+
+    def arranged(self, x: Tensor, first: int = 0) -> Tensor:
+        """The tensor itself if it is like this, else a copy that is.
+
+        Arguments:
+            x: of this size, any strides and dtype; of another size, it cannot be copied.
+            first: only the strides from this dimension on count.
+        """
+        alike = x.dtype == self.dtype and x.shape == self.size
+        if alike and (x.stride() == self.stride or self.lies(x, first)):
+            return x
+        return self.empty().copy_(x)
+
+    def lies(self, x: Tensor, first: int) -> bool:
+        """Whether a tensor of this size has these strides, from dimension `first` on."""
+        strides = zip(x.shape, x.stride(), self.stride, strict=True)
+        return all(size <= 1 or one == other for size, one, other in [*strides][first:])
 
 
-def _lies(x: Tensor, last: bool) -> bool:
-    """Whether every step is dense in this format; steps may be any distance apart."""
-    return all(
-        size <= 1 or stride == expected
-        for size, stride, expected in zip(
-            x.shape[1:], x.stride()[1:], _strides(tuple(x.shape[1:]), last), strict=True
-        )
-    )
+def dense(
+    front: Sequence[int],
+    shape: Sequence[int],
+    last: bool,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Spec:
+    """`[*front, C, *spatial]` without gaps, contiguous or with channels last.
+
+    Arguments:
+        front: what comes before the channels: time, batch.
+        shape: `(C, *spatial)`, or `()`.
+        last: channels last, or contiguous.
+        device: on which it lies.
+        dtype: of the elements.
+    """
+    first = len(front)
+    order = (*front, *shape[1:], *shape[:1]) if last else (*front, *shape)
+    stride = tuple([math.prod(order[i + 1 :]) for i in range(len(order))])
+    if last and shape:
+        stride = (*stride[:first], stride[-1], *stride[first:-1])
+    size = (*front, *shape)
+    make = partial(torch.empty_strided, size, stride, dtype=dtype, device=device)
+    return Spec(size, stride, dtype, make)
+
+
+def _format(x: Tensor, last: bool) -> Spec:
+    return dense(x.shape[:2], x.shape[2:], last, x.device, x.dtype)
 
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether channels are innermost, and not just because there is nothing else."""
-    return x.ndim > 3 and not x.is_contiguous() and not _lies(x, False) and _lies(x, True)
-
-
-def empty(
-    front: tuple[int, ...],
-    step: tuple[int, ...],
-    last: bool,
-    like: Tensor,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    """A dense tensor `[*front, N, C, *spatial]` of this format, on the device of `like`."""
-    dtype = dtype or like.dtype
-    if not last:
-        return torch.empty((*front, *step), dtype=dtype, device=like.device)
-    strides = (*(math.prod(step) for _ in front), *_strides(step, last))  # front: () or (T,)
-    return torch.empty_strided((*front, *step), strides, dtype=dtype, device=like.device)
+    if x.ndim <= 3 or x.is_contiguous():
+        return False
+    return not _format(x, False).lies(x, 1) and _format(x, True).lies(x, 1)
 
 
 def arranged(x: Tensor, last: bool, steps_dense: bool = False) -> Tensor:
@@ -52,13 +85,12 @@ def arranged(x: Tensor, last: bool, steps_dense: bool = False) -> Tensor:
         last: channels last, or contiguous.
         steps_dense: whether the steps must follow each other without gaps.
     """
-    if not last and x.is_contiguous():
-        return x
-    gapless = not steps_dense or x.shape[0] <= 1 or x.stride(0) == math.prod(x.shape[1:])
-    if gapless and _lies(x, last):
-        return x
-    steps, *step = x.shape
-    return empty((steps,), tuple(step), last, x).copy_(x)
+    return _format(x, last).arranged(x, 0 if steps_dense else 1)
+
+
+def parameter(x: Tensor, last: bool) -> Tensor:
+    """The parameters `[steps, *shape]` themselves if they are dense in this format, else a copy."""
+    return dense(x.shape[:1], x.shape[1:], last, x.device, x.dtype).arranged(x)
 
 
 def flat(parameter: Tensor | None, last: bool) -> Tensor | None:
@@ -73,14 +105,17 @@ def in_memory(parameters: Tensor, last: bool, front: int) -> Tensor:
     return parameters.movedim(front, -1) if last and parameters.ndim > front + 1 else parameters
 
 
-def empty_parameters(
-    front: tuple[int, ...], shape: tuple[int, ...], last: bool, like: Tensor
-) -> Tensor:
-    """float32 `[*front, *shape]`, the parameters in the order of a step's elements in memory."""
-    if last and len(shape) > 1:
-        made = like.new_empty((*front, *shape[1:], shape[0]), dtype=torch.float32)
-        return made.movedim(-1, len(front))
-    return like.new_empty((*front, *shape), dtype=torch.float32)
+def by_group(decays: Tensor, shape: tuple[int, ...], last: bool) -> Tensor:
+    """Decays `[]` or `[C]`, one a group: expanded to what the condition's parameters are.
+
+    Arguments:
+        decays: `[]` or `[C]`.
+        shape: `(C,)` or `(C, *spatial)`.
+        last: channels last, or contiguous.
+    """
+    channels = decays.expand(shape[:1])
+    by_channel = channels.reshape(channels.shape + (1,) * (len(shape) - 1))
+    return in_memory(by_channel.expand(shape), last, 0).contiguous()
 
 
 def sizes(shape: tuple[int, ...], last: bool, elementwise: bool) -> tuple[int, int, int]:

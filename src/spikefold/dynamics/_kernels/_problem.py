@@ -8,10 +8,13 @@ this order, so a kernel needs their addresses, and how far it is from a step to 
 same at all).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from spikefold.dynamics._kernels import _memory
+from spikefold.dynamics._kernels._arguments import Arguments
 from spikefold.dynamics._surrogate import Form
 
 
@@ -30,7 +33,7 @@ class Norm:
         eps: added to the variance.
         batch: the statistics are the batch's: forward writes `mean` and `variance`
             (`[T, groups]` of potentials, `[1, groups]` of currents), backward reads them.
-        grad_gain, grad_shift: zeros of gain's and shift's shape that backward adds to, or None.
+        grad_gain, grad_shift: of gain's and shift's shape; backward writes them, if not None.
     """
 
     gain: Tensor | None = None
@@ -98,3 +101,65 @@ class Problem:
     grad_shortcut: Tensor | None = None
     grad_v: Tensor | None = None
     grad_decay: Tensor | None = None
+
+
+def problem_of(a: Arguments, made: Sequence[Tensor | None] = ()) -> Problem:
+    """The kernel's view of a layer.
+
+    Arguments:
+        a: the arguments, arranged in memory.
+        made: spikes, last potential, statistics of currents and of potentials; for the backward
+            pass also gradients of the first two, and of the first arguments.
+    """
+    absent: list[Tensor | None] = [None] * (14 - len(made))
+    spikes, v_last, current, potential, grad_spikes, grad_v_last, *grads = [*made, *absent]
+    last = _memory.is_channels_last(a.input)
+    rows, groups, inner = _memory.sizes(a.sequence[1:], last, len(a.parameters) > 1)
+
+    def norm(
+        tensors: Sequence[Tensor | None],
+        eps: float | None,
+        batch: bool,
+        observed: Tensor | None,
+        grads: Sequence[Tensor | None],
+    ) -> Norm:
+        statistics = observed if batch and observed is not None else tensors[2:]
+        gain, shift, mean, variance, grad_gain, grad_shift = (
+            _memory.flat(each, last) for each in (*tensors[:2], *statistics, *grads)
+        )
+        return Norm(gain, shift, mean, variance, eps or 0.0, batch, grad_gain, grad_shift)
+
+    return Problem(
+        steps=a.steps,
+        rows=rows,
+        groups=groups,
+        inner=inner,
+        input_step=rows * groups * inner if a.steps == 1 else _step(a.input),
+        shortcut_step=0 if a.shortcut is None else a.shortcut.stride(0),
+        decay=a.decay,
+        threshold=a.threshold,
+        hard=a.reset == "hard",
+        detach_reset=a.detach_reset,
+        form=Form(*a[-4:]),
+        current=None
+        if a.current_eps is None
+        else norm(a.current, a.current_eps, a.observes_current, current, grads[4:6]),
+        potential=norm(a.potential[:4], a.eps, a.observes_potential, potential, grads[6:8]),
+        thresholds=_memory.flat(a.thresholds, last),
+        decays=a.decays,
+        input=a.input,
+        shortcut=a.shortcut,
+        v=a.v,
+        spikes=spikes,
+        v_last=v_last,
+        grad_spikes=grad_spikes,
+        grad_v_last=grad_v_last,
+        grad_input=grads[0],
+        grad_shortcut=grads[1],
+        grad_v=grads[2],
+        grad_decay=grads[3] if grads[3] is None else _memory.in_memory(grads[3], last, 0),
+    )
+
+
+def _step(x: Tensor) -> int:
+    return 0 if x.shape[0] == 1 else x.stride(0)

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikefold.dynamics._kernels._problem import Norm, Problem, step_of
+from spikefold.dynamics._kernels._arguments import TENSORS, Arguments
+from spikefold.dynamics._kernels._problem import Norm, Problem, problem_of, step_of
 
 
 @cache
@@ -38,6 +39,15 @@ def _equations() -> ModuleType:
 def _constant(value: object) -> Any:
     """Known when the kernel is compiled."""
     return _equations().tl.constexpr(value)
+
+
+def numbers(a: Arguments) -> tuple[Any, ...]:
+    """What the kernels are told of a layer, but for where its tensors lie."""
+    return a[TENSORS:]
+
+
+def _problem(numbers: tuple[Any, ...], tensors: tuple[Tensor | None, ...]) -> Problem:
+    return problem_of(Arguments._make((*tensors[:TENSORS], *numbers)), tensors[TENSORS:])
 
 
 # ------------------------------------------------------------------ tiles
@@ -201,8 +211,9 @@ def _surrogate(p: Problem) -> Any:
 # ------------------------------------------------------------------ forward
 
 
-def forward(problem: Problem) -> None:
+def forward(numbers: tuple[Any, ...], tensors: tuple[Tensor | None, ...]) -> None:
     """Spikes, last potential and batch statistics."""
+    problem = _problem(numbers, tensors)
     tiling = Tiling.of(problem)
     with torch.cuda.device_of(problem.input):
         for launch in tiling.launches(held=0 if tiling.together else 1):
@@ -260,12 +271,13 @@ def _forward_by_steps(problem: Problem, launch: Launch, written: dict[str, Any])
 # ------------------------------------------------------------------ backward
 
 
-def backward(problem: Problem) -> None:
+def backward(numbers: tuple[Any, ...], tensors: tuple[Tensor | None, ...]) -> None:
     """Gradients.
 
     Memory: input (and shortcut) and the spikes' gradient read once, the input's gradient written
     once; the potentials go through the cache, and the input once more if it was normalized.
     """
+    problem = _problem(numbers, tensors)
     tiling = Tiling.of(problem)
     with torch.cuda.device_of(problem.input):
         for launch in tiling.launches(held=problem.steps + (not tiling.together)):

@@ -102,12 +102,15 @@ struct ThroughNorm {
     }
 };
 
-// Added up over the steps that share them.
-inline void write_gradients(const Norm& norm, const Tile& tile, int64_t t, const TwoSums& sums) {
+// Added up over the steps that share them, of which this is the first or a later one.
+inline void write_gradients(const Norm& norm, const Tile& tile, int64_t t, bool first, const TwoSums& sums) {
+    auto add = [&](const Parameter& grad, int64_t group, double more) {
+        if (grad) grad(t, group) = (first || grad.step ? 0.f : grad(t, group)) + float(more);
+    };
     const Parameter grad_gain{norm.grad_gain, norm.gain.step}, grad_shift{norm.grad_shift, norm.shift.step};
     for_groups(tile, [&](int64_t l, int64_t group) {
-        if (grad_gain) grad_gain(t, group) += float(sums.product.lane[l] / __builtin_sqrt(spread_of(norm, t, group)));
-        if (grad_shift) grad_shift(t, group) += float(sums.sum.lane[l]);
+        add(grad_gain, group, sums.product.lane[l] / __builtin_sqrt(spread_of(norm, t, group)));
+        add(grad_shift, group, sums.sum.lane[l]);
     });
 }
 
@@ -138,7 +141,7 @@ void through_current(const Layer& layer, const Norm& norm, const Shape& shape, c
         });
     }
     sums.join(shape.tile.columns);
-    write_gradients(norm, shape.tile, begin, sums);
+    write_gradients(norm, shape.tile, begin, begin == 0, sums);
     ThroughNorm through(current, norm, shape.tile, begin, sums, samples_of(shape) * (end - begin));
     for (int64_t t = begin; t < end; ++t) {
         Reader<X> read(shape, layer.input, t * layer.input_step);
@@ -207,7 +210,7 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
         float* u = held.potentials + t * size;
         TwoSums sums = through_step_of<X>(layer)(layer, shape, step, t, u, held);
         sums.join(tile.columns);
-        write_gradients(layer.potential, tile, t, sums);
+        write_gradients(layer.potential, tile, t, t + 1 == layer.steps, sums);
         ThroughNorm through(step.norm, layer.potential, tile, t, sums, samples_of(shape));
         float* kept = held.potentials + (constant ? layer.steps - 1 : t) * size;
         const bool add = constant && t + 1 < layer.steps, direct = !normed && !constant;
@@ -245,7 +248,7 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
         });
         if (maps) {
             of_map.join(tile.columns);
-            write_gradients(layer.current, tile, t, of_map);
+            write_gradients(layer.current, tile, t, t + 1 == layer.steps, of_map);
         }
     }
     if (learns) {

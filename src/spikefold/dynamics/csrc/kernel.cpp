@@ -92,18 +92,19 @@ struct Shape {
     }
 };
 
-// Pieces are often short (small images, columns): whole vectors then beat a call of memcpy.
+// Pieces are often short (small images, columns): whole vectors, the last one over what is there already, then
+// beat a call of memcpy.
 template <int Bytes>
 inline bool copy_by(const void* from, void* to, int64_t bytes) {
-    if (bytes % Bytes) return false;
-    for (int64_t i = 0; i < bytes; i += Bytes)
-        __builtin_memcpy(static_cast<char*>(to) + i, static_cast<const char*>(from) + i, Bytes);
+    if (bytes < Bytes) return false;
+    auto move = [&](int64_t i) { __builtin_memcpy(static_cast<char*>(to) + i, static_cast<const char*>(from) + i, Bytes); };
+    for (int64_t i = 0; i + Bytes <= bytes; i += Bytes) move(i);
+    if (bytes % Bytes) move(bytes - Bytes);
     return true;
 }
 inline void copy(const float* from, float* to, int64_t n) {
     int64_t bytes = n * int64_t(sizeof(float));
-    if (!copy_by<LANES * 4>(from, to, bytes) && !copy_by<16>(from, to, bytes))
-        __builtin_memcpy(to, from, std::size_t(bytes));
+    copy_by<LANES * 4>(from, to, bytes) || copy_by<16>(from, to, bytes) || copy_by<4>(from, to, bytes);
 }
 inline void widen(const float* from, float* to, int64_t n) { copy(from, to, n); }
 inline void narrow(const float* from, float* to, int64_t n) { copy(from, to, n); }
@@ -116,24 +117,24 @@ inline void narrow(const float* __restrict from, X* __restrict to, int64_t n) {
     for (int64_t j = 0; j < n; ++j) narrow(from[j], to[j]);
 }
 
-// Elements of a tensor in memory as floats, a segment at a time.
+constexpr float ZEROS[SEGMENT + LANES] = {};
+
+// Elements of a tensor in memory as floats, a segment at a time; zeros, where there is none.
 template <typename X>
 struct Reader {
     const Shape& shape;
     const X* base;
-    const float* ahead = nullptr;
+    const float* ahead = ZEROS;
     float buffer[SEGMENT + LANES];
 
     Reader(const Shape& s, Address address, int64_t step) : shape(s), base(pointer<const X>(address)) {
         if (base) base += step + s.tile.offset;
-        else for (float& x : buffer) x = 0.f;
-        ahead = buffer;
     }
 
     void prefetch(int64_t i) const { __builtin_prefetch(ahead + i, 0); }
 
     const float* operator()(int64_t first, int64_t n) {
-        if (!base) return buffer;
+        if (!base) return ZEROS;
         if constexpr (sizeof(X) == 4)
             if (shape.direct) {
                 ahead = base + shape.place_after(first, n);
@@ -192,9 +193,12 @@ struct Sums {
     }
     // columns: a sum for each lane; else one sum, in the first
     void join(bool columns) {
-        if (columns) return;
-        for (int half = LANES / 2; half; half /= 2)
-            for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+        if (!columns) halve<LANES / 2>();
+    }
+    template <int Half>
+    void halve() {
+        for (int l = 0; l < Half; ++l) lane[l] += lane[l + Half];
+        if constexpr (Half > 1) halve<Half / 2>();
     }
 };
 
@@ -262,15 +266,15 @@ struct Step {
 // Something of every time step: made once, for all steps where it does not differ from one to the next.
 template <typename T>
 struct BySteps {
-    std::vector<T> made;
+    T first;
+    std::vector<T> later;
 
     template <typename Make>
-    BySteps(bool differ, int64_t steps, Make make) {
-        const int64_t count = differ ? steps : 1;
-        made.reserve(std::size_t(count));
-        for (int64_t t = 0; t < count; ++t) made.push_back(make(t));
+    BySteps(bool differ, int64_t steps, Make make) : first(make(0)) {
+        if (differ) later.reserve(std::size_t(steps - 1));
+        for (int64_t t = 1; differ && t < steps; ++t) later.push_back(make(t));
     }
-    const T& operator()(int64_t t) const { return made[made.size() == 1 ? 0 : std::size_t(t)]; }
+    const T& operator()(int64_t t) const { return t && !later.empty() ? later[std::size_t(t - 1)] : first; }
 };
 
 inline BySteps<Affine> current_maps(const Layer& layer, const Tile& tile) {

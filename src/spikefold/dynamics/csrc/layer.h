@@ -5,7 +5,7 @@
 // Parameters and statistics are one float a group; a statistic is taken over rows and inner.
 // A parameter is an address and how far it is from a time step to the next (0: the same at all).
 // `_cpu.py` packs these structs, all of whose members have eight bytes, in the order in which they stand
-// here. Pointers are integers, 0 stands for an absent tensor.
+// here, once for all layers of a geometry; addresses come with each call. 0 stands for an absent tensor.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +33,7 @@ struct Norm {
     Number batch = 0;  // statistics of this batch: forward writes mean and variance, backward reads them
     double eps = 0;
     Parameter gain, shift, mean, variance;
+    Address statistics = 0;                 // of this batch: means, then variances
     Address grad_gain = 0, grad_shift = 0;  // of gain's and shift's steps
 
     bool varies() const { return gain.step || shift.step || mean.step || variance.step; }

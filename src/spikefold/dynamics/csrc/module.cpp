@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <memory>
 #include <new>
 #include <thread>
@@ -131,16 +132,56 @@ void backward(const Layer& layer, int threads) {
     Job{pick(layer.dtype).backward, layer, tiling, scratch}.run(threads);
 }
 
-// For each step: r <- r + momentum (unbiased o[t] - r), rounded once from double.
-void update_running(Address running, Address observed, int64_t count, int64_t steps, double momentum,
+// ------------------------------------------------------------------ tensors of Python
+
+Address address(nb::handle tensor) {
+    return tensor.is_none() ? 0 : nb::cast<Address>(tensor.attr("data_ptr")());
+}
+
+// Running mean and variance of `count` floats by observed ones, `steps` of each, one after another, and the `counters`
+// of what was seen: r <- r + momentum (unbiased o[t] - r), rounded once from double.
+void update_running(const nb::tuple& tensors, int64_t count, int64_t steps, int64_t counters, double momentum,
                     double unbiased) {
-    float* r = reinterpret_cast<float*>(running);
-    const float* o = reinterpret_cast<const float*>(observed);
-    for (int64_t i = 0; i < count; ++i) {
-        double value = r[i];
-        for (int64_t t = 0; t < steps; ++t) value += momentum * (unbiased * double(o[t * count + i]) - value);
-        r[i] = float(value);
+    for (int k = 0; k < 2; ++k) {
+        float* r = reinterpret_cast<float*>(address(tensors[k]));
+        const float* o = reinterpret_cast<const float*>(address(tensors[2 + k]));
+        for (int64_t i = 0; i < count; ++i) {
+            double value = r[i], factor = k ? unbiased : 1.0;
+            for (int64_t t = 0; t < steps; ++t) value += momentum * (factor * double(o[t * count + i]) - value);
+            r[i] = float(value);
+        }
     }
+    int64_t* seen = reinterpret_cast<int64_t*>(address(tensors[4]));
+    for (int64_t i = 0; i < counters; ++i) seen[i] += steps;
+}
+
+// The statistics of a batch lie where forward writes them, `[2, steps, groups]`.
+void take_statistics(Norm& norm, int64_t steps, int64_t groups) {
+    if (!norm.batch) return;
+    int64_t bytes = steps * groups * int64_t(sizeof(float)), step = steps > 1 ? groups : 0;
+    norm.mean = {norm.statistics, step};
+    norm.variance = {norm.statistics + bytes, step};
+}
+
+// The layer with its tensors: those of `Arguments`, then as in `problem_of`.
+Layer with_tensors(const nb::bytes& packed, const nb::tuple& tensors) {
+    Layer l;
+    Norm &c = l.current, &p = l.potential;
+    Address* places[] = {
+        &l.input, &l.shortcut, &l.v, &l.decays,
+        &c.gain.address, &c.shift.address, &p.gain.address, &p.shift.address,
+        &c.mean.address, &c.variance.address, &p.mean.address, &p.variance.address, &l.thresholds.address,
+        &l.spikes, &l.v_last, &c.statistics, &p.statistics, &l.grad_spikes, &l.grad_v_last,
+        &l.grad_input, &l.grad_shortcut, &l.grad_v, &l.grad_decay,
+        &c.grad_gain, &c.grad_shift, &p.grad_gain, &p.grad_shift,
+    };
+    if (packed.size() != sizeof l || tensors.size() > std::size(places))
+        throw nb::value_error("a layer of another version");
+    __builtin_memcpy(&l, packed.c_str(), sizeof l);
+    for (size_t i = 0; i < tensors.size(); ++i) *places[i] = address(tensors[i]);
+    take_statistics(c, 1, l.groups);
+    take_statistics(p, l.steps, l.groups);
+    return l;
 }
 
 }  // namespace
@@ -151,19 +192,16 @@ NB_MODULE(_native, m) {
     m.doc() = "Compiled kernels of the neuron; see dynamics/_kernels/_cpu.py.";
     using Run = void (*)(const Layer&, int);
     auto define = [&](const char* name, Run run) {
-        m.def(name, [run](nb::bytes packed, int threads) {
-            Layer layer;
-            if (packed.size() != sizeof layer) throw nb::value_error("a layer of another version");
-            __builtin_memcpy(&layer, packed.c_str(), sizeof layer);
+        m.def(name, [run](nb::bytes numbers, nb::tuple tensors, int threads) {
+            const Layer layer = with_tensors(numbers, tensors);
             nb::gil_scoped_release released;
             run(layer, threads);
-        }, nb::arg("layer"), nb::arg("threads"));
+        }, nb::arg("numbers"), nb::arg("tensors"), nb::arg("threads"));
     };
     define("forward", &forward);
     define("backward", &backward);
-    m.def("update_running", &update_running, nb::arg("running"), nb::arg("observed"), nb::arg("count"),
-          nb::arg("steps"), nb::arg("momentum"), nb::arg("unbiased"),
-          "A running statistic of `count` floats, in place, by `steps` observations one after another.");
+    m.def("update_running", &update_running, nb::arg("tensors"), nb::arg("count"), nb::arg("steps"),
+          nb::arg("seen"), nb::arg("momentum"), nb::arg("unbiased"));
     m.def("limit_instruction_set", &limit_instruction_set, nb::arg("limit"),
           "Use at most 0 the baseline, 1 AVX2, 2 AVX-512; the name of what is used.");
 }
