@@ -58,6 +58,13 @@ def test_what_is_written_comes_back(value: Any) -> None:
     assert from_plain(json.loads(text), type(value), "text") == value
 
 
+def keeps(new: Any, old: Any) -> bool:
+    """Whether a record says all that an older one says."""
+    if not isinstance(old, dict):
+        return bool(new == old)
+    return all(key in new and keeps(new[key], value) for key, value in old.items())
+
+
 def test_configurations_of_earlier_runs_are_read() -> None:
     experiment = from_plain(json.loads(OLD), Experiment, "configuration")
     assert experiment.model == ModelConfig(
@@ -68,7 +75,7 @@ def test_configurations_of_earlier_runs_are_read() -> None:
     assert experiment.optimizer == OptimizerConfig(epochs=12, batch_size=64)
     assert (experiment.seed, experiment.data.augmentation.crop_padding) == (3, 4)
     # the names are still the same, so that records of all times meet in a table
-    assert to_plain(experiment) == json.loads(OLD)
+    assert keeps(to_plain(experiment), json.loads(OLD))
 
 
 def test_what_is_left_out_has_the_default_of_its_owner() -> None:

@@ -99,12 +99,14 @@ def cumulative() -> None:
 def inside() -> None:
     """A backend may be chosen inside of what is compiled."""
 
+    neuron = sf.LIF()
+
     def run(x: Tensor) -> Tensor:
         with sf.backend("reference"):
-            return sf.LIF()(x)
+            return neuron(x)
 
     x = torch.randn(3, 2, 4)
-    assert torch.equal(torch.compile(run, fullgraph=True, backend="aot_eager")(x), sf.LIF()(x))
+    assert torch.equal(torch.compile(run, fullgraph=True, backend="aot_eager")(x), neuron(x))
 
 
 def traced() -> None:
