@@ -326,7 +326,7 @@ def test_mistakes_with_many_runs(
 @pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_the_run_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "spikefold.cli.__main__", "train", "digits", "--json"]
-    command += ["--out", str(tmp_path / "run"), *SMALL, "--optimizer.epochs", "4"]
+    command += ["--out", str(tmp_path / "run"), *SMALL[:-1], "4"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # a job in the background of a shell would ignore it
