@@ -98,7 +98,6 @@ def cumulative() -> None:
 
 def inside() -> None:
     """A backend may be chosen inside of what is compiled."""
-
     neuron = sf.LIF()
 
     def run(x: Tensor) -> Tensor:
