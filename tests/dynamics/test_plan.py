@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import spikefold as sf
-from spikefold.dynamics import Condition, Currents, Neuron, layer, reference_layer
+from spikefold.dynamics import Condition, Currents, Neuron, Statistics, layer, reference_layer
 from spikefold.dynamics._kernels import _arguments, _plan
 from spikefold.errors import ShapeError
 
@@ -122,3 +122,12 @@ def test_threads_share_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.usefixtures("as_user")
+def test_running_statistics_of_other_sizes_reach_no_compiled_code() -> None:
+    """It writes as many numbers as the mean has: a shorter variance was written past its end."""
+    running = Statistics(torch.zeros(64), torch.zeros(4))
+    observed = Statistics(torch.ones(1, 64), torch.ones(1, 64))
+    with pytest.raises(RuntimeError):
+        sf.dynamics.update_running(running, observed, 0.1, torch.tensor(0), 8)

@@ -84,13 +84,16 @@ def update_running(
         seen: observations so far, of all or of each step.
         unbiased: factor on the observed variance.
     """
-    if native is None or not (seen.is_cpu and seen.is_contiguous() and seen.dtype == torch.int64):
-        return False
-    for tensor in (*running, *observed):
-        if not (tensor.is_cpu and tensor.is_contiguous() and tensor.dtype == torch.float32):
-            return False
     count = running.mean.numel()
     steps = observed.mean.numel() // count
+    # the native code reads and writes these many, whatever the tensors hold
+    expected = (count, count, count * steps, count * steps)
+    for tensor, numbers in zip((*running, *observed), expected, strict=True):
+        plain = tensor.is_cpu and tensor.is_contiguous() and tensor.dtype == torch.float32
+        if not (plain and tensor.numel() == numbers):
+            return False
+    if native is None or not (seen.is_cpu and seen.is_contiguous() and seen.dtype == torch.int64):
+        return False
     tensors = (*running, *observed, seen)
     native.update_running(tensors, count, steps, seen.numel(), momentum, unbiased)
     torch.autograd.graph.increment_version((*running, seen))
