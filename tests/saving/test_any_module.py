@@ -185,6 +185,11 @@ def test_what_does_not_fit_is_told_in_one_line(tmp_path: Path) -> None:
     sf.save(nn.Linear(2, 2), path)
     with pytest.raises(FileFormatError, match="do not fit Mine"):
         sf.load(path, into=Mine())
+    part = Mine().eval()
+    part.lif = sf.fold(part.lif)
+    sf.save(part, path)
+    with pytest.raises(FileFormatError, match=r"does not describe a network: .*lif"):
+        sf.load(path, into=nn.Linear(2, 2))
 
 
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def read(path: str | Path, into: ModelT | None = None) -> Stored[Network] | Stor
     try:
         network = _rebuild(header, state, into)
         extra = header["extra"]
-    except (ConfigError, FoldError, KeyError, TypeError, ValueError) as error:
+    except (ConfigError, FoldError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
     what = f"model {header['model']}" if into is None else type(network).__name__
     _fill(path, what, network, state)
