@@ -132,7 +132,6 @@ _RELU: tuple[Any, ...] = (
 
 
 def _is_relu(node: Node) -> bool:
-    assert node.call is not None
     return (node.call.target if node.module is None else type(node.module)) in _RELU
 
 
@@ -155,14 +154,12 @@ def _require_known(followed: Graph) -> None:
             "convert: the network calls no ReLU, so there is nothing to make neurons of"
         )
     result = followed.nodes[-1].call
-    assert result is not None
     if not isinstance(result.args[0], fx.Node):
         raise ConfigError("convert: the network must give one tensor")
 
 
 def _is_in_place(node: Node) -> bool:
     call = node.call
-    assert call is not None
     name = getattr(call.target, "__name__", str(call.target))
     return bool(
         (name.endswith("_") and call.op != "get_attr")
@@ -184,7 +181,6 @@ def _shapes(source: nn.Module, followed: Graph, example: Tensor) -> dict[str, to
             return result
 
     first = followed.nodes[0].call
-    assert first is not None
     root = nn.ModuleDict({"model": copied(source).eval()})
     with torch.no_grad():
         Shapes(fx.GraphModule(root, first.graph)).run(example)
@@ -229,7 +225,6 @@ def _row(followed: Graph, value: Node, add: Node | None, shortcut: str | None) -
 def _adds_two(node: Node) -> bool:
     """Whether it is the sum of two different values, and nothing else."""
     call = node.call
-    assert call is not None
     plain = len(node.inputs) == 2 and tuple(call.args) == tuple(call.all_input_nodes)
     return node.kind == "add" and plain and not call.kwargs
 
@@ -273,7 +268,6 @@ class _Rewriting:
 
     def _write(self, node: Node) -> None:
         call = node.call
-        assert call is not None
         match node.kind:
             case "input":
                 self.over_time[node.name] = self.body.placeholder("frames")

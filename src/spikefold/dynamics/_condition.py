@@ -128,13 +128,12 @@ class Condition(NamedTuple):
 
     def per_channel(self, channels: int) -> "Condition":
         """The same with thresholds for each channel, where there is one for all neurons."""
-
-        def widened(value: Tensor | None) -> Tensor | None:
-            if value is None or value.ndim > 1:
-                return value
-            return value.unsqueeze(1).expand(-1, channels)
-
-        return Condition(self.norm, widened(self.theta), widened(self.polarity))
+        theta, polarity = self.theta, self.polarity
+        if theta is not None and theta.ndim == 1:
+            theta = theta.unsqueeze(1).expand(-1, channels)
+        if polarity is not None and polarity.ndim == 1:
+            polarity = polarity.unsqueeze(1).expand(-1, channels)
+        return Condition(self.norm, theta, polarity)
 
     def part(self, t: int, steps: int) -> "Condition":
         """The condition of some time steps of this one, from t on."""

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import fx, nn
@@ -22,9 +23,9 @@ class Node:
         scope: path of the innermost module whose forward makes the call.
         merged: whether it sees time merged into the batch, `[T·N, ...]`; the results of all nodes
             of a spiking network are `[T, N, ...]` nevertheless.
+        call: the node of torch.fx: function and arguments.
         path: of the module that is called; "" if a function or a method is.
         place: of that module.
-        call: the node of torch.fx: function and arguments.
     """
 
     name: str
@@ -32,9 +33,9 @@ class Node:
     inputs: tuple[str, ...]
     scope: str
     merged: bool
+    call: fx.Node = field(repr=False)
     path: str = ""
     place: Place | None = field(default=None, repr=False)
-    call: fx.Node | None = field(default=None, repr=False)
 
     @property
     def module(self) -> nn.Module | None:
@@ -48,7 +49,7 @@ class Node:
             return f"'{self.path}' ({type(self.module).__name__})"
         if self.kind in ("input", "output"):
             return ""
-        target: Any = self.call and self.call.target
+        target: Any = self.call.target
         called = getattr(target, "__name__", str(target).removeprefix("model."))
         return f"{called} in '{self.scope}'" if self.scope else called
 
@@ -66,7 +67,7 @@ class Graph:
     def __getitem__(self, name: str) -> Node:
         return self._by_name[name]
 
-    @property
+    @cached_property
     def _by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
 
@@ -139,12 +140,13 @@ def graphs(
 
 def _graph(model: nn.Module, prefix: str) -> Graph:
     traced = Tracer(prefix).trace(Root(model))
-    names: dict[fx.Node, str] = {}
+    by_name: dict[str, fx.Node] = {}
     for node in traced.nodes:
         plain = node.name.removeprefix("model_")  # that of `Root`
         free = (f"{plain}_{number}" for number in itertools.count(1))
-        taken = set(names.values())
-        names[node] = next(name for name in itertools.chain([plain], free) if name not in taken)
+        name = next(name for name in itertools.chain([plain], free) if name not in by_name)
+        by_name[name] = node
+    names = {node: name for name, node in by_name.items()}
     return Graph(tuple(_node(node, names) for node in traced.nodes))
 
 
@@ -156,9 +158,9 @@ def _node(node: fx.Node, names: dict[fx.Node, str]) -> Node:
         inputs=tuple(names[other] for other in node.all_input_nodes),
         scope=node.meta["scope"],
         merged=node.meta["merged"],
+        call=node,
         path=node.meta.get("path", ""),
         place=place,
-        call=node,
     )
 
 

@@ -37,7 +37,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
         module: wrapped or not.
     """
     while True:
-        inner = module._modules.get("_orig_mod") or module._modules.get("_original_module")
+        inner = module._modules.get("_orig_mod", module._modules.get("_original_module"))
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = module.module
         if inner is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from spikefold.errors import FileFormatError
 from spikefold.saving._replacing import replacing
 
-# 2: any module, transforms by path, input, checksum
+# 2: any module, transforms by path, checksum
 FORMAT = 2
 _KEY = "spikefold"
 

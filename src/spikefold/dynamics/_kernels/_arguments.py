@@ -11,6 +11,8 @@ from spikefold.dynamics._neuron import Reset
 from spikefold.dynamics._surrogate import SHAPES
 from spikefold.errors import ConfigError, ShapeError
 
+Tensors = tuple[Tensor | None, ...]
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -67,12 +69,12 @@ class Arguments(NamedTuple):
         return tuple(self.input.shape[2:3] if given is None else given.shape[1:])
 
     @property
-    def current(self) -> tuple[Tensor | None, ...]:
+    def current(self) -> Tensors:
         """The tensors of the norm after the connection."""
         return self.current_gain, self.current_shift, self.current_mean, self.current_variance
 
     @property
-    def potential(self) -> tuple[Tensor | None, ...]:
+    def potential(self) -> Tensors:
         """The tensors of the firing condition."""
         return self.gain, self.shift, self.mean, self.variance, self.thresholds
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spikefold.dynamics._condition import Statistics
-from spikefold.dynamics._kernels._arguments import Arguments
+from spikefold.dynamics._kernels._arguments import Arguments, Tensors
 from spikefold.dynamics._kernels._problem import Norm, problem_of, step_of
 
 native: ModuleType | None
@@ -16,8 +16,6 @@ try:
     native = importlib.import_module("spikefold.dynamics._kernels._native")
 except ImportError:
     native = None
-
-Tensors = tuple[Tensor | None, ...]
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _SHAPES = {"logistic": 0, "box": 1, "triangle": 2, "rational": 3}
@@ -32,7 +30,7 @@ def missing() -> str | None:
     return "spikefold was installed without its compiled kernels" if native is None else None
 
 
-def _places(parameters: tuple[Tensor | None, ...]) -> tuple[int, ...]:
+def _places(parameters: Tensors) -> tuple[int, ...]:
     return tuple(part for each in parameters for part in (0, step_of(each)))
 
 

@@ -15,6 +15,7 @@ from spikefold.dynamics._kernels._arguments import (
     SCHEMA,
     TENSORS,
     Arguments,
+    Tensors,
     check_backward,
     check_call,
 )
@@ -22,7 +23,6 @@ from spikefold.dynamics._kernels._memory import Spec
 from spikefold.dynamics._kernels._plan import (
     KERNELS,
     Plan,
-    Tensors,
     gradients,
     outputs,
     plan_of,

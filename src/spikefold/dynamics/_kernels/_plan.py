@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from spikefold.dynamics._kernels import _arguments, _cpu, _memory, _triton
-from spikefold.dynamics._kernels._arguments import TENSORS, Arguments
+from spikefold.dynamics._kernels._arguments import TENSORS, Arguments, Tensors
 from spikefold.dynamics._kernels._memory import Spec, dense
 
 KERNELS: dict[str, Any] = {"cpu": _cpu, "cuda": _triton}
 _MOST = 4096  # plans that are kept
 
-Tensors = tuple[Tensor | None, ...]
 Copies = tuple[tuple[int, Callable[[Any], Any]], ...]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikefold.dynamics._kernels._arguments import TENSORS, Arguments
+from spikefold.dynamics._kernels._arguments import TENSORS, Arguments, Tensors
 from spikefold.dynamics._kernels._problem import Norm, Problem, problem_of, step_of
 
 
@@ -46,7 +46,7 @@ def numbers(a: Arguments) -> tuple[Any, ...]:
     return a[TENSORS:]
 
 
-def _problem(numbers: tuple[Any, ...], tensors: tuple[Tensor | None, ...]) -> Problem:
+def _problem(numbers: tuple[Any, ...], tensors: Tensors) -> Problem:
     return problem_of(Arguments._make((*tensors[:TENSORS], *numbers)), tensors[TENSORS:])
 
 
@@ -211,7 +211,7 @@ def _surrogate(p: Problem) -> Any:
 # ------------------------------------------------------------------ forward
 
 
-def forward(numbers: tuple[Any, ...], tensors: tuple[Tensor | None, ...]) -> None:
+def forward(numbers: tuple[Any, ...], tensors: Tensors) -> None:
     """Spikes, last potential and batch statistics."""
     problem = _problem(numbers, tensors)
     tiling = Tiling.of(problem)
@@ -271,7 +271,7 @@ def _forward_by_steps(problem: Problem, launch: Launch, written: dict[str, Any])
 # ------------------------------------------------------------------ backward
 
 
-def backward(numbers: tuple[Any, ...], tensors: tuple[Tensor | None, ...]) -> None:
+def backward(numbers: tuple[Any, ...], tensors: Tensors) -> None:
     """Gradients.
 
     Memory: input (and shortcut) and the spikes' gradient read once, the input's gradient written
