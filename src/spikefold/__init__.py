@@ -10,8 +10,9 @@ sf.save(folded, "folded.safetensors")
 
 from importlib.metadata import version
 
-from spikefold import adopt, dynamics, models
+from spikefold import adopt, data, dynamics, models
 from spikefold.adopt import Converted, convert, from_official, from_snntorch, from_spikingjelly
+from spikefold.data import InputSpec
 from spikefold.dynamics import (
     Atan,
     Neuron,
@@ -69,6 +70,7 @@ __all__ = [
     "FoldedLIF",
     "Graph",
     "GraphError",
+    "InputSpec",
     "MembraneNorm",
     "Neuron",
     "OverTime",
@@ -87,6 +89,7 @@ __all__ = [
     "adopt",
     "backend",
     "convert",
+    "data",
     "dynamics",
     "fold",
     "from_official",

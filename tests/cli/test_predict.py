@@ -38,7 +38,7 @@ def test_an_event_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     for n in range(60):
         frames[n * 1000 * 3 // 59_001, 0, n % 2, n % 34, n % 34] += 1
     confidence = network(frames).softmax(1)[0]
-    assert record["class"] == int(confidence.argmax())
+    assert record["label"] == int(confidence.argmax())
     assert record["confidence"] == pytest.approx(confidence.max().item(), rel=1e-5)
     assert len(record["runners_up"]) == 2
     assert list(record["spikes"]) == [f"features.{n}.lif" for n in (0, 2, 4, 6)]
@@ -66,7 +66,7 @@ def test_an_image(channels: int, tmp_path: Path, capsys: pytest.CaptureFixture[s
     ("channels", "file", "message"),
     [
         (2, "image.png", "no recording that is known"),
-        (3, "r.bin", "a network of 3 channels takes image files"),
+        (3, "r.bin", "no image that can be read"),
         (3, "none.png", "no such file"),
         (2, "none.bin", "cannot be read"),
     ],

@@ -80,7 +80,7 @@ def test_imagenets_layout(tmp_path: Path) -> None:
     assert dataset.train.shape == (3, 224, 224)
     assert len(dataset.test) == 3
     assert dataset.notes.startswith("30 of 1,281,167 training samples and 3 of 50,000 test")
-    assert dataset.framing == Framing(size=224)
+    assert dataset.framing == Framing(size=224, margin=256 / 224)
     shutil.rmtree(tmp_path / "imagenet" / "train")
     dataset = load_dataset("imagenet", root=tmp_path, only="test")
     assert dataset.names == tuple(COLOURS)
@@ -98,7 +98,7 @@ def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path: Path) -
     dataset = load_dataset("folder", root=tmp_path)
     assert dataset.names == ("amber", "blue", "cyan")
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [27, 3, 6]
-    assert dataset.framing == Framing(size=32)
+    assert dataset.framing == Framing(size=32, margin=256 / 224)
 
 
 def test_a_class_may_be_called_train_or_test(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
         load_dataset("folder", root=tmp_path)
     dataset = load_dataset("folder", root=tmp_path, only="test")
     assert dataset.notes == "no test samples of class 'amber' (and of 1 more)"
-    with pytest.raises(DataError, match=r"0.png is damaged or no image"):
+    with pytest.raises(DataError, match=r"0.png is no image that can be read"):
         next(dataset.test.batches(4))
 
 

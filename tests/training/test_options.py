@@ -137,6 +137,21 @@ def test_the_first_layer_that_is_not_finite_is_named(one_batch: Dataset, tmp_pat
     assert (tmp_path / "last.safetensors").exists()
 
 
+def test_recalibration_mixes_classes_that_lie_apart() -> None:
+    """A batch of one class has statistics of its own: their variance misses what lies between."""
+    inputs = torch.cat([torch.full((64, 1, 8, 8), level) for level in (0.0, 1.0)])
+    samples = TensorSamples(inputs, torch.arange(2).repeat_interleave(64))
+    digits = load_dataset("digits")
+    new = training.recalibrate(STEP.build(digits), samples, batch_size=64)
+    first = new.layers()["features.0"]
+    convolved = first.connection(inputs)
+    torch.testing.assert_close(
+        first.norm.running_var, convolved.var((0, 2, 3)), rtol=0.05, atol=1e-5
+    )
+    other = training.recalibrate(STEP.build(digits), samples, batch_size=64, seed=1)
+    assert not torch.equal(other.layers()["features.0"].norm.running_var, first.norm.running_var)
+
+
 def test_recalibrated_statistics_are_the_means_over_all_batches_and_steps() -> None:
     digits = load_dataset("digits")
     network = STEP.build(digits)
@@ -148,7 +163,7 @@ def test_recalibrated_statistics_are_the_means_over_all_batches_and_steps() -> N
     first = network.layers()["features.0"].train()
     means, variances, current_means = [], [], []
     with torch.no_grad():
-        for x, labels in digits.train.batches(256):
+        for x, labels in digits.train.batches(256, torch.Generator().manual_seed(0)):
             if len(labels) < 256:
                 continue
             convolved = first.connection(x)

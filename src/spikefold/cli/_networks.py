@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
-from spikefold.cli._output import ShownProgress, print_error, print_json, print_rows
-from spikefold.data import Dataset, Framing, SplitName, find_dataset, is_framed, load_dataset
+from spikefold.cli._inputs import DataOptions, load_data_for, load_network, network_file
+from spikefold.cli._output import ShownProgress, print_json, print_rows
+from spikefold.data import SplitName
 from spikefold.errors import ConfigError
 from spikefold.folding import fold, fuse_conv_bn, verify
-from spikefold.models import Network
 from spikefold.saving import load, save
 from spikefold.training import evaluate, like_weights, recalibrate, thresholds
 
-By = Literal["time", "count"] | None
+On = Annotated[DataOptions, tyro.conf.arg(name="")]
+NOTHING_ASKED = DataOptions()
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,9 @@ class VerifyOptions:
     """network file before the transform"""
     folded: tyro.conf.Positional[Path]
     """network file after it"""
-    data: str
-    """name of the data set"""
-    root: Path | None = None
-    """folder in which it lies"""
-    frames_by: By = None
-    """event frames of equal time or count of events; default: the data set's own"""
+    on: On = NOTHING_ASKED
     split: SplitName = "test"
     """which of its samples"""
-    batch_size: int = 128
-    """samples at a time"""
     json: bool = False
     """print one JSON object and nothing else on standard output"""
 
@@ -62,17 +56,10 @@ class EvaluateOptions:
     """Accuracy of a network file."""
 
     file: tyro.conf.Positional[Path]
-    """network file, folded or not"""
-    data: str
-    """name of the data set"""
-    root: Path | None = None
-    """folder in which it lies"""
-    frames_by: By = None
-    """event frames of equal time or count of events; default: the data set's own"""
+    """network file, folded or not; or a run's folder, of which the folded network is taken"""
+    on: On = NOTHING_ASKED
     split: SplitName = "test"
     """which of its samples"""
-    batch_size: int = 128
-    """samples at a time"""
     json: bool = False
     """print one JSON object and nothing else on standard output"""
 
@@ -85,36 +72,13 @@ class RecalibrateOptions:
     """network file, not folded"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """where the network with new statistics goes"""
-    data: str
-    """name of the data set"""
-    root: Path | None = None
-    """folder in which it lies"""
-    frames_by: By = None
-    """event frames of equal time or count of events; default: the data set's own"""
-    batch_size: int = 128
-    """samples at a time; a smaller last batch is left out"""
+    on: On = NOTHING_ASKED
+    seed: int = 0
+    """of the order in which they are taken"""
     overwrite: bool = False
     """replace the output if it is there"""
     json: bool = False
     """print one JSON object and nothing else on standard output"""
-
-
-def _dataset(
-    name: str, root: Path | None, network: Network, file: Path, by: By, split: SplitName
-) -> Dataset:
-    """The data set in the network's form, if it fits the network; only what the split needs."""
-    size = None if find_dataset(name).framing is None else network.arguments.image_size
-    steps = network.arguments.steps if is_framed(name) else None
-    dataset = load_dataset(name, root=root, framing=Framing(steps, size, by), only=split)
-    channels = dataset.split(split).shape[-3]
-    if channels != network.arguments.in_channels:
-        raise ConfigError(
-            f"{file} takes {network.arguments.in_channels} input channels, "
-            f"but {name} has {channels}"
-        )
-    if dataset.notes:
-        print_error(f"note: {dataset.notes}")
-    return dataset
 
 
 def require_free(path: Path, overwrite: bool) -> None:
@@ -150,13 +114,13 @@ def fold_command(words: list[str]) -> None:
 def verify_command(words: list[str]) -> None:
     """Compare two networks."""
     options = tyro.cli(VerifyOptions, args=words, prog="spikefold verify")
-    one, other = load(options.checkpoint), load(options.folded)
-    dataset = _dataset(
-        options.data, options.root, one, options.checkpoint, options.frames_by, options.split
-    )
+    on = options.on
+    one = load_network(options.checkpoint, on.device)
+    other = load_network(options.folded, on.device)
+    dataset = load_data_for(one, options.checkpoint, on, options.split)
     samples = dataset.split(options.split)
-    batches = [(like_weights(one, x), y) for x, y in samples.batches(options.batch_size)]
-    with ShownProgress().task("verify", len(batches)) as advance:
+    batches = ((like_weights(one, x), y) for x, y in samples.batches(on.batch_size))
+    with ShownProgress().task("verify", -(-len(samples) // on.batch_size)) as advance:
         record = verify(one, other, batches, on_batch=advance)
     if options.json:
         print_json(record.to_dict())
@@ -167,7 +131,7 @@ def verify_command(words: list[str]) -> None:
             for name, r in record.layers.items()
         ]
         rows.append(("all", f"{record.spikes:,}", f"{record.mismatches:,}", ""))
-        print_rows(f"{record.samples} {options.split} samples of {options.data}", rows)
+        print_rows(f"{record.samples} {options.split} samples of {dataset.name}", rows)
         print(f"largest difference of a logit: {record.max_output_difference:g}")
         if record.accuracy:
             print(f"accuracy: {record.accuracy[0]:.2%} and {record.accuracy[1]:.2%}")
@@ -180,13 +144,15 @@ def verify_command(words: list[str]) -> None:
 def evaluate_command(words: list[str]) -> None:
     """Accuracy of a network file."""
     options = tyro.cli(EvaluateOptions, args=words, prog="spikefold evaluate")
-    network = load(options.file)
-    dataset = _dataset(
-        options.data, options.root, network, options.file, options.frames_by, options.split
-    )
-    samples = dataset.split(options.split)
-    result: dict[str, Any] = evaluate(network, samples, options.batch_size)
-    record = {"file": str(options.file), "data": options.data, "split": options.split, **result}
+    network = load_network(options.file, options.on.device)
+    dataset = load_data_for(network, options.file, options.on, options.split)
+    result = evaluate(network, dataset.split(options.split), options.on.batch_size)
+    record: dict[str, Any] = {
+        "file": str(network_file(options.file)),
+        "data": dataset.name,
+        "split": options.split,
+        **result,
+    }
     if options.json:
         print_json(record)
     else:
@@ -197,12 +163,13 @@ def recalibrate_command(words: list[str]) -> None:
     """Estimate statistics anew."""
     options = tyro.cli(RecalibrateOptions, args=words, prog="spikefold recalibrate")
     require_free(options.output, options.overwrite)
-    network = load(options.checkpoint)
-    dataset = _dataset(
-        options.data, options.root, network, options.checkpoint, options.frames_by, "train"
-    )
-    with ShownProgress().task("recalibrate", len(dataset.train) // options.batch_size) as advance:
-        new = recalibrate(network, dataset.train, options.batch_size, advance)
+    on = options.on
+    network = load_network(options.checkpoint, on.device)
+    dataset = load_data_for(network, options.checkpoint, on, "train")
+    with ShownProgress().task("recalibrate", len(dataset.train) // on.batch_size) as advance:
+        new = recalibrate(
+            network, dataset.train, on.batch_size, on_batch=advance, seed=options.seed
+        )
     save(new, options.output)
     record = {
         "output": str(options.output),

@@ -1,23 +1,20 @@
 """The command that runs a network on one recording or image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 import tyro
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from spikefold.cli._output import print_json, print_rows
-from spikefold.data import read_recording, to_frames
-from spikefold.errors import ConfigError, DataError
+from spikefold.cli._inputs import assumed_spec, load_network
+from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.data import Framing, InputSpec, read_input
+from spikefold.errors import ConfigError
 from spikefold.folding import evaluation
 from spikefold.models import Network
 from spikefold.nn import Call, observing
 from spikefold.reports import plot_input
-from spikefold.saving import load
 from spikefold.training import like_weights
 
 SHOWN = 3  # classes
@@ -28,13 +25,17 @@ class PredictOptions:
     """Class, confidence and spike counts of one event recording or image."""
 
     network: tyro.conf.Positional[Path]
-    """network file, folded or not"""
-    recording: tyro.conf.Positional[Path]
-    """event recording (networks of 2 channels) or image file (1 or 3 channels)"""
+    """network file, folded or not, or a run's folder"""
+    file: tyro.conf.Positional[Path]
+    """event recording or image file"""
     steps: int | None = None
     """time steps; default: the network's own"""
-    by: Literal["time", "count"] = "time"
-    """events are cut into frames of equal duration, or of equal numbers"""
+    by: Literal["time", "count"] | None = None
+    """events are cut into frames of equal duration, or of equal numbers; default: as in training"""
+    sensor: tuple[int, int] | None = None
+    """width and height of the event camera; default: as in training, or as the file says"""
+    device: str = "cpu"
+    """where it is computed: cpu, cuda, cuda:1, ..."""
     picture: Path | None = None
     """PNG file to draw what the network saw into"""
     json: bool = False
@@ -44,40 +45,51 @@ class PredictOptions:
 def predict_command(words: list[str]) -> None:
     """Run a network on one file."""
     options = tyro.cli(PredictOptions, args=words, prog="spikefold predict")
-    network = load(options.network)
-    steps = options.steps or network.arguments.steps
-    if steps is None:
-        raise ConfigError(f"{options.network} does not know its time steps: give --steps")
-    size = network.arguments.image_size
-    if network.arguments.in_channels == 2:
-        recording = read_recording(options.recording)
-        frames = to_frames(recording.events, steps, recording.sensor, (size, size), options.by)
-        x = torch.from_numpy(frames).float().unsqueeze(1)
-        what = (
-            f"{recording.format}, {len(recording.events):,} events, "
-            f"{recording.sensor[0]}x{recording.sensor[1]}"
-        )
-        record = _run(network, x, None)
-    else:
-        x = _read_image(options.recording, network.arguments.in_channels, size)
-        what = f"image as {size}x{size}"
-        record = _run(network, x, steps)
-    record = {"recording": str(options.recording), "input": what, **record}
+    network = load_network(options.network, options.device)
+    spec = _spec(network, options)
+    x, what = read_input(options.file, spec)
+    names = spec.classes or tuple(map(str, range(network.arguments.num_classes)))
+    steps = None
+    if spec.framing.steps is None:
+        steps = options.steps or network.arguments.steps
+        if steps is None:
+            raise ConfigError(f"{options.network} does not know its time steps: give --steps")
+    record = {"file": str(options.file), "input": what, **_run(network, x, steps, names)}
     if options.picture:
         seen = x.squeeze(1) if x.ndim == 5 else x[0]
-        title = f"{options.recording.name}: class {record['class']} ({record['confidence']:.0%})"
-        plot_input(seen.numpy(), title, options.picture)
+        title = f"{options.file.name}: {record['class']} ({record['confidence']:.0%})"
+        plot_input(seen.cpu().numpy(), title, options.picture)
     if options.json:
         print_json(record)
         return
     rows = [(key, str(record[key])) for key in ("input", "class")]
     rows.append(("confidence", f"{record['confidence']:.2%}"))
-    rows += [(f"next: {c}", f"{p:.2%}") for c, p in record["runners_up"]]
+    rows += [(f"next: {one['class']}", f"{one['confidence']:.2%}") for one in record["runners_up"]]
     rows += [(f"spikes of {name}", f"{count:,}") for name, count in record["spikes"].items()]
-    print_rows(str(options.recording), rows)
+    print_rows(str(options.file), rows)
 
 
-def _run(network: Network, x: Tensor, steps: int | None) -> dict[str, Any]:
+def _spec(network: Network, options: PredictOptions) -> InputSpec:
+    """How the file is read: as the network says, but for what the options say."""
+    spec = network.input_spec
+    if spec is None:
+        spec = assumed_spec(network, options.steps)
+        print_error(
+            f"note: {options.network} does not say how its input is read (it was not written by "
+            "`spikefold train`, or by an older one): sizes are the network's, images are scaled "
+            "to their shorter side"
+        )
+    if spec.framing.steps is None:
+        if options.by or options.sensor:
+            raise ConfigError(
+                f"{options.network} takes images: --by and --sensor are for recordings"
+            )
+        return spec
+    asked = Framing(options.steps, by=options.by, sensor=options.sensor)
+    return replace(spec, framing=asked.over(spec.framing).over(Framing(by="time")))
+
+
+def _run(network: Network, x: Tensor, steps: int | None, names: tuple[str, ...]) -> dict[str, Any]:
     """Classes with their confidences, and the spikes of every layer."""
     spikes: dict[str, int] = {}
 
@@ -87,25 +99,8 @@ def _run(network: Network, x: Tensor, steps: int | None) -> dict[str, Any]:
     with evaluation(network) as network, observing(network, see):
         confidence = network(like_weights(network, x), steps=steps).softmax(1)[0]
     best = confidence.argsort(descending=True)[:SHOWN].tolist()
-    ranked = [(place, confidence[place].item()) for place in best]
-    return {
-        "class": ranked[0][0],
-        "confidence": ranked[0][1],
-        "runners_up": ranked[1:],
-        "spikes": spikes,
-    }
-
-
-def _read_image(path: Path, channels: int, size: int) -> Tensor:
-    """An image file as `[1, C, size, size]` in [0, 1]."""
-    try:
-        with Image.open(path) as image:
-            converted = image.convert("L" if channels == 1 else "RGB").resize((size, size))
-            pixels = np.asarray(converted, dtype=np.float32) / 255
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(
-            f"{path}: no image, or damaged; a network of {channels} channels takes image files"
-        ) from error
-    return torch.from_numpy(pixels.reshape(size, size, -1)).permute(2, 0, 1)[None]
+    ranked = [
+        {"class": names[place], "label": place, "confidence": confidence[place].item()}
+        for place in best
+    ]
+    return {**ranked[0], "runners_up": ranked[1:], "spikes": spikes}

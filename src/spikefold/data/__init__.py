@@ -11,6 +11,7 @@ from spikefold.data._augment import (
 from spikefold.data._color_jitter import color_jitter
 from spikefold.data._frames import EVENT, Framing, frames_of, to_frames
 from spikefold.data._images import read_image
+from spikefold.data._input import InputSpec, fitted, read_input, spec_of
 from spikefold.data._load import DATASETS, DatasetInfo, find_dataset, is_framed, load_dataset
 from spikefold.data._recordings import Recording, read_recording
 from spikefold.data._samples import Dataset, Samples, SplitName, TensorSamples
@@ -23,6 +24,7 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "Framing",
+    "InputSpec",
     "Parts",
     "Recording",
     "Samples",
@@ -31,6 +33,7 @@ __all__ = [
     "color_jitter",
     "cutout",
     "find_dataset",
+    "fitted",
     "frames_of",
     "held_out",
     "is_framed",
@@ -40,8 +43,10 @@ __all__ = [
     "random_resized_crop",
     "random_roll",
     "read_image",
+    "read_input",
     "read_recording",
     "require_every_class",
+    "spec_of",
     "split_off",
     "stratified_split",
     "to_frames",

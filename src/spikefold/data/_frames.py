@@ -22,17 +22,20 @@ class Framing:
         by: "time" (slices of equal duration) or "count" (equal numbers of events).
         sensor: width and height of the camera, which need not be equal: each is scaled to `size`
             on its own.
+        margin: of image files: the shorter side is scaled to `margin * size`, then the centre is
+            cut out; 1 leaves nothing off the shorter side.
 
     What is None is left to the data set.
 
     Raises:
-        DataError: if a number is not positive.
+        DataError: if a number is not positive, or the margin below 1.
     """
 
     steps: int | None = None
     size: int | None = None
     by: Literal["time", "count"] | None = None
     sensor: tuple[int, int] | None = None
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         sensor = self.sensor or (None, None)
@@ -40,6 +43,8 @@ class Framing:
         for name, value in zip(names, (self.steps, self.size, *sensor), strict=True):
             if value is not None and value < 1:
                 raise DataError(f"frames: {name} must be at least 1, got {value}")
+        if self.margin is not None and not 1 <= self.margin <= 2:
+            raise DataError(f"frames: the margin must lie in [1, 2], got {self.margin}")
 
     @property
     def key(self) -> str:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from spikefold.errors import DataError
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 IMAGENET = (1_281_167, 50_000)
+# the official code scales ImageNet's shorter side to 256 for 224 pixels
+MARGIN = 256 / 224
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ class FileSamples(Samples):
         paths: of the files.
         labels: class of each, `[N]`.
         size: height and width of what is read.
+        margin: as of `read_image`.
     """
 
     paths: tuple[Path, ...]
     labels: Int64[Tensor, "N"]
     size: int
+    margin: float
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,14 +51,13 @@ class FileSamples(Samples):
         """Some images, decoded in worker threads."""
         with ThreadPoolExecutor(os.cpu_count()) as workers:
             paths = (self.paths[n] for n in chosen.tolist())
-            return torch.from_numpy(
-                np.stack(list(workers.map(lambda path: read_image(path, self.size), paths)))
-            )
+            read = partial(read_image, size=self.size, margin=self.margin)
+            return torch.from_numpy(np.stack(list(workers.map(read, paths))))
 
     def subset(self, chosen: Int64[Tensor, "M"]) -> "FileSamples":
         """The samples at these places."""
         paths = tuple(self.paths[n] for n in chosen.tolist())
-        return FileSamples(paths, self.labels[chosen], self.size)
+        return replace(self, paths=paths, labels=self.labels[chosen])
 
     def batches(
         self, size: int, generator: torch.Generator | None = None
@@ -109,12 +113,12 @@ def image_folder(root: Path | None, framing: Framing) -> Parts:
     Raises:
         DataError: if the folder is not named or absent, or its parts have no folders of classes.
     """
-    size = framing.size
-    if size is None:
-        raise DataError(f"{root}: to what size are its images to be scaled?")
+    size, margin = framing.size, framing.margin
+    if size is None or margin is None:
+        raise DataError(f"{root}: to what size and margin are its images to be scaled?")
 
     def read(files: ClassFiles) -> FileSamples:
-        return FileSamples(files.paths, files.labels, size)
+        return FileSamples(files.paths, files.labels, size, margin)
 
     parts = find_classes(root, ENDINGS, "images").parts(read)
     return replace(parts, framing=framing)

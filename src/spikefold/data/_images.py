@@ -8,7 +8,6 @@ from PIL import Image
 
 from spikefold.errors import DataError
 
-MARGIN = 256 / 224  # shorter side before the centre is cut out
 EIGHT_BITS = {
     "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr",
 }  # fmt: skip
@@ -17,15 +16,18 @@ SIXTEEN_BITS_IN_32 = {"PNG", "PPM"}
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 
 
-def read_image(path: Path, size: int) -> Float32[np.ndarray, "3 S S"]:
+def read_image(
+    path: Path, size: int, margin: float, *, gray: bool = False
+) -> Float32[np.ndarray, "C S S"]:
     """An image file as red, green and blue in [0, 1]: scaled, then the centre cut out.
 
-    The shorter side is scaled to 256/224 of the size (bilinear), as the official code does for
-    ImageNet. 16 bits a pixel are taken whole; what is transparent shows white.
+    16 bits a pixel are taken whole; what is transparent shows white.
 
     Arguments:
         path: of the file.
         size: height and width of what is cut out.
+        margin: the shorter side is scaled to `margin * size` (bilinear).
+        gray: one channel, the luminance, instead of three.
 
     Raises:
         DataError: if the file is absent, damaged or no image, or its levels have no scale that is
@@ -33,16 +35,18 @@ def read_image(path: Path, size: int) -> Float32[np.ndarray, "3 S S"]:
     """
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(_centre(_plain(image, path), size))
+            plain = _plain(image, path)
+            levels = plain.convert("L") if gray and plain.mode == "RGB" else plain
+            pixels = np.asarray(_centre(levels, round(size * margin), size), dtype=np.float32)
+            depth = 1 if levels.mode == "F" else 255
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is damaged or no image ({error})") from error
-    if pixels.ndim == 2:
-        return np.broadcast_to(pixels.clip(0, 1), (3, size, size)).copy()
-    return pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+        raise DataError(f"{path} is no image that can be read, or damaged ({error})") from error
+    channels = np.atleast_3d(pixels.clip(0, depth) / np.float32(depth)).transpose(2, 0, 1)
+    return np.broadcast_to(channels, (1 if gray else 3, size, size)).astype(np.float32)
 
 
 def _plain(image: Image.Image, path: Path) -> Image.Image:
@@ -74,9 +78,8 @@ def _is_negative(image: Image.Image) -> bool:
     return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
-def _centre(image: Image.Image, size: int) -> Image.Image:
+def _centre(image: Image.Image, shorter: int, size: int) -> Image.Image:
     """The centre of the scaled image, rounded as torchvision's Resize and CenterCrop do."""
-    shorter = round(size * MARGIN)
     width, height = (shorter * side // min(image.size) for side in image.size)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BILINEAR)

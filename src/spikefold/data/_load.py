@@ -21,7 +21,13 @@ from spikefold.data._cifar import cifar10, cifar100, find_cifar10, find_cifar100
 from spikefold.data._digits import digits, find_digits
 from spikefold.data._fashion_mnist import fashion_mnist, find_fashion_mnist
 from spikefold.data._frames import Framing
-from spikefold.data._image_folder import find_folder, find_imagenet, image_folder, imagenet
+from spikefold.data._image_folder import (
+    MARGIN,
+    find_folder,
+    find_imagenet,
+    image_folder,
+    imagenet,
+)
 from spikefold.data._nmnist import FRAMING as NMNIST_FRAMING
 from spikefold.data._nmnist import find_nmnist, nmnist
 from spikefold.data._recording_folder import recordings
@@ -156,7 +162,7 @@ DATASETS = {
             "https://image-net.org",
             imagenet,
             find_imagenet,
-            Framing(size=224),
+            Framing(size=224, margin=MARGIN),
         ),
         DatasetInfo(
             "folder",
@@ -166,7 +172,7 @@ DATASETS = {
             "a local folder",
             image_folder,
             find_folder,
-            Framing(size=32),
+            Framing(size=32, margin=MARGIN),
         ),
         DatasetInfo(
             "recordings",
@@ -240,8 +246,10 @@ def _parts(info: DatasetInfo, root: Path | None, asked: Framing) -> Parts:
         if asked != Framing():
             raise DataError(f"{info.name} has one form only: it cannot be read with {asked}")
         return info.load(root)
-    if own.steps is None and replace(asked, size=None) != Framing():
+    if own.steps is None and replace(asked, size=None, margin=None) != Framing():
         raise DataError(f"{info.name} holds images, no recordings: only a size can be asked for")
+    if own.steps is not None and asked.margin is not None:
+        raise DataError(f"{info.name} holds recordings: a margin is for image files")
     if own.sensor and asked.sensor not in (None, own.sensor):
         raise DataError(f"{info.name}: its sensor is {own.sensor[0]}x{own.sensor[1]}")
     return info.load(root, asked.over(own))

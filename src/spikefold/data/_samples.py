@@ -63,6 +63,24 @@ class Samples(ABC):
         return torch.randperm(len(self), generator=generator)
 
 
+def require_labels(labels: Int64[Tensor, "N"], classes: int, what: str) -> None:
+    """Refuse labels that no class has.
+
+    Arguments:
+        labels: of samples.
+        classes: their number; labels count from 0.
+        what: the samples are, in messages.
+
+    Raises:
+        DataError: tells the lowest and the highest.
+    """
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(
+            f"{what}: labels from {labels.min()} to {labels.max()}, but there are {classes} "
+            "classes: a file is damaged, or of another data set"
+        )
+
+
 @dataclass(frozen=True)
 class TensorSamples(Samples):
     """Samples held in memory.
@@ -108,7 +126,7 @@ class Dataset:
         framing: how recordings or image files became these tensors, where there was a choice.
 
     Raises:
-        DataError: if there are more or fewer names than classes.
+        DataError: if there are more or fewer names than classes, or labels beyond them.
     """
 
     name: str
@@ -125,6 +143,8 @@ class Dataset:
             object.__setattr__(self, "names", tuple(str(n) for n in range(self.classes)))
         if len(self.names) != self.classes:
             raise DataError(f"{self.name}: {len(self.names)} names for {self.classes} classes")
+        for split in (self.train, self.validation, self.test):
+            require_labels(split.labels, self.classes, self.name)
 
     def split(self, name: SplitName) -> Samples:
         """One of the three."""

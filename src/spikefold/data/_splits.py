@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from spikefold.data._frames import Framing
-from spikefold.data._samples import Samples
+from spikefold.data._samples import Samples, require_labels
 from spikefold.errors import DataError
 
 HELD_OUT = "no official test set: a tenth of each class (seed 0) is held out as the test set"
@@ -111,11 +111,7 @@ def empty_classes(labels: Int64[Tensor, "N"], names: Sequence[str], part: str) -
     Raises:
         DataError: if a label lies beyond the classes.
     """
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
-        raise DataError(
-            f"{part}: labels from {labels.min()} to {labels.max()}, but there are {len(names)} "
-            "classes: a file is damaged, or of another data set"
-        )
+    require_labels(labels, len(names), part)
     missing = labels.bincount(minlength=len(names)) == 0
     return _first(missing, names) if missing.any() else ""
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spikefold.data import InputSpec
 from spikefold.described import described, with_arguments
 from spikefold.errors import ShapeError
 from spikefold.models._arguments import Arguments, Norm
@@ -95,6 +96,9 @@ class Network(nn.Module):
         arguments: what it was built from.
         features: units and pooling, each from `[T, N, ...]` to `[T, N, ...]`.
         classifier: linear readout.
+
+    Attributes:
+        input_spec: how files become its input, and the names of its classes, where they are known.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Network(nn.Module):
         )
         self.features = features
         self.classifier = classifier
+        self.input_spec: InputSpec | None = None
 
     def forward(self, x: Float[Tensor, "..."], steps: int | None = None) -> Float[Tensor, "N K"]:
         """Logits, averaged over time.

@@ -35,7 +35,7 @@ from spikefold.training import (
 )
 
 BATCH = 128
-SUMMARY = "summary.json"
+SUMMARY, FOLDED = "summary.json", "folded.safetensors"
 
 
 def run(
@@ -109,7 +109,7 @@ def _fold(
     """Fold, fuse, verify and time; the part of the summary that says so."""
     folded = fold(network)
     fused = fuse_conv_bn(folded)
-    save(folded, directory / "folded.safetensors")
+    save(folded, directory / FOLDED)
     save(fused, directory / "fused.safetensors")
     records = {
         "fold": _compare(network, folded, dataset, "verify fold", progress),

@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar, cast, overload
 import torch
 from torch import Tensor, nn
 
-from spikefold.errors import ConfigError, FileFormatError, FoldError
+from spikefold.data import InputSpec
+from spikefold.errors import ConfigError, FileFormatError, SpikefoldError
 from spikefold.folding import SHAPES
 from spikefold.models import Arguments, Network, build
 from spikefold.nn import FoldedLIF, copied, replaced, transforms_of, twin, unwrapped
@@ -45,9 +46,10 @@ def save(
     """Write a network into one safetensors file; the header says how to rebuild it.
 
     Of a model of `spikefold.models` all is stored that rebuilds it; of any other module the tensors
-    and what was done to it (`fold`, `fuse_conv_bn`): `load(path, into=...)` reads them. What wraps
-    a network (torch.compile, data parallel) is left out. The file is written under a temporary
-    name and renamed, so that it is never half there.
+    and what was done to it (`fold`, `fuse_conv_bn`): `load(path, into=...)` reads them. An
+    attribute `input_spec` of either, an `InputSpec`, is kept. What wraps a network (torch.compile,
+    data parallel) is left out. The file is written under a temporary name and renamed, so that it
+    is never half there.
 
     Arguments:
         network: any, trained, folded or fused.
@@ -71,6 +73,9 @@ def save(
         ],
         "extra": extra or {},
     }
+    input_spec = getattr(network, "input_spec", None)
+    if input_spec is not None:
+        header["input"] = to_plain(input_spec)
     if isinstance(network, Network):
         header |= {"model": network.name, "arguments": to_plain(network.arguments)}
         _require_rebuilt(network, _rebuild(header, state))
@@ -135,7 +140,10 @@ def read(path: str | Path, into: ModelT | None = None) -> Stored[Network] | Stor
     try:
         network = _rebuild(header, state, into)
         extra = header["extra"]
-    except (ConfigError, FoldError, AttributeError, KeyError, TypeError, ValueError) as error:
+        if "input" in header:
+            described: Any = network
+            described.input_spec = from_plain(header["input"], InputSpec, "input")
+    except (SpikefoldError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
     what = f"model {header['model']}" if into is None else type(network).__name__
     _fill(path, what, network, state)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikefold.data import Augmentation, Dataset, Samples
+from spikefold.data import Augmentation, Dataset, Samples, spec_of
 from spikefold.dynamics import Neuron
 from spikefold.errors import ConfigError
 from spikefold.models import MODELS, Arguments, Network, Norm, Options, Standardize, Task, build
@@ -192,6 +192,7 @@ class Experiment:
         for module in network.input.modules():
             if isinstance(module, Standardize):
                 module.mean, module.deviation = moments(dataset.train)
+        network.input_spec = spec_of(dataset)
         return network
 
 

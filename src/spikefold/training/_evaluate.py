@@ -26,6 +26,23 @@ def like_weights(network: nn.Module, x: Tensor) -> Tensor:
     return x.to(weight.device, weight.dtype)
 
 
+def require_classes(logits: Tensor, labels: Tensor) -> None:
+    """Refuse labels that no logit is for.
+
+    Arguments:
+        logits: `[N, K]`.
+        labels: `[N]`.
+
+    Raises:
+        DataError: if a label is K or more.
+    """
+    if int(labels.max()) >= logits.shape[1]:
+        raise DataError(
+            f"a sample is of class {int(labels.max())}, counted from 0, but the network tells "
+            f"{logits.shape[1]} classes apart"
+        )
+
+
 @torch.no_grad()
 def evaluate(network: nn.Module, samples: Samples, batch_size: int = 128) -> dict[str, Any]:
     """Accuracy and mean cross entropy over samples, in evaluation mode.
@@ -36,7 +53,7 @@ def evaluate(network: nn.Module, samples: Samples, batch_size: int = 128) -> dic
         batch_size: how many at a time.
 
     Raises:
-        DataError: if there are no samples.
+        DataError: if there are no samples, or a class that the network does not know.
     """
     if not len(samples):
         raise DataError("evaluate: there are no samples in this split")
@@ -44,6 +61,7 @@ def evaluate(network: nn.Module, samples: Samples, batch_size: int = 128) -> dic
     with evaluation(network) as network:
         for x, labels in samples.batches(batch_size):
             logits = network(like_weights(network, x))
+            require_classes(logits, labels)
             labels = labels.to(logits.device)
             correct += int((logits.argmax(1) == labels).sum())
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
@@ -60,7 +78,9 @@ def recalibrate(
     network: Network,
     samples: Samples,
     batch_size: int = 128,
+    *,
     on_batch: Callable[[], None] = lambda: None,
+    seed: int = 0,
 ) -> Network:
     """A new network whose running statistics are the plain means over the samples.
 
@@ -74,6 +94,8 @@ def recalibrate(
         samples: training samples.
         batch_size: samples a batch; a smaller last batch is left out.
         on_batch: called after each batch, for progress.
+        seed: of the order: many data sets lie by class, and a batch of one class is no batch of
+            training.
 
     Returns:
         the network with new statistics, in evaluation mode.
@@ -102,7 +124,7 @@ def recalibrate(
         assert norm.num_batches_tracked is not None
         norm.num_batches_tracked.zero_()
         norm.train()
-    for x, labels in samples.batches(batch_size):
+    for x, labels in samples.batches(batch_size, torch.Generator().manual_seed(seed)):
         if len(labels) == batch_size:
             new(like_weights(new, x))
             on_batch()

@@ -1,0 +1,127 @@
+"""What commands on network files run them on: data sets and files, read as the networks say."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from spikefold.cli._output import print_error
+from spikefold.data import (
+    Dataset,
+    Framing,
+    InputSpec,
+    SplitName,
+    find_dataset,
+    fitted,
+    load_dataset,
+)
+from spikefold.errors import ConfigError, DataError
+from spikefold.models import Network
+from spikefold.recipes import FOLDED
+from spikefold.saving import load
+from spikefold.training import BEST, CONFIG, DataConfig, Experiment
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What a network is run on, and where."""
+
+    data: str | None = None
+    """name of the data set; default: that of the run whose folder is given"""
+    root: Path | None = None
+    """folder in which it lies"""
+    frames_by: Literal["time", "count"] | None = None
+    """event frames of equal time or count of events; default: the network's own"""
+    batch_size: int = 128
+    """samples at a time"""
+    device: str = "cpu"
+    """where it is computed: cpu, cuda, cuda:1, ..."""
+
+
+def load_network(path: Path, device: str) -> Network:
+    """The network of a file on a device; of a run's folder the folded one, if it has one.
+
+    Arguments:
+        path: network file or run's folder.
+        device: as torch names it.
+    """
+    return load(network_file(path)).to(_device(device))
+
+
+def network_file(path: Path) -> Path:
+    """The file itself; in a run's folder that of the folded network, or else of the best.
+
+    Arguments:
+        path: network file or run's folder.
+    """
+    if not path.is_dir():
+        return path
+    for name in (FOLDED, BEST):
+        if (path / name).is_file():
+            return path / name
+    raise ConfigError(f"{path}: a folder without {FOLDED} or {BEST}: no run's, or not trained yet")
+
+
+def load_data_for(network: Network, path: Path, options: DataOptions, split: SplitName) -> Dataset:
+    """The data set in the network's form, if it fits; only what the split needs.
+
+    Arguments:
+        network: says how its input is read.
+        path: file or run's folder it is from.
+        options: which data set, where it lies.
+        split: what is needed of it.
+    """
+    config = _config(path, options)
+    root = None if config.root is None else Path(config.root)
+    spec = network.input_spec or assumed_spec(network)
+    own = find_dataset(config.name).framing
+    framing = Framing(by=options.frames_by)
+    if own is not None and (own.steps is None) == (spec.framing.steps is None):
+        framing = replace(framing.over(spec.framing), sensor=own.sensor or spec.framing.sensor)
+    dataset = load_dataset(
+        config.name, config.validation, config.split_seed, root, framing, only=split
+    )
+    try:
+        dataset = fitted(dataset, spec)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if dataset.notes:
+        print_error(f"note: {dataset.notes}")
+    return dataset
+
+
+def assumed_spec(network: Network, steps: int | None = None) -> InputSpec:
+    """Of a network whose file does not say how its input is read.
+
+    Arguments:
+        network: two channels are taken for those of events.
+        steps: of frames; default: the network's own.
+    """
+    arguments = network.arguments
+    steps = (steps or arguments.steps) if arguments.in_channels == 2 else None
+    names = tuple(map(str, range(arguments.num_classes)))
+    return InputSpec(arguments.in_channels, Framing(steps, arguments.image_size), names)
+
+
+def _config(path: Path, options: DataOptions) -> DataConfig:
+    """Which data set, and how it is split: as the options say, or the run."""
+    if path.is_dir():
+        config = Experiment.load(path / CONFIG).data
+        if options.data not in (None, config.name):
+            config = DataConfig(options.data)
+    elif options.data is None:
+        raise ConfigError(f"{path} is a file, no run's folder: --data names the data set")
+    else:
+        config = DataConfig(options.data)
+    return config if options.root is None else replace(config, root=str(options.root))
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"--device {name}: not here ({first}); cpu always is") from error
+    return device
