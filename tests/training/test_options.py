@@ -137,6 +137,37 @@ def test_the_first_layer_that_is_not_finite_is_named(one_batch: Dataset, tmp_pat
     assert (tmp_path / "last.safetensors").exists()
 
 
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(
+    ("norm", "count", "accumulate", "fails"),
+    [
+        ("mpbn-element", 33, 1, True),  # the last batch is of one sample
+        ("mpbn-element", 34, 1, False),
+        ("mpbn-element", 34, 2, True),  # and its parts
+        ("mpbn-element", 32, 32, True),  # all parts
+        ("mpbn-element", 1, 1, True),
+        ("mpbn", 33, 1, False),  # has 8x8 values of one sample
+    ],
+)
+def test_a_sample_that_is_left_alone_is_told_before_the_first_epoch(
+    tmp_path: Path, norm: sf.models.Norm, count: int, accumulate: int, fails: bool
+) -> None:
+    digits = load_dataset("digits")
+    few = dataclasses.replace(digits, train=digits.train.subset(torch.arange(count)))
+    options = dataclasses.replace(STEP.model.options, norm=norm)
+    experiment = dataclasses.replace(
+        STEP,
+        model=dataclasses.replace(STEP.model, options=options),
+        optimizer=dataclasses.replace(STEP.optimizer, batch_size=32, accumulate=accumulate),
+    )
+    if not fails:
+        training.train(experiment, few, tmp_path)
+        return
+    with pytest.raises(sf.ConfigError, match="leave one sample alone"):
+        training.train(experiment, few, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_recalibration_mixes_classes_that_lie_apart() -> None:
     """A batch of one class has statistics of its own: their variance misses what lies between."""
     inputs = torch.cat([torch.full((64, 1, 8, 8), level) for level in (0.0, 1.0)])

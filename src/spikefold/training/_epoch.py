@@ -13,9 +13,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from spikefold import dynamics
 from spikefold.data import Dataset
-from spikefold.errors import SpikefoldError
+from spikefold.errors import ConfigError, ShapeError, SpikefoldError
 from spikefold.models import Network
-from spikefold.nn import Call, observing
+from spikefold.nn import Call, copied, observing
 from spikefold.training._config import Experiment
 
 
@@ -76,6 +76,35 @@ def train_epoch(
             learner.average.update_parameters(learner.network)
     totals = fabric.all_reduce(totals, reduce_op="sum")  # type: ignore[assignment]
     return {"loss": (totals[0] / totals[2]).item(), "accuracy": (totals[1] / totals[2]).item()}
+
+
+def require_statistics(
+    network: nn.Module, dataset: Dataset, experiment: Experiment, processes: int
+) -> None:
+    """Refuse sizes of batches of which a layer could take no statistics.
+
+    Arguments:
+        network: that is to be trained, on the CPU; left as it is.
+        dataset: of which the training samples are used.
+        experiment: batch size and parts.
+        processes: that share a batch and have statistics of their own.
+
+    Raises:
+        ConfigError: if a process or part gets one sample, and one has a single value in a layer.
+    """
+    config, count = experiment.optimizer, len(dataset.train)
+    for batch in {min(config.batch_size, count), count % config.batch_size} - {0}:
+        share = batch // processes
+        if 1 not in {len(part) for part in torch.empty(share).chunk(config.accumulate)}:
+            continue
+        try:
+            copied(network).train()(dataset.train.read(torch.tensor([0])))
+        except (ShapeError, ValueError) as error:
+            raise ConfigError(
+                f"optimizer: {count:,} samples in batches of {config.batch_size} (processes: "
+                f"{processes}, accumulate: {config.accumulate}) leave one sample alone, of which "
+                f"there are no statistics: take another batch_size ({error})"
+            ) from error
 
 
 def _batches(

@@ -19,7 +19,7 @@ from spikefold.plain import to_plain
 from spikefold.saving import load, replacing, save
 from spikefold.training._checkpoint import TrainingState, restore_checkpoint, save_checkpoint
 from spikefold.training._config import Experiment, HardwareConfig, differences
-from spikefold.training._epoch import Learner, train_epoch
+from spikefold.training._epoch import Learner, require_statistics, train_epoch
 from spikefold.training._evaluate import evaluate
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
 from spikefold.training._progress import Progress, Silent
@@ -112,6 +112,8 @@ def _train(
     network = experiment.build(dataset)
     if fabric.world_size > 1 and experiment.hardware.synchronize:
         network = synchronize_statistics(network)
+    else:
+        require_statistics(network, dataset, experiment, fabric.world_size)
     optimizer = make_optimizer(network, config)
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
     average = make_average(network, config)
