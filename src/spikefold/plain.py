@@ -111,7 +111,10 @@ def _read_choice(value: Any, kind: Any) -> Any:
 def _read_scalar(value: Any, kind: Any) -> Any:
     if type(value) not in ((int, float) if kind is float else (kind,)):
         raise ConfigError(f"expected a value of type {kind.__name__}, got {value!r}")
-    return kind(value)
+    try:
+        return kind(value)
+    except OverflowError as error:
+        raise ConfigError("expected a float, got a number beyond its range") from error
 
 
 def _write_surrogate(surrogate: Surrogate) -> str | dict[str, Any]:

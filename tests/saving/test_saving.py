@@ -117,7 +117,7 @@ def test_broken_files_are_named_in_one_line(tmp_path: Path) -> None:
     rewrite(path, arguments={"num_classes": 10, "nonsense": 3})
     assert "header does not describe a network" in message()
     path.write_bytes(whole)
-    rewrite(path, transforms=["quantize"])
+    rewrite(path, transforms=[("", "quantize")])
     assert "quantize" in message()
     safetensors.torch.save_file({"a": torch.ones(1)}, path)
     assert "not one that spikefold wrote" in message()

@@ -12,6 +12,10 @@ from spikefold.errors import DataError
 EVENT = np.dtype([("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "u1")])
 
 
+# beyond these nothing is meant: a file or an option is wrong, and memory would tell it later
+LIMIT, LARGEST = 10_000, 2**27
+
+
 @dataclass(frozen=True)
 class Framing:
     """How recordings become frames, or image files tensors of one size.
@@ -41,8 +45,13 @@ class Framing:
         sensor = self.sensor or (None, None)
         names = ("steps", "size", "sensor width", "sensor height")
         for name, value in zip(names, (self.steps, self.size, *sensor), strict=True):
-            if value is not None and value < 1:
-                raise DataError(f"frames: {name} must be at least 1, got {value}")
+            if value is not None and not 1 <= value <= LIMIT:
+                raise DataError(f"frames: {name} must be at least 1, at most {LIMIT}, got {value}")
+        if self.size is not None and self.size**2 * (self.steps or 1) > LARGEST:
+            raise DataError(
+                f"frames: {self.steps or 1} of {self.size}x{self.size} are more than the "
+                f"{LARGEST:,} pixels a sample may have"
+            )
         if self.margin is not None and not 1 <= self.margin <= 2:
             raise DataError(f"frames: the margin must lie in [1, 2], got {self.margin}")
 

@@ -10,11 +10,21 @@ Norm = Literal["mpbn", "mpbn-element", "mpbn-steps", "none"]
 Learnt = Literal["no", "layer", "channel"]
 
 
-def _require_positive(arguments: Any, *names: str) -> None:
+# beyond these nothing is meant: a file or an option is wrong, and memory would tell it later
+LIMITS = {
+    "num_classes": 10_000_000,
+    "in_channels": 10_000,
+    "image_size": 10_000,
+    "width": 1_000,
+    "steps": 10_000,
+}
+
+
+def _require_sizes(arguments: Any, *names: str) -> None:
     for name in names:
-        value = getattr(arguments, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"model: {name} must be positive, got {value}")
+        value, limit = getattr(arguments, name), LIMITS[name]
+        if value is not None and not 0 < value <= limit:
+            raise ConfigError(f"model: {name} must be positive, at most {limit:,}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Task:
         image_size: height and width of the input; only "mpbn-element" depends on it.
 
     Raises:
-        ConfigError: if a number is not positive.
+        ConfigError: if a number is not positive, or beyond reason.
     """
 
     num_classes: int = 10
@@ -36,7 +46,7 @@ class Task:
     image_size: int = 32
 
     def __post_init__(self) -> None:
-        _require_positive(self, "num_classes", "in_channels", "image_size")
+        _require_sizes(self, "num_classes", "in_channels", "image_size")
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Options:
     standardize: bool = False
 
     def __post_init__(self) -> None:
-        _require_positive(self, "width", "steps")
+        _require_sizes(self, "width", "steps")
         for name, kind in (("norm", Norm), ("learn_decay", Learnt)):
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,42 +12,70 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from spikefold.errors import FileFormatError
+from spikefold.data import InputSpec
+from spikefold.errors import ConfigError, FileFormatError
+from spikefold.models import Arguments
+from spikefold.plain import from_plain, to_plain
 from spikefold.saving._replacing import replacing
 
-# 2: any module, transforms by path, checksum
+# 2: any module, transforms by path, input, checksum
 FORMAT = 2
 _KEY = "spikefold"
 
 
-def write_file(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its tensors.
+
+    Attributes:
+        module: class of the network.
+        transforms: what was done to it, each with the path of the part to which it was done.
+        extra: plain data of whoever saved it.
+        model, arguments: what rebuilds it, of a model of `spikefold.models`.
+        input: how its input is read, where that is known.
+        format: of the file.
+        version: of the spikefold that wrote it.
+        checksum: SHA-256 of the tensors, from format 2 on.
+    """
+
+    module: str = ""
+    transforms: tuple[tuple[str, str], ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    arguments: Arguments | None = None
+    input: InputSpec | None = None
+    format: int = FORMAT
+    version: str = version("spikefold")
+    checksum: str = ""
+
+
+def write_file(path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
     """Write header and tensors, or nothing at all.
 
     Arguments:
         path: file to write.
-        header: plain data; format, version and checksum are added.
+        header: without a checksum, which is added.
         tensors: by name.
 
     Raises:
         FileFormatError: if the file cannot be written.
     """
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    header = {
-        "format": FORMAT,
-        "version": version("spikefold"),
-        "checksum": _checksum(whole),
-        **header,
-    }
+    plain = {**to_plain(header), "checksum": _checksum(whole)}
+    try:
+        text = json.dumps(plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FileFormatError(f"cannot write {path}: extra is no plain data ({error})") from error
     with replacing(path) as temporary:
         # copies: tensors that share memory are stored each
-        safetensors.torch.save_file(
-            {name: value.clone() for name, value in whole.items()},
-            temporary,
-            {_KEY: json.dumps(header)},
-        )
+        copies = {name: value.clone() for name, value in whole.items()}
+        try:
+            safetensors.torch.save_file(copies, temporary, {_KEY: text})
+        except safetensors.SafetensorError as error:
+            raise FileFormatError(f"cannot write {path}: {error}") from error
 
 
-def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
     """Header and tensors; the header is checked before the tensors are read.
 
     Arguments:
@@ -65,7 +94,7 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FileFormatError(
             f"{path}: not a safetensors file, or cut off or damaged ({error})"
         ) from error
-    if header["format"] > 1 and header.get("checksum") != _checksum(tensors):
+    if header.format > 1 and header.checksum != _checksum(tensors):
         raise FileFormatError(
             f"{path}: damaged: the tensors are not those that were written (their checksum differs)"
         )
@@ -82,17 +111,24 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _parse_header(path: Path, text: str | None) -> dict[str, Any]:
+def _parse_header(path: Path, text: str | None) -> Header:
     if text is None:
         raise FileFormatError(f"{path}: a safetensors file, but not one that spikefold wrote")
     try:
-        header = json.loads(text)
-        file_format = header["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        plain = json.loads(text)
+        file_format = plain["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileFormatError(f"{path}: the spikefold header is damaged ({error})") from error
-    if not isinstance(file_format, int) or file_format > FORMAT:
+    if not isinstance(file_format, int) or not 1 <= file_format <= FORMAT:
         raise FileFormatError(
-            f"{path}: written by spikefold {header.get('version')} in format {file_format}; this "
-            f"spikefold {version('spikefold')} reads up to {FORMAT}: update spikefold"
+            f"{path}: written by spikefold {plain.get('version')} in format {file_format}; this "
+            f"spikefold {version('spikefold')} reads 1 to {FORMAT}: update spikefold"
         )
-    return header
+    if file_format == 1:  # had transforms of the whole network only
+        names = plain.get("transforms")
+        names = names if isinstance(names, list) else [names]
+        plain["transforms"] = [("", name) for name in names]
+    try:
+        return from_plain(plain, Header, "header")
+    except ConfigError as error:
+        raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error

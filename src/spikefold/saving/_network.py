@@ -3,20 +3,19 @@
 import itertools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, overload
 
 import torch
 from torch import Tensor, nn
 
-from spikefold.data import InputSpec
 from spikefold.errors import ConfigError, FileFormatError, SpikefoldError
 from spikefold.folding import SHAPES
 from spikefold.models import Arguments, Network, build
 from spikefold.nn import FoldedLIF, copied, replaced, transforms_of, twin, unwrapped
-from spikefold.plain import from_plain, to_plain
-from spikefold.saving._file import read_file, write_file
+from spikefold.saving._file import Header, read_file, write_file
+from spikefold.saving._values import problem
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -59,26 +58,26 @@ def save(
 
     Raises:
         ConfigError: if it is a model of `spikefold.models` that was changed so that it could not be
-            rebuilt; names the first difference.
+            rebuilt, or a value is NaN or of a dtype that cannot be read back; names the first.
         FileFormatError: if the file cannot be written.
     """
     network = unwrapped(network)
     state = _state(network)
-    header = {
-        "class": type(network).__name__,
-        "transforms": [
+    header = Header(
+        type(network).__name__,
+        tuple(
             (name, transform)
             for name, module in _plain_names(network)
             for transform in transforms_of(module)
-        ],
-        "extra": extra or {},
-    }
-    input_spec = getattr(network, "input_spec", None)
-    if input_spec is not None:
-        header["input"] = to_plain(input_spec)
+        ),
+        extra or {},
+        input=getattr(network, "input_spec", None),
+    )
     if isinstance(network, Network):
-        header |= {"model": network.name, "arguments": to_plain(network.arguments)}
+        header = replace(header, model=network.name, arguments=network.arguments)
         _require_rebuilt(network, _rebuild(header, state))
+    if wrong := problem(network, state):
+        raise ConfigError(f"save: {wrong}: it could not be read back")
     stored = {f"network.{key}": value for key, value in state.items()}
     write_file(Path(path), header, stored | {f"extra.{k}": v for k, v in (tensors or {}).items()})
 
@@ -132,39 +131,40 @@ def read(path: str | Path, into: ModelT | None = None) -> Stored[Network] | Stor
     path = Path(path)
     header, tensors = read_file(path)
     state, others = _part(tensors, "network."), _part(tensors, "extra.")
-    if into is None and "model" not in header:
+    if into is None and header.model is None:
         raise FileFormatError(
-            f"{path}: holds a {header.get('class')}, which is no model of spikefold.models: "
+            f"{path}: holds a {header.module}, which is no model of spikefold.models: "
             "load(path, into=...) with a new one"
         )
     try:
         network = _rebuild(header, state, into)
-        extra = header["extra"]
-        if "input" in header:
-            described: Any = network
-            described.input_spec = from_plain(header["input"], InputSpec, "input")
-    except (SpikefoldError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (SpikefoldError, AttributeError, KeyError, RuntimeError) as error:
         raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
-    what = f"model {header['model']}" if into is None else type(network).__name__
+    what = f"model {header.model}" if into is None else type(network).__name__
+    if header.format == 1:
+        _add_polarity(network, state)
+    if wrong := problem(network, state):
+        raise FileFormatError(f"{path}: {wrong}: damaged, or not written by spikefold")
     _fill(path, what, network, state)
-    return cast(Any, Stored(network.eval(), extra, others))
+    if header.input is not None:
+        described: Any = network
+        described.input_spec = header.input
+    return cast(Any, Stored(network.eval(), header.extra, others))
 
 
-def _rebuild(
-    header: dict[str, Any], state: dict[str, Tensor], into: nn.Module | None = None
-) -> nn.Module:
+def _rebuild(header: Header, state: dict[str, Tensor], into: nn.Module | None = None) -> nn.Module:
     """The network without its values; a model on the meta device: no random numbers, no memory."""
     if into is not None:
         network = copied(unwrapped(into))
     else:
         with torch.device("meta"):
-            arguments = from_plain(header["arguments"], Arguments, "arguments")
-            network = build(header["model"], arguments)
+            network = build(header.model or "", header.arguments or Arguments())
     if any(v.dtype == torch.float64 for key, v in state.items() if key.endswith("theta")):
         network = network.double()  # thresholds keep the dtype they were found in
-    # format 1 had those of the whole network only; parts before the whole
-    steps = [("", step) if isinstance(step, str) else step for step in header["transforms"]]
-    for name, transform in sorted(steps, key=lambda step: -len(step[0])):
+    # parts before the whole
+    for name, transform in sorted(header.transforms, key=lambda step: -len(step[0])):
+        if transform not in SHAPES:
+            raise ConfigError(f"unknown transform '{transform}': one of {', '.join(SHAPES)}")
         part = network.get_submodule(name)
         network = replaced(network, {id(part): SHAPES[transform](part)})
     return network
@@ -172,11 +172,6 @@ def _rebuild(
 
 def _fill(path: Path, what: str, network: nn.Module, state: dict[str, Tensor]) -> None:
     """Put the stored tensors in, as they are; what was one tensor stays one."""
-    for name, module in network.named_modules():
-        # format 1 left out what is +1 everywhere
-        if isinstance(module, FoldedLIF):
-            ones = torch.ones(module.theta.shape, dtype=module.theta.dtype)
-            state.setdefault(f"{name}.polarity".lstrip("."), ones)
     ties = _ties(network)
     try:
         network.load_state_dict(state, assign=True)
@@ -191,6 +186,14 @@ def _fill(path: Path, what: str, network: nn.Module, state: dict[str, Tensor]) -
         for other in others:
             owner, _, key = other.rpartition(".")
             setattr(network.get_submodule(owner), key, tensor)
+
+
+def _add_polarity(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Format 1 left out what is +1 everywhere."""
+    for name, module in network.named_modules():
+        if isinstance(module, FoldedLIF):
+            ones = torch.ones(module.theta.shape, dtype=module.theta.dtype)
+            state.setdefault(f"{name}.polarity".lstrip("."), ones)
 
 
 def _require_rebuilt(network: Network, rebuilt: nn.Module) -> None:
