@@ -260,7 +260,7 @@ def test_npz_files_run_no_code_and_say_where_they_are_damaged(tmp_path: Path) ->
     np.savez(tmp_path / "a.npz", **columns())  # type: ignore[arg-type]
     whole = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(whole[:-30])
-    with pytest.raises(DataError, match=r"a.npz: this npz file is damaged or cut off"):
+    with pytest.raises(DataError, match=r"a.npz is damaged or cut off"):
         read_recording(tmp_path / "a.npz")
 
 
@@ -296,7 +296,7 @@ def test_foreign_and_broken_files_are_named(
 
 
 def test_absent_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none.raw: cannot be read"):
+    with pytest.raises(DataError, match=r"none.raw: no such file"):
         read_recording(tmp_path / "none.raw")
-    with pytest.raises(DataError, match=r"cannot be read: Is a directory"):
+    with pytest.raises(DataError, match="no regular file: a folder"):
         read_recording(tmp_path)

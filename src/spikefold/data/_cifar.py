@@ -1,12 +1,12 @@
 """CIFAR-10 and CIFAR-100 from their official binary versions."""
 
-import lzma
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from spikefold.data._bytes import read_packed
 from spikefold.data._samples import TensorSamples
 from spikefold.data._sources import cached, download, find
 from spikefold.data._splits import Parts, held_out
@@ -17,6 +17,7 @@ URL100 = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 MD5_10 = "c32a1d4ab5d03f1284b67883e8d87530"
 MD5_100 = "03b5dce01913d631647c71ecec9e9cb8"
 PIXELS = 3 * 32 * 32
+LARGEST = 50_000  # records in one file
 NAMES10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
@@ -135,12 +136,7 @@ def _read(paths: list[Path], label_bytes: int) -> TensorSamples:
 
 
 def _records(path: Path, size: int) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".xz":
-            data = lzma.decompress(data)
-    except (OSError, lzma.LZMAError) as error:
-        raise DataError(f"{path} is damaged ({error}): fetch it again") from error
+    data = read_packed(path, LARGEST * size)
     if not data or len(data) % size:
         raise DataError(
             f"{path} is cut off: {len(data):,} bytes are no whole number of {size}-byte records: "

@@ -1,11 +1,11 @@
 """Fashion-MNIST from its four idx files."""
 
-import gzip
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from spikefold.data._bytes import read_packed
 from spikefold.data._samples import TensorSamples
 from spikefold.data._sources import download, find
 from spikefold.data._splits import Parts
@@ -22,6 +22,7 @@ NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+LARGEST = 16 + 60_000 * 28 * 28  # bytes in one file
 PLACES = ("fashion-mnist", "/usr/share/datasets/fashion-mnist")  # the latter is Debian's
 
 
@@ -61,10 +62,7 @@ def read_idx(path: Path) -> torch.Tensor:
     Raises:
         DataError: if it is not one, or is cut off.
     """
-    try:
-        data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} is damaged ({error}): fetch it again") from error
+    data = read_packed(path, LARGEST)
     if len(data) < 4 or data[:3] != b"\0\0\x08":
         raise DataError(f"{path} is no idx file of bytes")
     dimensions = data[3]

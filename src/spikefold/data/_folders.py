@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from spikefold.data._bytes import require_file
 from spikefold.data._samples import Samples
 from spikefold.data._splits import HELD_OUT, Parts, held_out
 from spikefold.errors import DataError
 
+LEFT_BY_SYSTEMS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
 TRAIN, TESTS = "train", ("test", "val", "validation")
 
 
@@ -54,8 +56,8 @@ class ClassFolders:
         """The files of one part, without hidden ones.
 
         Raises:
-            DataError: if there is no such part or no file in it, or it has a class that is not
-                trained.
+            DataError: if there is no such part or no file in it, it has a class that is not
+                trained, or something in it is no regular file.
         """
         if place is None:
             raise DataError(f"{self.root}: no {TRAIN}/ with a folder a class beside the test part")
@@ -71,6 +73,8 @@ class ClassFolders:
                 for path in (place / name).glob("*")
                 if path.suffix.lower() in self.endings and not path.name.startswith(".")
             )
+            for path in found:
+                require_file(path)
             paths += found
             labels += [label] * len(found)
         if not paths:
@@ -135,5 +139,7 @@ def find_classes(root: Path | None, endings: Sequence[str], what: str) -> ClassF
 def visible_folders(place: Path) -> list[str]:
     """Names of the folders in a folder, sorted, without hidden ones."""
     return sorted(
-        path.name for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")
+        path.name
+        for path in place.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and path.name not in LEFT_BY_SYSTEMS
     )

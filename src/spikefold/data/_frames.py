@@ -14,6 +14,7 @@ EVENT = np.dtype([("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "u1")])
 
 # beyond these nothing is meant: a file or an option is wrong, and memory would tell it later
 LIMIT, LARGEST = 10_000, 2**27
+LONGEST = 2**49  # microseconds; times `LIMIT` steps is still an int64
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,12 @@ def by_time(events: np.ndarray, steps: int) -> Integer[np.ndarray, "N"]:
     if not len(events):
         return np.zeros(0, dtype=np.int64)
     start = events["t"].min()
-    duration = int(events["t"].max() - start) + 1
+    duration = int(events["t"].max()) - int(start) + 1
+    if duration > LONGEST:
+        raise DataError(
+            f"times span {duration:,} microseconds, over {LONGEST // 10**6 // 86400 // 365} years: "
+            "the recording is damaged"
+        )
     return (events["t"] - start) * steps // duration
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
+from spikefold.data._bytes import require_file
 from spikefold.errors import DataError
 
 EIGHT_BITS = {
@@ -13,6 +14,7 @@ EIGHT_BITS = {
 }  # fmt: skip
 # Pillow widens these formats' 16 bits to 32
 SIXTEEN_BITS_IN_32 = {"PNG", "PPM"}
+LARGEST = 2**26  # pixels of a scaled image
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 
 
@@ -31,22 +33,32 @@ def read_image(
 
     Raises:
         DataError: if the file is absent, damaged or no image, or its levels have no scale that is
-            known (32 bits a pixel).
+            known (32 bits a pixel), or it is so far from square that it would become huge.
     """
+    require_file(path)
     try:
         with Image.open(path) as image:
+            _require_modest(image, path, round(size * margin))
             plain = _plain(image, path)
             levels = plain.convert("L") if gray and plain.mode == "RGB" else plain
             pixels = np.asarray(_centre(levels, round(size * margin), size), dtype=np.float32)
             depth = 1 if levels.mode == "F" else 255
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no image that can be read, or damaged ({error})") from error
     channels = np.atleast_3d(pixels.clip(0, depth) / np.float32(depth)).transpose(2, 0, 1)
     return np.broadcast_to(channels, (1 if gray else 3, size, size)).astype(np.float32)
+
+
+def _require_modest(image: Image.Image, path: Path, shorter: int) -> None:
+    """Refuse an image that scaling would blow up: the whole is scaled before the centre is cut."""
+    longer = shorter * max(image.size) // max(1, min(image.size))
+    if shorter * longer > LARGEST:
+        raise DataError(
+            f"{path}: {image.width}x{image.height} would be scaled to {shorter}x{longer}: too far "
+            "from square"
+        )
 
 
 def _plain(image: Image.Image, path: Path) -> Image.Image:

@@ -1,6 +1,5 @@
 """N-MNIST: MNIST's digits seen by a moving event camera."""
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from spikefold.data._bytes import opened_zip, read_bytes
 from spikefold.data._five_bytes import read_nmnist
 from spikefold.data._frames import Framing, frames_of
 from spikefold.data._samples import TensorSamples
@@ -78,16 +78,13 @@ def _recordings(place: Path, part: str) -> Iterator[tuple[int, str, bytes]]:
     if place.is_dir():
         for path in sorted((place / part).glob("*/*.bin")):
             if _is_recording(path):
-                yield NAMES.index(path.parts[-2]), str(path), path.read_bytes()
+                yield NAMES.index(path.parts[-2]), str(path), read_bytes(path)
         return
-    try:
-        with zipfile.ZipFile(place) as archive:
-            for name in sorted(archive.namelist()):
-                path = Path(name)
-                if path.suffix == ".bin" and path.parts[-3:-2] == (part,) and _is_recording(path):
-                    yield NAMES.index(path.parts[-2]), f"{place}: {name}", archive.read(name)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{place} is damaged ({error}): fetch it again") from error
+    with opened_zip(place) as archive:
+        for name in sorted(archive.namelist()):
+            path = Path(name)
+            if path.suffix == ".bin" and path.parts[-3:-2] == (part,) and _is_recording(path):
+                yield NAMES.index(path.parts[-2]), f"{place}: {name}", archive.read(name)
 
 
 def _is_recording(path: Path) -> bool:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from spikefold.data._folders import ClassFiles, ClassFolders, find_classes
 from spikefold.data._frames import Framing, frames_of
-from spikefold.data._recordings import ENDINGS, read_recording
+from spikefold.data._recordings import ENDINGS, read_recordings
 from spikefold.data._samples import TensorSamples
 from spikefold.data._sources import cached
 from spikefold.data._splits import Parts
@@ -44,7 +44,10 @@ def recordings(root: Path | None, framing: Framing) -> Parts:
 def _frames(files: ClassFiles, framing: Framing) -> TensorSamples:
     def compute() -> dict[str, np.ndarray]:
         shown = tqdm(files.paths, "recordings", unit="recording", disable=None)
-        frames = [frames_of(read_recording(path).events, framing, str(path)) for path in shown]
+        frames = [
+            frames_of(recording.events, framing, str(path))
+            for path, recording in zip(files.paths, read_recordings(shown), strict=True)
+        ]
         return {"frames": np.stack(frames)}
 
     arrays = cached(f"recordings-{framing.key}", files.paths, compute)
@@ -58,7 +61,7 @@ def _sensor(folders: ClassFolders) -> tuple[tuple[int, int], bool]:
 
     def compute() -> dict[str, np.ndarray]:
         shown = tqdm(paths, "sensors", unit="recording", disable=None)
-        found = [(*read.sensor, read.stated) for read in map(read_recording, shown)]
+        found = [(*read.sensor, read.stated) for read in read_recordings(shown)]
         return {"sensors": np.array(found)}
 
     sensors = cached("sensors", paths, compute)["sensors"]

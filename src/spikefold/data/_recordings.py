@@ -1,14 +1,17 @@
 """Single recordings of event cameras, in the formats of their makers."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from spikefold.data._aedat4 import aedat4_reader
+from spikefold.data._bytes import opened_zip, require_file
 from spikefold.data._five_bytes import read_bs2, read_nmnist
-from spikefold.data._frames import EVENT, structured
+from spikefold.data._frames import EVENT
 from spikefold.data._prophesee import read_prophesee, stated_sensor
 from spikefold.errors import DataError
 
@@ -49,20 +52,40 @@ def read_recording(path: Path) -> Recording:
         DataError: if the file is absent, of another format, damaged or without events, or if a
             reader is not installed.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEADER)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    recording = _read(path, head)
-    if not len(recording.events):
-        raise DataError(f"{path}: no events in this {recording.format} file: is it cut off?")
-    return recording
+    return next(read_recordings([path]))
+
+
+def read_recordings(paths: Iterable[Path]) -> Iterator[Recording]:
+    """Recordings one after another, as `read_recording` reads them.
+
+    Arguments:
+        paths: of files in any of the formats.
+
+    Raises:
+        DataError: as `read_recording` does.
+    """
+    with ExitStack() as stack:
+        reader = None
+        for path in paths:
+            require_file(path)
+            try:
+                with path.open("rb") as file:
+                    head = file.read(HEADER)
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+            if head.startswith(b"#!AER-DAT4"):
+                reader = reader or stack.enter_context(aedat4_reader())
+                recording = Recording(*reader.read(path), "AEDAT 4")
+            else:
+                recording = _read(path, head)
+            if not len(recording.events):
+                raise DataError(
+                    f"{path}: no events in this {recording.format} file: is it cut off?"
+                )
+            yield recording
 
 
 def _read(path: Path, head: bytes) -> Recording:
-    if head.startswith(b"#!AER-DAT4"):
-        return _read_aedat4(path)
     if re.search(rb"% (evt 2\.0|format EVT2;)", head):
         return _read_prophesee(path, "evt2", "EVT 2")
     if re.search(rb"% (evt 3\.0|format EVT3;)", head):
@@ -100,26 +123,9 @@ def _read_prophesee(path: Path, encoding: str, name: str) -> Recording:
     return Recording(events, sensor, name) if sensor else _fitted(events, name, ())
 
 
-def _read_aedat4(path: Path) -> Recording:
-    try:
-        import aedat
-    except ImportError as error:
-        raise DataError("AEDAT 4 needs a reader: pip install 'spikefold[events]'") from error
-    try:
-        decoder = aedat.Decoder(str(path))
-        streams = [s for s in decoder.id_to_stream().values() if s["type"] == "events"]
-        packets = [structured(packet["events"]) for packet in decoder if "events" in packet]
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the reader's errors have no common type, and may be panics
-        raise DataError(f"{path}: this AEDAT 4 file is damaged or cut off ({error})") from error
-    if not streams or not packets:
-        raise DataError(f"{path}: no events in this AEDAT 4 file")
-    events = np.concatenate(packets)
-    return Recording(events, (int(streams[0]["width"]), int(streams[0]["height"])), "AEDAT 4")
-
-
 def _read_npz(path: Path) -> np.ndarray:
+    with opened_zip(path):
+        pass  # what is in it is modest
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays: Mapping[str, np.ndarray] = dict(stored)

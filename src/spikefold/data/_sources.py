@@ -3,9 +3,9 @@
 import hashlib
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import pooch
@@ -65,7 +65,7 @@ def download(url: str, md5: str, root: Path | None) -> Path:
 def cached(
     key: str, files: Sequence[Path], compute: Callable[[], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """Arrays computed from files, kept on disk until a file changes.
+    """Arrays computed from files, kept on disk until a file changes; with a warning, not kept.
 
     Arguments:
         key: what is computed, with its settings; part of the cache file's name.
@@ -79,9 +79,21 @@ def cached(
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return dict(stored)
-        except (OSError, ValueError, EOFError, KeyError, BadZipFile):
-            path.unlink()  # damaged: compute it again
+        except Exception as error:  # zipfile, zlib and numpy have no common type
+            warnings.warn(f"{path} is damaged ({error}): computed again", stacklevel=2)
     arrays = compute()
+    try:
+        _keep(arrays, path)
+    except OSError as error:
+        warnings.warn(
+            f"{path.parent} cannot be written ({error.strerror}): what was decoded is not kept",
+            stacklevel=2,
+        )
+    return arrays
+
+
+def _keep(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Write arrays into a file that is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
     try:
@@ -90,4 +102,3 @@ def cached(
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
-    return arrays

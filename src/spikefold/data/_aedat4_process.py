@@ -1,0 +1,36 @@
+"""Decodes AEDAT 4 files: takes their names from standard input, a JSON string a line.
+
+A program of its own, which imports nothing of spikefold: a damaged file can abort the reader's
+whole process. For each file it writes a line of JSON to standard output, with the sensor's width
+and height and the number of bytes that follow, or an error; then the events as an npy array.
+"""
+
+import io
+import json
+import sys
+
+import aedat
+import numpy as np
+
+
+def decoded(path: str) -> tuple[list[int], np.ndarray]:
+    """Width, height, and events as the reader structures them."""
+    decoder = aedat.Decoder(path)
+    streams = [s for s in decoder.id_to_stream().values() if s["type"] == "events"]
+    packets = [packet["events"] for packet in decoder if "events" in packet]
+    if not streams or not packets:
+        raise ValueError("no events in it")
+    return [int(streams[0]["width"]), int(streams[0]["height"])], np.concatenate(packets)
+
+
+for line in sys.stdin:
+    try:
+        sensor, events = decoded(json.loads(line))
+    except BaseException as error:  # the reader's panics are no Exception
+        print(json.dumps({"error": str(error)}), flush=True)
+        continue
+    array = io.BytesIO()
+    np.save(array, events)
+    print(json.dumps({"sensor": sensor, "bytes": array.tell()}), flush=True)
+    sys.stdout.buffer.write(array.getvalue())
+    sys.stdout.buffer.flush()
