@@ -7,7 +7,7 @@ CODE := src tests benchmarks examples
 JOBS ?= 2
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test quick lint format docs sanitize interop bench clean
+.PHONY: demo test quick lint format docs sanitize fuzz interop bench clean
 
 demo: .venv/demo
 	$(BIN)/spikefold run digits --overwrite
@@ -38,6 +38,13 @@ sanitize: .venv/dev
 	LD_PRELOAD="$$(for name in asan ubsan stdc++; do g++ -print-file-name=lib$$name.so; done | xargs)" \
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		$(BIN)/python tests/sanitize.py $(CURDIR)/build/sanitize -m "not slow" tests/dynamics -k kernels
+
+# Damaged files, wrong settings and wrong arguments, for as long as one likes.
+fuzz: SECONDS ?= 600
+fuzz: SEED ?= 0
+fuzz: .venv/dev
+	$(BIN)/python -W ignore -m tests.dynamics.fuzzing $(SEED) $$(($(SECONDS) / 10))
+	$(BIN)/python -m tests.fuzz --seconds $$(($(SECONDS) - $(SECONDS) / 10)) --seed $(SEED)
 
 # Imported networks beside the libraries they come from, in an environment of its own.
 interop: .venv-interop/ready

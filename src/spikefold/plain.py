@@ -86,7 +86,7 @@ def gathered(kind: type[T], **found: Any) -> T:
     return kind(**found, **made)
 
 
-def _problem(error: BaseException, kind: type | None) -> str:
+def _problem(error: BaseException, kind: Any) -> str:
     return str(error) if isinstance(error, ConfigError) else cattrs.v.format_exception(error, kind)
 
 
@@ -138,10 +138,12 @@ def _read_surrogate(data: Any, _: Any) -> Surrogate:
     name = parameters.pop("name", None)
     if not isinstance(name, str) or name not in SURROGATES:
         raise ConfigError(f"unknown surrogate {name!r}: one of {', '.join(SURROGATES)}")
+    kind = SURROGATES[name]
     try:
-        return SURROGATES[name](**parameters)
-    except TypeError as error:
-        raise ConfigError(f"surrogate {name}: {error}") from error
+        return make_dict_structure_fn(kind, _converter)(parameters, kind)
+    except (cattrs.BaseValidationError, TypeError) as error:
+        told = "; ".join(cattrs.transform_error(error, "parameters", _problem))
+        raise ConfigError(f"surrogate {name}: {told}") from error
 
 
 _converter.register_unstructure_hook(Surrogate, _write_surrogate)

@@ -198,5 +198,5 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     whole = bytearray(path.read_bytes())
     whole[-9] ^= 4
     path.write_bytes(whole)
-    with pytest.raises(FileFormatError, match="damaged: the tensors are not those"):
+    with pytest.raises(FileFormatError, match="damaged: it does not hold what"):
         sf.load(path, into=Mine())

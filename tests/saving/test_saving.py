@@ -12,6 +12,7 @@ from torch import nn
 import spikefold as sf
 from spikefold.errors import FileFormatError
 from spikefold.saving import read
+from spikefold.saving._file import checksum
 
 
 def trained(norm: sf.models.Norm = "mpbn") -> sf.models.Network:
@@ -86,7 +87,9 @@ def rewrite(path: Path, **changes: object) -> None:
     with safetensors.safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["spikefold"])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    safetensors.torch.save_file(tensors, path, {"spikefold": json.dumps(header | changes)})
+    header |= changes
+    header["checksum"] = checksum(header, tensors)
+    safetensors.torch.save_file(tensors, path, {"spikefold": json.dumps(header)})
 
 
 def test_broken_files_are_named_in_one_line(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def read_idx(path: Path) -> torch.Tensor:
         raise DataError(f"{path} is no idx file of bytes")
     dimensions = data[3]
     header = 4 + 4 * dimensions
+    if len(data) < header:
+        raise DataError(f"{path} is cut off in its header")
     shape = tuple(int(n) for n in np.frombuffer(data[4:header], dtype=">u4"))
-    if len(shape) != dimensions or len(data) - header != int(np.prod(shape, dtype=np.int64)):
+    if len(data) - header != int(np.prod(shape, dtype=np.int64)):
         raise DataError(f"{path} is cut off: {len(data) - header:,} bytes for shape {shape}")
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=header).reshape(shape).copy())

@@ -1,6 +1,6 @@
 """One file a network: safetensors, with a JSON header that rebuilds it. Nothing is executed."""
 
 from spikefold.saving._network import Stored, load, read, save
-from spikefold.saving._replacing import replacing
+from spikefold.saving._replacing import remove_unfinished, replacing
 
-__all__ = ["Stored", "load", "read", "replacing", "save"]
+__all__ = ["Stored", "load", "read", "remove_unfinished", "replacing", "save"]

@@ -61,9 +61,9 @@ def write_file(path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
         FileFormatError: if the file cannot be written.
     """
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    plain = {**to_plain(header), "checksum": _checksum(whole)}
+    plain = to_plain(header)
     try:
-        text = json.dumps(plain)
+        text = json.dumps(plain | {"checksum": checksum(plain, whole)})
     except (TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(f"cannot write {path}: extra is no plain data ({error})") from error
     with replacing(path) as temporary:
@@ -88,22 +88,31 @@ def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
         raise FileFormatError(f"{path}: no such file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = _parse_header(path, (file.metadata() or {}).get(_KEY))
+            plain = _parsed(path, (file.metadata() or {}).get(_KEY))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise FileFormatError(
             f"{path}: not a safetensors file, or cut off or damaged ({error})"
         ) from error
-    if header.format > 1 and header.checksum != _checksum(tensors):
+    if plain["format"] > 1 and plain.get("checksum") != checksum(plain, tensors):
         raise FileFormatError(
-            f"{path}: damaged: the tensors are not those that were written (their checksum differs)"
+            f"{path}: damaged: it does not hold what was written (the checksum differs)"
         )
-    return header, tensors
+    try:
+        return from_plain(plain, Header, "header"), tensors
+    except ConfigError as error:
+        raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes."""
-    digest = hashlib.sha256()
+def checksum(plain: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over the header, and over the names, dtypes, shapes and bytes of the tensors.
+
+    Arguments:
+        plain: the header; a checksum in it is left out.
+        tensors: by name.
+    """
+    header = {key: value for key, value in plain.items() if key != "checksum"}
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -111,11 +120,12 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _parse_header(path: Path, text: str | None) -> Header:
+def _parsed(path: Path, text: str | None) -> dict[str, Any]:
+    """The header as plain data of the newest format, of which only the format is checked."""
     if text is None:
         raise FileFormatError(f"{path}: a safetensors file, but not one that spikefold wrote")
     try:
-        plain = json.loads(text)
+        plain: dict[str, Any] = json.loads(text)
         file_format = plain["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileFormatError(f"{path}: the spikefold header is damaged ({error})") from error
@@ -128,7 +138,4 @@ def _parse_header(path: Path, text: str | None) -> Header:
         names = plain.get("transforms")
         names = names if isinstance(names, list) else [names]
         plain["transforms"] = [("", name) for name in names]
-    try:
-        return from_plain(plain, Header, "header")
-    except ConfigError as error:
-        raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
+    return plain

@@ -8,17 +8,33 @@ from pathlib import Path
 
 from spikefold.errors import FileFormatError
 
+# begins the names of files that are being written; short, for a name has at most 255 bytes
+UNFINISHED = ".spikefold-"
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what writers left behind that were killed; only while nobody else writes there.
+
+    Arguments:
+        directory: in which they wrote.
+    """
+    for path in directory.glob(f"{UNFINISHED}*"):
+        path.unlink(missing_ok=True)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when all went well.
 
+    Where `path` is a link, what it leads to is replaced.
+
     Raises:
         FileFormatError: if the directory cannot be written.
     """
     try:
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
     except OSError as error:
         raise FileFormatError(f"cannot write {path}: {error.strerror or error}") from error
     os.close(handle)

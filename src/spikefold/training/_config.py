@@ -174,7 +174,7 @@ class Experiment:
         """
         try:
             return from_plain(json.loads(path.read_text()), cls, "configuration")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: {error}") from error
 
     def build(self, dataset: Dataset, norm: Norm | None = None) -> Network:

@@ -1,0 +1,31 @@
+"""A fixed number of attempts on each target, in a process of its own; `make fuzz` goes on."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.fuzz.targets import TARGETS
+
+# about ten seconds each
+COUNTS = {
+    "network_bytes": 1500,
+    "network_header": 300,
+    "network_tensors": 250,
+    "recordings": 2000,
+    "aedat4_recordings": 40,
+    "images": 2000,
+    "archives": 2000,
+    "configurations": 250,
+    "options": 60,
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_damage_is_told_in_one_line(name: str) -> None:
+    words = [name, "--seconds", "300", "--count", str(COUNTS[name])]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", *words], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert f"{COUNTS[name]} attempts" in done.stdout
