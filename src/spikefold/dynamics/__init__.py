@@ -3,6 +3,7 @@ beside them fused kernels that compute the same, held to them.
 """
 
 from spikefold.dynamics._backend import Backend, backend, layer, update_running
+from spikefold.dynamics._check import batch_first
 from spikefold.dynamics._condition import (
     PLAIN,
     Condition,
@@ -68,6 +69,7 @@ __all__ = [
     "Tanh",
     "Triangle",
     "backend",
+    "batch_first",
     "charge",
     "compute",
     "discharge",
