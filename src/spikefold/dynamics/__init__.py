@@ -12,6 +12,7 @@ from spikefold.dynamics._condition import (
     Over,
     Statistics,
 )
+from spikefold.dynamics._kernels import PreparedLayer, is_looked_on
 from spikefold.dynamics._kernels import missing as missing_kernels
 from spikefold.dynamics._layer import Currents, compute, reference_layer
 from spikefold.dynamics._neuron import (
@@ -61,6 +62,7 @@ __all__ = [
     "Normalizing",
     "Observed",
     "Over",
+    "PreparedLayer",
     "Rectangle",
     "Reset",
     "Sigmoid",
@@ -76,6 +78,7 @@ __all__ = [
     "fire",
     "integrate",
     "is_above",
+    "is_looked_on",
     "layer",
     "membrane_dtype",
     "missing_kernels",
