@@ -29,7 +29,7 @@ class Options:
     """
 
     suite: Annotated[
-        Literal["neuron", "step", "inference", "memory", "scaling", "all", "report"],
+        Literal["neuron", "step", "inference", "deploy", "memory", "scaling", "all", "report"],
         tyro.conf.Positional,
     ] = "all"
     quick: bool = False

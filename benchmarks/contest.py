@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks import networks, neurons
+from benchmarks import deploy, networks, neurons
 from benchmarks.contestant import Contestants
 
-Kind = Literal["neuron", "step", "inference"]
+Kind = Literal["neuron", "step", "inference", "deploy"]
 Axis = Literal["", "steps", "batch", "width"]
 
 
@@ -18,7 +18,7 @@ class Contest:
 
     Arguments:
         kind: of work.
-        size: shape of a neuron layer; width, batch and steps of a network.
+        size: shape of a neuron layer; width, batch and steps of a network, and which model.
         threads: of torch.
         device: "cpu" or "cuda".
         seconds: how long turns are taken.
@@ -60,6 +60,8 @@ def contestants(contest: Contest) -> Contestants:
         made = neurons.contestants(contest.size["shape"], device)
     elif contest.kind == "step":
         made = networks.training(contest.size, device)
+    elif contest.kind == "deploy":
+        made = deploy.contestants(contest.size, device)
     else:
         made = networks.inference(contest.size, device)
     names = [name for name in contest.names if name in made] or list(made)

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-REFERENCE = {"neuron": "spikefold MPBN", "step": "spikefold", "inference": "folded"}
+REFERENCE = {
+    "neuron": "spikefold MPBN",
+    "step": "spikefold",
+    "inference": "folded",
+    "deploy": "prepared",
+}
 # A fused layer moves at least x, spikes; spikes, x, gradient in, gradient out: 6 passes over
 # memory where the two copies of the floor move 4.
 FUSED_PASSES, COPY_PASSES = 6, 4
@@ -61,6 +66,8 @@ TARGETS = (
            "folded", "without MPBN", 1.03, "most"),
     Target("inference: SpikingJelly's folded / ours", "inference",
            "SpikingJelly, folded", "folded", 2, "least"),
+    Target("deployed: prepared / its convolutions alone", "deploy",
+           "prepared", "convolutions", 1.4, "most"),
     Target("memory kept for backward: ours / SpikingJelly's", "memory",
            "spikefold", "SpikingJelly", 0.5, "most", key="kept_bytes"),
 )  # fmt: skip
@@ -96,7 +103,8 @@ def size_of(contest: Contest) -> str:
     size = contest["size"]
     if "shape" in size:
         return str(size["shape"])
-    return f"width {size['width']}, batch {size['batch']}, T {size['steps']}"
+    network = f"width {size['width']}, batch {size['batch']}, T {size['steps']}"
+    return f"{size['model']}, {network}" if "model" in size else network
 
 
 def place(contest: Contest) -> float:

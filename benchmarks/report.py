@@ -21,6 +21,7 @@ TITLES = {
     "neuron": "Neuron layer, forward and backward",
     "step": "Training step, resnet20: forward, cross entropy, backward, SGD",
     "inference": "Inference, resnet20",
+    "deploy": "Inference, folded and fused",
     "memory": "Memory kept for the backward pass, resnet20",
     "scaling": "Cost as work grows",
 }

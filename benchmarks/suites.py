@@ -1,10 +1,10 @@
-"""The five suites, each a list of contests."""
+"""The six suites, each a list of contests."""
 
 from typing import Any, Literal
 
 from benchmarks.contest import Axis, Contest
 
-Suite = Literal["neuron", "step", "inference", "memory", "scaling"]
+Suite = Literal["neuron", "step", "inference", "deploy", "memory", "scaling"]
 
 SHAPES = ([4, 8, 16, 7, 7], [4, 32, 64, 16, 16], [4, 32, 64, 32, 32], [4, 32, 128, 32, 32])
 WIDTHS = (0.25, 0.5)
@@ -28,8 +28,8 @@ def plan(suite: Suite, threads: list[int], device: str, quick: bool) -> list[Con
         quick: the smallest sizes and few rounds, to see that it works.
     """
     contests = {
-        "neuron": _neuron, "step": _step, "inference": _inference, "memory": _memory,
-        "scaling": _scaling,
+        "neuron": _neuron, "step": _step, "inference": _inference, "deploy": _deploy,
+        "memory": _memory, "scaling": _scaling,
     }[suite](threads, device)  # fmt: skip
     if not quick:
         return contests
@@ -60,6 +60,15 @@ def _inference(threads: list[int], device: str) -> list[Contest]:
         for count in threads
         for batch in (1, 32)
     ]
+
+
+def _deploy(threads: list[int], device: str) -> list[Contest]:
+    return [
+        Contest("deploy", {"model": model, "width": width, "batch": batch, "steps": steps},
+                threads[0], device)
+        for model, width, steps in (("small", 1.0, 4), ("resnet20", 0.125, 2))
+        for batch in (1, 32)
+    ]  # fmt: skip
 
 
 def _memory(threads: list[int], device: str) -> list[Contest]:

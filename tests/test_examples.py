@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 @pytest.mark.slow
@@ -17,6 +18,18 @@ def test_it_runs(path: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_the_stream_takes_a_recording(tmp_path: Path) -> None:
+    recording = ROOT.parent / "shared" / "data" / "recordings" / "tonic_sample_ncars.dat"
+    if not recording.is_file():
+        pytest.skip(f"no {recording}")
+    example = [sys.executable, ROOT / "examples" / "stream.py", recording]
+    done = subprocess.run(example, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("events more") == 6
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -35,6 +35,7 @@ from spikefold.errors import (
 )
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
+from spikefold.inference import Prepared, prepare
 from spikefold.nn import (
     IF,
     LIF,
@@ -74,6 +75,7 @@ __all__ = [
     "MembraneNorm",
     "Neuron",
     "OverTime",
+    "Prepared",
     "Rectangle",
     "ShapeError",
     "Sigmoid",
@@ -99,6 +101,7 @@ __all__ = [
     "graph",
     "load",
     "models",
+    "prepare",
     "save",
     "verify",
     "with_spikes",

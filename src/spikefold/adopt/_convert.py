@@ -42,7 +42,7 @@ class Converted(nn.Module):
 
         Arguments:
             x: images `[N, C, H, W]`, shown for `steps` steps; or frames `[T, N, C, H, W]`.
-            steps: number of time steps for images; default: the network's own.
+            steps: number of time steps T; default: the network's own for images.
 
         Raises:
             ShapeError: if a dimension is missing, channels or steps do not fit.

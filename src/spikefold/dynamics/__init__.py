@@ -3,6 +3,7 @@ beside them fused kernels that compute the same, held to them.
 """
 
 from spikefold.dynamics._backend import Backend, backend, layer, update_running
+from spikefold.dynamics._check import batch_first
 from spikefold.dynamics._condition import (
     PLAIN,
     Condition,
@@ -11,6 +12,7 @@ from spikefold.dynamics._condition import (
     Over,
     Statistics,
 )
+from spikefold.dynamics._kernels import PreparedLayer, is_looked_on
 from spikefold.dynamics._kernels import missing as missing_kernels
 from spikefold.dynamics._layer import Currents, compute, reference_layer
 from spikefold.dynamics._neuron import (
@@ -60,6 +62,7 @@ __all__ = [
     "Normalizing",
     "Observed",
     "Over",
+    "PreparedLayer",
     "Rectangle",
     "Reset",
     "Sigmoid",
@@ -68,12 +71,14 @@ __all__ = [
     "Tanh",
     "Triangle",
     "backend",
+    "batch_first",
     "charge",
     "compute",
     "discharge",
     "fire",
     "integrate",
     "is_above",
+    "is_looked_on",
     "layer",
     "membrane_dtype",
     "missing_kernels",

@@ -82,4 +82,10 @@ def _check_parameters(
         if tensor.shape[0] != 1 and tensor.shape[0] != steps:
             raise ShapeError(
                 f"parameters for {tensor.shape[0]} time steps, but the sequence has {steps}"
+                + batch_first(tensor.shape[0], step[0])
             )
+
+
+def batch_first(expected: int, batch: int) -> str:
+    """What to add to a message about T where the batch is as long as T should be."""
+    return ": is the batch before time? It is [T, N, ...]" if batch == expected else ""

@@ -59,6 +59,25 @@ class Normalization(NamedTuple):
         gain, shift = of_step(self.gain, t), of_step(self.shift, t)
         return normalize(u, mean, variance, gain, shift, self.eps), observed
 
+    def steps(self) -> int | None:
+        """T, where something differs from step to step."""
+        return _steps(norm_parameters(self))
+
+    def part(self, t: int, steps: int) -> "Normalization":
+        """The map of some time steps of this one, from t on."""
+        fixed = self.fixed and Statistics(*(_cut(value, t, steps) for value in self.fixed))
+        gain, shift = _cut(self.gain, t, steps), _cut(self.shift, t, steps)
+        return self._replace(gain=gain, shift=shift, fixed=fixed)
+
+
+def _steps(parameters: tuple[Tensor | None, ...]) -> int | None:
+    longest = max((len(value) for value in parameters if value is not None), default=1)
+    return longest if longest > 1 else None
+
+
+def _cut(value: Tensor, t: int, steps: int) -> Tensor:
+    return value if len(value) == 1 else value[t : t + steps]
+
 
 @runtime_checkable
 class Normalizing(Protocol):
@@ -123,8 +142,7 @@ class Condition(NamedTuple):
 
     def steps(self) -> int | None:
         """T, where something differs from step to step."""
-        lengths = [len(value) for value in condition_parameters(self) if value is not None]
-        return max(lengths) if lengths and max(lengths) > 1 else None
+        return _steps(condition_parameters(self))
 
     def per_channel(self, channels: int) -> "Condition":
         """The same with thresholds for each channel, where there is one for all neurons."""
@@ -137,18 +155,13 @@ class Condition(NamedTuple):
 
     def part(self, t: int, steps: int) -> "Condition":
         """The condition of some time steps of this one, from t on."""
-
-        def cut(value: Tensor) -> Tensor:
-            return value if len(value) == 1 else value[t : t + steps]
-
         norm = self.norm
         if isinstance(norm, Normalization):
-            fixed = norm.fixed and Statistics(*map(cut, norm.fixed))
-            norm = norm._replace(gain=cut(norm.gain), shift=cut(norm.shift), fixed=fixed)
+            norm = norm.part(t, steps)
         elif norm is not None and t:
             whole = norm
             norm = lambda u, later: whole(u, t + later)  # noqa: E731
-        theta, polarity = (value if value is None else cut(value) for value in self[1:])
+        theta, polarity = (value if value is None else _cut(value, t, steps) for value in self[1:])
         return Condition(norm, theta, polarity)
 
 

@@ -14,7 +14,18 @@ from spikefold.data import InputSpec
 from spikefold.described import described, with_arguments
 from spikefold.errors import ShapeError
 from spikefold.models._arguments import Arguments, Norm
-from spikefold.nn import LIF, MPBN, PLIF, OverTime, SpikingLayer, traceable, transforms_of
+from spikefold.nn import (
+    LIF,
+    MPBN,
+    PLIF,
+    OverTime,
+    SpikingLayer,
+    States,
+    Stream,
+    require_evaluation,
+    traceable,
+    transforms_of,
+)
 
 P = ParamSpec("P")
 
@@ -48,18 +59,26 @@ def as_frames(
 
     Arguments:
         x: images `[N, C, H, W]` or frames `[T, N, C, H, W]`.
-        steps: T for images; default: that of `default`.
-        default: T for images of this network.
+        steps: T; default: that of `default` for images, their own for frames.
+        default: T of this network, where it is known.
         channels: C of this network, where it is known.
 
     Raises:
-        ShapeError: if a dimension is missing, channels or steps do not fit.
+        ShapeError: if a dimension is missing, channels or steps do not fit, or the batch comes
+            before time, as far as that can be seen: the second dimension is `default`, the first
+            is not. `steps` says that it is meant.
     """
     if x.ndim == 5:
-        if steps is not None:
+        length, batch = x.shape[:2]
+        if steps is not None and steps != length:
             raise ShapeError(
-                f"frames {list(x.shape)} have {x.shape[0]} time steps of their own: leave "
+                f"frames {list(x.shape)} have {length} time steps of their own: leave "
                 f"out steps={steps}"
+            )
+        if steps is None and default not in (None, 1, length) and batch == default:
+            raise ShapeError(
+                f"frames {list(x.shape)} for a network of {default} steps: time comes first, "
+                f"[T, N, C, H, W]: x.transpose(0, 1), or steps={length} if T is {length} indeed"
             )
         frames = x
     elif x.ndim == 4:
@@ -119,7 +138,7 @@ class Network(nn.Module):
 
         Arguments:
             x: images `[N, C, H, W]`, shown for `steps` steps; or frames `[T, N, C, H, W]`.
-            steps: number of time steps for images; default: the network's own.
+            steps: number of time steps T; default: the network's own for images.
 
         Returns:
             logits `[N, K]`.
@@ -131,6 +150,45 @@ class Network(nn.Module):
         frames = as_frames(x, steps, arguments.steps, arguments.in_channels)
         features = self.features(self.input(frames))
         return self.classifier(features.mean((-2, -1))).mean(0)
+
+    def step(
+        self, x: Float[Tensor, "..."], state: States | None = None
+    ) -> tuple[Float[Tensor, "N K"], States]:
+        """One time step of a stream, in evaluation: this step's logits.
+
+        The logits of a sequence are the mean over those of its steps, `torch.stack(all).mean(0)`:
+        what `forward` gives, to the bit where convolutions sum alike for another batch.
+
+        Arguments:
+            x: frames of this step `[N, C, H, W]`, or the image that is shown.
+            state: what the step before returned, by name of the layer (see `layers`); None starts
+                at rest.
+
+        Returns:
+            logits `[N, K]`, and the state to hand to the next step.
+
+        Raises:
+            ShapeError: if a dimension is missing, channels do not fit, or past the last step, where
+                there are parameters for each.
+            ConfigError: in training mode, where a part cannot step, or for another's state.
+
+        Example:
+            >>> import torch, spikefold as sf
+            >>> network = sf.models.small(in_channels=2, steps=3).eval()
+            >>> frames, state, seen = torch.rand(3, 1, 2, 8, 8), None, []
+            >>> for frame in frames:
+            ...     logits, state = network.step(frame, state)
+            ...     seen.append(logits)
+            >>> torch.allclose(torch.stack(seen).mean(0), network(frames), atol=1e-6)
+            True
+        """
+        require_evaluation(self)
+        if x.ndim != 4:
+            raise ShapeError(f"a step takes the frames [N, C, H, W] of one, got {list(x.shape)}")
+        frames = as_frames(x, 1, None, self.arguments.in_channels)
+        stream = Stream(state)
+        features = stream.step("features", self.features, self.input(frames)[0])
+        return self.classifier(features.mean((-2, -1))), stream.states()
 
     @property
     def transforms(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from spikefold.models._arguments import Arguments
 from spikefold.models._network import Builder, model, scaled
-from spikefold.nn import OverTime, SpikingLayer
+from spikefold.nn import OverTime, SpikingLayer, States, Stream
 
 
 class BasicBlock(nn.Module):
@@ -25,6 +25,13 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Spikes `[T, N, C, H, W]` to spikes."""
         return self.second(self.first(x), self.shortcut(x))
+
+    def step(self, x: Tensor, state: States | None = None) -> tuple[Tensor, States]:
+        """Spikes `[N, C, H, W]` of one time step of a stream, and its state."""
+        stream = Stream(state)
+        shortcut = stream.step("shortcut", self.shortcut, x)
+        y = stream.step("first", self.first, x)
+        return stream.step("second", self.second, y, shortcut), stream.states()
 
 
 def _block(builder: Builder, channels: int, stride: int, pooled: bool) -> BasicBlock:

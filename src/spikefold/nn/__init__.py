@@ -12,11 +12,13 @@ from spikefold.nn._layer import (
     split_time,
 )
 from spikefold.nn._mpbn import MPBN
-from spikefold.nn._neuron import IF, LIF, PLIF, FoldedLIF, SpikingNeuron, State
+from spikefold.nn._neuron import IF, LIF, PLIF, FoldedLIF, SpikingNeuron
 from spikefold.nn._norm import CurrentNorm, MembraneNorm, Norm
 from spikefold.nn._observe import Call, observing
 from spikefold.nn._recording import WithSpikes, with_spikes
 from spikefold.nn._running import Processes
+from spikefold.nn._state import State, require_evaluation
+from spikefold.nn._stream import States, Stream
 from spikefold.nn._synchronize import synchronize_statistics
 from spikefold.nn._traceable import traceable
 from spikefold.nn._transforms import transformed, transforms_of, unwrapped
@@ -37,6 +39,8 @@ __all__ = [
     "SpikingLayer",
     "SpikingNeuron",
     "State",
+    "States",
+    "Stream",
     "SynchronizedBatchNorm",
     "WithSpikes",
     "attached",
@@ -46,6 +50,7 @@ __all__ = [
     "observing",
     "over_time",
     "replaced",
+    "require_evaluation",
     "split_time",
     "strange",
     "synchronize_statistics",

@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold import dynamics
 from spikefold.dynamics import Currents, Normalization, Observed
@@ -11,7 +12,8 @@ from spikefold.nn._attached import attached
 from spikefold.nn._batch_norm import normalization
 from spikefold.nn._neuron import SpikingNeuron
 from spikefold.nn._norm import CurrentNorm, is_called
-from spikefold.nn._running import observe
+from spikefold.nn._running import kept, observe
+from spikefold.nn._state import State, begun, require_evaluation, require_step
 from spikefold.nn._traceable import traceable
 
 
@@ -102,6 +104,27 @@ def _normed(norm: nn.Module, y: Tensor, steps: int) -> tuple[Tensor, Normalizati
     return _distinct_steps(norm, y), None
 
 
+def _normed_step(norm: nn.Module, y: Tensor, state: State) -> tuple[Tensor, Normalization | None]:
+    """The same in the next step of a stream.
+
+    Raises:
+        ConfigError: if it depends on the other steps.
+    """
+    name = type(norm).__name__
+    if isinstance(norm, _BatchNorm) and kept(norm) is None:
+        raise ConfigError(f"{name} takes statistics of whole sequences: there is no stream of it")
+    if not isinstance(norm, CurrentNorm):
+        return _normed(norm, y, 1)
+    if is_called(norm):
+        raise ConfigError(
+            f"{name} carries hooks or a forward of its own, for whole sequences: it cannot step"
+        )
+    known = norm.normalization()
+    if known.fixed is None and known.over != "each":
+        raise ConfigError(f"{name} takes statistics of whole sequences: there is no stream of it")
+    return y, state.part(known, 1, f"this {name}")
+
+
 def _observe(norm: nn.Module, observed: Observed) -> None:
     if isinstance(norm, CurrentNorm):
         norm.observe(observed)
@@ -165,3 +188,37 @@ class SpikingLayer(nn.Module):
         if observed is not None:
             _observe(self.norm, observed)
         return spikes
+
+    def step(
+        self,
+        x: Float[Tensor, "N ..."],
+        state: State | None = None,
+        shortcut: Float[Tensor, "N ..."] | None = None,
+    ) -> tuple[Float[Tensor, "N ..."], State]:
+        """One time step of a stream, in evaluation.
+
+        What a whole sequence gives, to the bit where the connection sums alike for another batch.
+
+        Arguments:
+            x: spikes or images `[N, C, *spatial]` or `[N, F]` of this step.
+            state: what the step before returned; None starts at rest.
+            shortcut: added to the currents before firing, of their shape.
+
+        Returns:
+            spikes, and the state to hand to the next step.
+
+        Raises:
+            ShapeError: past the last step, where there are parameters for each.
+            ConfigError: in training mode, or where a part cannot step.
+        """
+        require_evaluation(self)
+        require_step(self.lif)
+        state = begun(state)
+        y, norm = _normed_step(self.norm, _distinct_steps(self.connection, x[None]), state)
+        currents = Currents(y, 1, norm, None if shortcut is None else shortcut[None])
+        if type(self.lif).step is SpikingNeuron.step:
+            fired = self.lif.fire(currents, state)
+            return fired.spikes[0], state.advanced(fired.v)
+        currents.check()
+        spikes, state = self.lif.step(dynamics.compute(currents)[0][0], state)
+        return spikes.to(y.dtype), state

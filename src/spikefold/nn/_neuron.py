@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypedDict, Unpack, final
+from typing import Any, TypedDict, Unpack, final
 
 import torch
 from jaxtyping import Float
@@ -18,22 +18,11 @@ from spikefold.dynamics import (
     Reset,
     Surrogate,
 )
-from spikefold.errors import ConfigError, ShapeError
+from spikefold.errors import ConfigError
 from spikefold.nn._attached import attached
 from spikefold.nn._norm import MembraneNorm, is_called
 from spikefold.nn._observe import Recorder, notify
-
-
-class State(NamedTuple):
-    """Where a stream stands.
-
-    Attributes:
-        v: membrane potential `[N, C, *spatial]`; None at rest.
-        t: time steps done.
-    """
-
-    v: Tensor | None
-    t: int
+from spikefold.nn._state import State, begun
 
 
 class SpikingNeuron(nn.Module):
@@ -82,10 +71,14 @@ class SpikingNeuron(nn.Module):
 
         Returns:
             spikes, and the state to hand to the next step.
+
+        Raises:
+            ShapeError: past the last step, where there are parameters for each.
+            ConfigError: if the state is none.
         """
-        state = State(None, 0) if state is None else state
+        state = begun(state)
         fired = self.fire(Currents.of(x.unsqueeze(0)), state)
-        return fired.spikes[0], State(fired.v, state.t + 1)
+        return fired.spikes[0], state.advanced(fired.v)
 
     @final
     def fire(self, currents: Currents, state: State | None = None) -> Fired:
@@ -97,10 +90,7 @@ class SpikingNeuron(nn.Module):
 
         Raises:
             ShapeError: if something does not fit together.
-            ConfigError: if the state is none.
         """
-        if not (state is None or isinstance(state, State)):
-            raise ConfigError(f"a state is what step returned, a State, got {type(state).__name__}")
         fired = self.integrate(currents, state)
         if not torch.compiler.is_dynamo_compiling():
             notify(self, currents, state, fired)
@@ -119,14 +109,7 @@ class SpikingNeuron(nn.Module):
         condition, v = self.condition(), None
         self.check(currents, condition)
         if state is not None:
-            v, t = state
-            last = condition.steps()
-            if last is not None and t + currents.steps > last:
-                raise ShapeError(
-                    f"time step {t + currents.steps} of a stream is past the last of {last}, for "
-                    "which these neurons have parameters"
-                )
-            condition = condition.part(t, currents.steps)
+            v, condition = state.v, state.part(condition, currents.steps, "these neurons")
         return dynamics.layer(currents, condition, self.neuron, v, self.decay())
 
     def check(self, currents: Currents, condition: Condition) -> None:
@@ -228,7 +211,7 @@ class LIF(SpikingNeuron):
         norm.check(currents.input.shape[1:])
         fired = super().integrate(currents, state)
         if fired.potential is not None:
-            norm.observe(fired.potential, 0 if state is None else state.t)
+            norm.observe(fired.potential, (state and state.t) or 0)
         return fired
 
 

@@ -189,7 +189,7 @@ class CurrentNorm(Norm):
         if self.steps not in (None, shape[0]):
             raise ShapeError(
                 f"{type(self).__name__} has maps for {self.steps} time steps, but the sequence "
-                f"has {shape[0]}"
+                f"has {shape[0]}{dynamics.batch_first(self.steps, shape[1])}"
             )
 
     def forward(self, x: Float[Tensor, "T N C *spatial"]) -> Float[Tensor, "T N C *spatial"]:

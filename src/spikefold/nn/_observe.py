@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor, nn
 
 from spikefold.dynamics import Currents, Fired
+from spikefold.nn._state import State
 
 if TYPE_CHECKING:
-    from spikefold.nn._neuron import SpikingNeuron, State
+    from spikefold.nn._neuron import SpikingNeuron
 
 
 class Call(NamedTuple):
@@ -29,7 +30,7 @@ class Call(NamedTuple):
 
     neuron: "SpikingNeuron"
     currents: Currents
-    state: "State | None"
+    state: State | None
     fired: Fired
 
 
@@ -67,9 +68,7 @@ def observing(model: nn.Module, see: Callable[[str, Call], None]) -> Iterator[No
         _observers.reset(token)
 
 
-def notify(
-    neuron: "SpikingNeuron", currents: Currents, state: "State | None", fired: Fired
-) -> None:
+def notify(neuron: "SpikingNeuron", currents: Currents, state: State | None, fired: Fired) -> None:
     """Show what has just happened to all who observe; see `Call`."""
     for see in _observers.get():
         see(Call(neuron, currents, state, fired))

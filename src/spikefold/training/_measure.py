@@ -44,8 +44,8 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
         before, after = values.setdefault(name, ([], []))
         v = None
         if call.state is not None:
-            v, t = call.state
-            condition = condition.part(t, call.currents.steps)
+            v = call.state.v
+            condition = call.state.part(condition, call.currents.steps, "these neurons")
         potential = condition.potential
 
         def note(u: Tensor, t: int) -> tuple[Tensor, None]:

@@ -4,6 +4,7 @@
 `_memory` says how tensors lie in memory, `_cpu` and `_triton` compute.
 """
 
-from spikefold.dynamics._kernels._fused import fused_layer, missing, update_running
+from spikefold.dynamics._kernels._fused import fused_layer, is_looked_on, missing, update_running
+from spikefold.dynamics._kernels._prepared import PreparedLayer
 
-__all__ = ["fused_layer", "missing", "update_running"]
+__all__ = ["PreparedLayer", "fused_layer", "is_looked_on", "missing", "update_running"]

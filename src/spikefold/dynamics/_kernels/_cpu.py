@@ -1,6 +1,7 @@
 """The kernels on a CPU: compiled C++ (`csrc`), which may be absent."""
 
 import importlib
+from collections.abc import Callable
 from struct import Struct
 from types import ModuleType
 
@@ -62,6 +63,17 @@ def forward(numbers: bytes, tensors: Tensors) -> None:
     """Spikes, last potential and batch statistics, on torch's threads."""
     assert native is not None
     native.forward(numbers, tensors, torch.get_num_threads())
+
+
+def placed(numbers: bytes, tensors: Tensors) -> Callable[[Tensors], None]:
+    """Forward again and again, of tensors that stay but for the first, where they are not None."""
+    assert native is not None
+    forward = native.Placed(numbers, tensors).forward
+
+    def run(changing: Tensors) -> None:
+        forward(changing, torch.get_num_threads())
+
+    return run
 
 
 def backward(numbers: bytes, tensors: Tensors) -> None:

@@ -132,7 +132,7 @@ _apply = super(torch.autograd.Function, Layer).apply
 def _backward(*arguments: Any) -> tuple[Any, ...]:
     """What the operator does that differentiates, without the dispatcher where it can."""
     a = Arguments._make(arguments[5:])
-    if _is_looked_on(arguments[:2]):  # the gradients: the rest was plain in forward
+    if is_looked_on(arguments[:2]):  # the gradients: the rest was plain in forward
         statistics = _operators.whole(arguments[2:4], a.input.device)
         backward = torch.ops.spikefold.layer_backward.default
         return backward(*arguments[:2], *statistics, *arguments[4:])
@@ -150,7 +150,7 @@ def _run(a: Arguments) -> tuple[Any, ...] | str:
         return "torch.func (grad, vmap, jvp) takes the layer apart"
     if forward_ad._current_level >= 0:
         return "derivatives are taken in forward mode"
-    plan = _arguments.obstacle(a) if _is_looked_on(a[:TENSORS]) else plan_of(a)
+    plan = _arguments.obstacle(a) if is_looked_on(a[:TENSORS]) else plan_of(a)
     refusal = plan if isinstance(plan, str) else kernels.missing()
     if refusal is not None:
         return refusal
@@ -161,7 +161,7 @@ def _run(a: Arguments) -> tuple[Any, ...] | str:
     return _operators.forward(plan, *a)
 
 
-def _is_looked_on(tensors: tuple[Any, ...]) -> bool:
+def is_looked_on(tensors: tuple[Any, ...]) -> bool:
     """Whether anything but plain eager mode watches or takes apart what is called.
 
     Then the operator has to go through torch's dispatcher: a compiler, a tracer, a mode, a tensor
@@ -195,6 +195,6 @@ def update_running(
         running, observed, momentum, seen, samples: as there.
     """
     transformed = torch._C._functorch.maybe_current_level() is not None
-    if transformed or _is_looked_on((*running, *observed, seen)):
+    if transformed or is_looked_on((*running, *observed, seen)):
         return False
     return _cpu.update_running(running, observed, momentum, seen, samples / (samples - 1))

@@ -7,7 +7,7 @@ it elsewhere.
 
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -269,6 +269,17 @@ def _forward_by_steps(problem: Problem, launch: Launch, written: dict[str, Any])
 
 
 # ------------------------------------------------------------------ backward
+
+
+def placed(numbers: tuple[Any, ...], tensors: Tensors) -> Callable[[Tensors], None]:
+    """Forward again and again, of tensors that stay but for the first, where they are not None."""
+
+    def run(changing: Tensors) -> None:
+        given = zip(changing, tensors, strict=False)
+        first = tuple(stays if other is None else other for other, stays in given)
+        forward(numbers, (*first, *tensors[len(first) :]))
+
+    return run
 
 
 def backward(numbers: tuple[Any, ...], tensors: Tensors) -> None:

@@ -134,9 +134,7 @@ void backward(const Layer& layer, int threads) {
 
 // ------------------------------------------------------------------ tensors of Python
 
-Address address(nb::handle tensor) {
-    return tensor.is_none() ? 0 : nb::cast<Address>(tensor.attr("data_ptr")());
-}
+Address address(nb::handle tensor) { return nb::cast<Address>(tensor.attr("data_ptr")()); }
 
 // Running mean and variance of `count` floats by observed ones, `steps` of each, one after another, and the `counters`
 // of what was seen: r <- r + momentum (unbiased o[t] - r), rounded once from double.
@@ -163,9 +161,8 @@ void take_statistics(Norm& norm, int64_t steps, int64_t groups) {
     norm.variance = {norm.statistics + bytes, step};
 }
 
-// The layer with its tensors: those of `Arguments`, then as in `problem_of`.
-Layer with_tensors(const nb::bytes& packed, const nb::tuple& tensors) {
-    Layer l;
+// Where tensors lie, those of `Arguments`, then as in `problem_of`; what is None stays as it is.
+void place(Layer& l, const nb::tuple& tensors) {
     Norm &c = l.current, &p = l.potential;
     Address* places[] = {
         &l.input, &l.shortcut, &l.v, &l.decays,
@@ -175,14 +172,34 @@ Layer with_tensors(const nb::bytes& packed, const nb::tuple& tensors) {
         &l.grad_input, &l.grad_shortcut, &l.grad_v, &l.grad_decay,
         &c.grad_gain, &c.grad_shift, &p.grad_gain, &p.grad_shift,
     };
-    if (packed.size() != sizeof l || tensors.size() > std::size(places))
-        throw nb::value_error("a layer of another version");
-    __builtin_memcpy(&l, packed.c_str(), sizeof l);
-    for (size_t i = 0; i < tensors.size(); ++i) *places[i] = address(tensors[i]);
+    if (tensors.size() > std::size(places)) throw nb::value_error("more tensors than a layer has");
+    for (size_t i = 0; i < tensors.size(); ++i)
+        if (!tensors[i].is_none()) *places[i] = address(tensors[i]);
     take_statistics(c, 1, l.groups);
     take_statistics(p, l.steps, l.groups);
-    return l;
 }
+
+Layer with_tensors(const nb::bytes& packed, const nb::tuple& tensors) {
+    Layer layer;
+    if (packed.size() != sizeof layer) throw nb::value_error("a layer of another version");
+    __builtin_memcpy(&layer, packed.c_str(), sizeof layer);
+    place(layer, tensors);
+    return layer;
+}
+
+// A layer most of whose tensors stay where they are.
+struct Placed {
+    Layer layer;
+
+    Placed(const nb::bytes& packed, const nb::tuple& tensors) : layer(with_tensors(packed, tensors)) {}
+
+    void run(const nb::tuple& changing, int threads) const {
+        Layer placed = layer;
+        place(placed, changing);
+        nb::gil_scoped_release released;
+        forward(placed, threads);
+    }
+};
 
 }  // namespace
 }  // namespace spikefold
@@ -200,6 +217,9 @@ NB_MODULE(_native, m) {
     };
     define("forward", &forward);
     define("backward", &backward);
+    nb::class_<Placed>(m, "Placed")
+        .def(nb::init<nb::bytes, nb::tuple>(), nb::arg("numbers"), nb::arg("tensors"))
+        .def("forward", &Placed::run, nb::arg("changing"), nb::arg("threads"));
     m.def("update_running", &update_running, nb::arg("tensors"), nb::arg("count"), nb::arg("steps"),
           nb::arg("seen"), nb::arg("momentum"), nb::arg("unbiased"));
     m.def("limit_instruction_set", &limit_instruction_set, nb::arg("limit"),

@@ -1,0 +1,90 @@
+"""Suite 6: folded and fused networks as they are deployed, beside their convolutions alone."""
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import spikefold as sf
+from benchmarks.check import watching
+from benchmarks.contestant import SEED, Check, Contestant, Contestants, generator, randomize
+
+# channels and size of the images of a model
+IMAGES = {"small": (1, 8), "resnet20": (3, 32)}
+DIFFER = 1e-4  # share of decisions that fusing may change
+
+
+def contestants(size: dict[str, Any], device: torch.device) -> Contestants:
+    """A network in eager mode, prepared, and its convolutions and linear layer alone.
+
+    Arguments:
+        size: model, width, batch and steps.
+        device: where everything lies.
+    """
+    channels, pixels = IMAGES[size["model"]]
+    images = torch.rand(size["batch"], channels, pixels, pixels, generator=generator()).to(device)
+    network = cache(lambda: trained(size, device))
+    deployed = cache(lambda: sf.fuse_conv_bn(sf.fold(network())))
+    return {
+        "eager": lambda: eager(network(), deployed(), images),
+        "prepared": lambda: prepared(deployed(), images),
+        "convolutions": lambda: convolutions(deployed(), images),
+    }
+
+
+def trained(size: dict[str, Any], device: torch.device) -> nn.Module:
+    """A network with random gains, and running statistics of random images."""
+    torch.manual_seed(SEED)
+    channels, pixels = IMAGES[size["model"]]
+    model = getattr(sf.models, size["model"])
+    network = model(in_channels=channels, width=size["width"], steps=size["steps"]).to(device)
+    for module in network.modules():
+        if isinstance(module, sf.MPBN):
+            randomize(module)
+    with torch.no_grad():
+        for _ in range(8):
+            network(torch.rand(8, channels, pixels, pixels, device=device))
+    return network.eval()
+
+
+def eager(network: nn.Module, deployed: nn.Module, images: Tensor) -> Contestant:
+    """The network as a module; its decisions are compared with those before it was folded."""
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return deployed(images)
+
+    def check() -> Check:
+        record = sf.verify(network, deployed, [images])
+        what = f"{record.mismatches} of {record.spikes} decisions differ"
+        return Check(record.mismatches <= DIFFER * record.spikes, what)
+
+    return Contestant(run, check)
+
+
+def prepared(deployed: nn.Module, images: Tensor) -> Contestant:
+    """The prepared network, which must give the logits of the module to the bit."""
+    ready = sf.prepare(deployed, images)
+
+    def check() -> Check:
+        with torch.no_grad():
+            same = torch.equal(ready(images), deployed(images))
+        return Check(same, "the same logits" if same else "other logits")
+
+    return Contestant(lambda: ready(images), check)
+
+
+def convolutions(deployed: nn.Module, images: Tensor) -> Contestant:
+    """The floor: convolutions and linear layer called as modules, on the network's own inputs."""
+    modules = [m for m in deployed.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    with torch.no_grad(), watching(modules) as calls:
+        deployed(images)
+    work = [(call.module, call.x.clone()) for call in calls]
+
+    @torch.inference_mode()
+    def run() -> None:
+        for module, x in work:
+            module(x)
+
+    return Contestant(run)
