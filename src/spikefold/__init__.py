@@ -8,95 +8,23 @@ record = sf.verify(network, folded, batches)                         # record.mi
 sf.save(folded, "folded.safetensors")
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from spikefold import adopt, dynamics, models
-from spikefold.adopt import Converted, convert, from_official, from_snntorch, from_spikingjelly
-from spikefold.dynamics import (
-    Atan,
-    Neuron,
-    Rectangle,
-    Sigmoid,
-    Surrogate,
-    Tanh,
-    Triangle,
-    backend,
-)
-from spikefold.errors import (
-    AdoptError,
-    ConfigError,
-    DataError,
-    FileFormatError,
-    FoldError,
-    GraphError,
-    ShapeError,
-    SpikefoldError,
-)
-from spikefold.folding import Verification, fold, fuse_conv_bn, verify
-from spikefold.graphs import Graph, graph
-from spikefold.nn import (
-    IF,
-    LIF,
-    MPBN,
-    PLIF,
-    CurrentNorm,
-    FoldedLIF,
-    MembraneNorm,
-    OverTime,
-    SpikingLayer,
-    SpikingNeuron,
-    State,
-    WithSpikes,
-    with_spikes,
-)
-from spikefold.saving import load, save
+if TYPE_CHECKING:
+    from spikefold._public import *  # noqa: F403
+    from spikefold._public import __all__ as __all__
+    from spikefold._public import __version__ as __version__
+else:
+    # At first use: `spikefold --help` need not wait for torch.
+    def __getattr__(name: str) -> Any:
+        """A public name, or a package of ours."""
+        public = import_module("spikefold._public")
+        names = (*public.__all__, "__all__", "__version__")
+        globals().update({name: getattr(public, name) for name in names})
+        if name not in globals():
+            raise AttributeError(f"module 'spikefold' has no attribute '{name}'")
+        return globals()[name]
 
-__version__ = version("spikefold")
-
-__all__ = [
-    "IF",
-    "LIF",
-    "MPBN",
-    "PLIF",
-    "AdoptError",
-    "Atan",
-    "ConfigError",
-    "Converted",
-    "CurrentNorm",
-    "DataError",
-    "FileFormatError",
-    "FoldError",
-    "FoldedLIF",
-    "Graph",
-    "GraphError",
-    "MembraneNorm",
-    "Neuron",
-    "OverTime",
-    "Rectangle",
-    "ShapeError",
-    "Sigmoid",
-    "SpikefoldError",
-    "SpikingLayer",
-    "SpikingNeuron",
-    "State",
-    "Surrogate",
-    "Tanh",
-    "Triangle",
-    "Verification",
-    "WithSpikes",
-    "adopt",
-    "backend",
-    "convert",
-    "dynamics",
-    "fold",
-    "from_official",
-    "from_snntorch",
-    "from_spikingjelly",
-    "fuse_conv_bn",
-    "graph",
-    "load",
-    "models",
-    "save",
-    "verify",
-    "with_spikes",
-]
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spikefold.cli._output import ShownProgress, print_error, print_json, print_rows
+from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.cli._progress import shown_progress
 from spikefold.data import Dataset, Framing, SplitName, find_dataset, is_framed, load_dataset
 from spikefold.errors import ConfigError
 from spikefold.folding import fold, fuse_conv_bn, verify
@@ -156,7 +157,7 @@ def verify_command(words: list[str]) -> None:
     )
     samples = dataset.split(options.split)
     batches = [(like_weights(one, x), y) for x, y in samples.batches(options.batch_size)]
-    with ShownProgress().task("verify", len(batches)) as advance:
+    with shown_progress().task("verify", len(batches)) as advance:
         record = verify(one, other, batches, on_batch=advance)
     if options.json:
         print_json(record.to_dict())
@@ -201,7 +202,7 @@ def recalibrate_command(words: list[str]) -> None:
     dataset = _dataset(
         options.data, options.root, network, options.checkpoint, options.frames_by, "train"
     )
-    with ShownProgress().task("recalibrate", len(dataset.train) // options.batch_size) as advance:
+    with shown_progress().task("recalibrate", len(dataset.train) // options.batch_size) as advance:
         new = recalibrate(network, dataset.train, options.batch_size, advance)
     save(new, options.output)
     record = {

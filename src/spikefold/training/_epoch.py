@@ -1,7 +1,7 @@
 """One pass over the training samples."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,11 @@ class Learner:
 
 
 def train_epoch(
-    learner: Learner, dataset: Dataset, experiment: Experiment, epoch: int
+    learner: Learner,
+    dataset: Dataset,
+    experiment: Experiment,
+    epoch: int,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """One pass, in an order that depends on seed and epoch only; mean loss and accuracy.
 
@@ -41,6 +45,7 @@ def train_epoch(
         dataset: of which the training samples are used.
         experiment: batch size, augmentation, seed.
         epoch: from 0.
+        on_batch: called after each batch, for progress.
 
     Raises:
         SpikefoldError: if a loss is not finite; names step and layer.
@@ -74,6 +79,7 @@ def train_epoch(
         learner.wrapped_optimizer.step()
         if learner.average is not None:
             learner.average.update_parameters(learner.network)
+        on_batch()
     totals = fabric.all_reduce(totals, reduce_op="sum")  # type: ignore[assignment]
     return {"loss": (totals[0] / totals[2]).item(), "accuracy": (totals[1] / totals[2]).item()}
 

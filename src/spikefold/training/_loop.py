@@ -1,6 +1,7 @@
 """The training loop, on Lightning Fabric."""
 
 import json
+import math
 import os
 import time
 from contextlib import ExitStack
@@ -124,18 +125,18 @@ def _train(
         if fabric.is_global_zero:
             experiment.save(directory / CONFIG)
             save_checkpoint(last, network, optimizer, state, average)
+    batches = math.ceil(len(dataset.train) / config.batch_size)
     learner = Learner(fabric, network, wrapped, optimizer, wrapped_optimizer, average)
     with ExitStack() as stack:
         shown = progress if fabric.is_global_zero else Silent()
-        advance = stack.enter_context(shown.task("train", config.epochs))
-        for _ in range(state.epoch):
-            advance()
+        advance = stack.enter_context(shown.task("train", config.epochs, done=state.epoch))
         for epoch in range(state.epoch, config.epochs):
             started = time.perf_counter()
             rate = learning_rate(config, epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            training = train_epoch(learner, dataset, experiment, epoch)
+            with shown.task(f"epoch {epoch + 1}", batches) as advance_batch:
+                training = train_epoch(learner, dataset, experiment, epoch, advance_batch)
             state.epoch = epoch + 1
             if fabric.is_global_zero:
                 chosen = network if average is None else cast(Network, average.module)

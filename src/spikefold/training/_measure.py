@@ -4,6 +4,7 @@ import math
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -105,7 +106,12 @@ def thresholds(folded: nn.Module) -> dict[str, Any]:
 
 @torch.no_grad()
 def time_in_turns(
-    networks: dict[str, Network], x: Tensor, *, rounds: int = 80, calls: int = 1
+    networks: dict[str, Network],
+    x: Tensor,
+    *,
+    rounds: int = 80,
+    calls: int = 1,
+    on_round: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Time of a forward pass per sample on one thread, the networks taking turns.
 
@@ -116,6 +122,7 @@ def time_in_turns(
         x: one batch.
         rounds: turns each network gets.
         calls: forward passes a turn.
+        on_round: called after each, for progress.
 
     Returns:
         by network: minimum CPU and median wall time in seconds per sample, and the ratios of both
@@ -138,6 +145,7 @@ def time_in_turns(
                     networks[name](x)
                 cpu[name].append((time.process_time() - cpu_start) / calls / count)
                 wall[name].append((time.perf_counter() - wall_start) / calls / count)
+            on_round()
     finally:
         torch.set_num_threads(threads)
     reference = names[0]

@@ -1,0 +1,50 @@
+"""SIGTERM, by which schedulers and shells end a process, as Ctrl-C."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PATIENCE = 10  # seconds that child processes have to end
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside, SIGTERM interrupts as Ctrl-C does, this process and its children.
+
+    Raises:
+        Terminated: when that happens.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there are signals handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except Terminated:
+        _interrupt_children()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
+def _interrupt_children() -> None:
+    """Ctrl-C reaches them from the terminal; SIGTERM reaches only the process that is named."""
+    children = multiprocessing.active_children()
+    for child in children:
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGINT)
+    for child in children:
+        child.join(PATIENCE)
+        if child.is_alive():
+            child.kill()
