@@ -9,6 +9,7 @@ sf.save(folded, "folded.safetensors")
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 else:
     # At first use: `spikefold --help` need not wait for torch.
     def __getattr__(name: str) -> Any:
-        """A public name, or a package of ours."""
-        public = import_module("spikefold._public")
-        names = (*public.__all__, "__all__", "__version__")
-        globals().update({name: getattr(public, name) for name in names})
+        """A package of ours, or a public name."""
+        if find_spec(f"spikefold.{name}"):
+            return import_module(f"spikefold.{name}")
+        public = vars(import_module("spikefold._public"))
+        names = ("__all__", "__version__", *public["__all__"])
+        globals().update({key: public[key] for key in names if key in public})
         if name not in globals():
             raise AttributeError(f"module 'spikefold' has no attribute '{name}'")
         return globals()[name]

@@ -15,7 +15,7 @@ from spikefold.cli._progress import shown_progress
 from spikefold.errors import ConfigError
 from spikefold.plain import to_plain
 from spikefold.recipes import RECIPES, Recipe, find_recipe, load_data, run
-from spikefold.reports import plot_run, run_table
+from spikefold.reports import plot_run, run_table, run_title
 from spikefold.training import LAST, Experiment, train
 
 OptionsT = TypeVar("OptionsT")
@@ -138,7 +138,7 @@ def run_command(words: list[str]) -> None:
     if options.json:
         print_json(summary)
     else:
-        print_rows(f"{recipe.name}: {directory}", run_table(summary))
+        print_rows(f"{run_title(summary)}: {directory}", run_table(summary))
         print(f"pictures: {', '.join(str(path) for path in pictures)}")
 
 

@@ -1,14 +1,25 @@
 """Commands on network files: fold, verify, evaluate."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.cli._configuration import DataName
+from spikefold.cli._output import print_error, print_json, print_record, print_rows
 from spikefold.cli._progress import shown_progress
-from spikefold.data import Dataset, Framing, SplitName, find_dataset, is_framed, load_dataset
+from spikefold.data import (
+    Dataset,
+    Framing,
+    Samples,
+    SplitName,
+    find_dataset,
+    is_framed,
+    load_dataset,
+)
 from spikefold.errors import ConfigError
 from spikefold.folding import fold, fuse_conv_bn, verify
 from spikefold.models import Network
@@ -22,7 +33,7 @@ By = Literal["time", "count"] | None
 class FoldOptions:
     """Fold a checkpoint's membrane normalization into its firing thresholds."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """network file with MPBN"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """where the folded network goes"""
@@ -40,11 +51,11 @@ class VerifyOptions:
     output is NaN or infinite.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """network file before the transform"""
-    folded: tyro.conf.Positional[Path]
+    folded: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDED")]
     """network file after it"""
-    data: str
+    data: DataName
     """name of the data set"""
     root: Path | None = None
     """folder in which it lies"""
@@ -62,9 +73,9 @@ class VerifyOptions:
 class EvaluateOptions:
     """Accuracy of a network file."""
 
-    file: tyro.conf.Positional[Path]
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
     """network file, folded or not"""
-    data: str
+    data: DataName
     """name of the data set"""
     root: Path | None = None
     """folder in which it lies"""
@@ -82,11 +93,11 @@ class EvaluateOptions:
 class RecalibrateOptions:
     """Estimate the running statistics of a checkpoint anew over all training samples."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """network file, not folded"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """where the network with new statistics goes"""
-    data: str
+    data: DataName
     """name of the data set"""
     root: Path | None = None
     """folder in which it lies"""
@@ -116,6 +127,13 @@ def _dataset(
     if dataset.notes:
         print_error(f"note: {dataset.notes}")
     return dataset
+
+
+def _count(samples: Samples, batch_size: int, rounded: Callable[[float], int] = math.ceil) -> int:
+    """How many batches they are."""
+    if batch_size < 1:
+        raise ConfigError(f"--batch-size must be at least 1, got {batch_size}")
+    return rounded(len(samples) / batch_size)
 
 
 def require_free(path: Path, overwrite: bool) -> None:
@@ -156,8 +174,8 @@ def verify_command(words: list[str]) -> None:
         options.data, options.root, one, options.checkpoint, options.frames_by, options.split
     )
     samples = dataset.split(options.split)
-    batches = [(like_weights(one, x), y) for x, y in samples.batches(options.batch_size)]
-    with shown_progress().task("verify", len(batches)) as advance:
+    batches = ((like_weights(one, x), y) for x, y in samples.batches(options.batch_size))
+    with shown_progress().task("verify", _count(samples, options.batch_size)) as advance:
         record = verify(one, other, batches, on_batch=advance)
     if options.json:
         print_json(record.to_dict())
@@ -186,12 +204,13 @@ def evaluate_command(words: list[str]) -> None:
         options.data, options.root, network, options.file, options.frames_by, options.split
     )
     samples = dataset.split(options.split)
-    result: dict[str, Any] = evaluate(network, samples, options.batch_size)
+    with shown_progress().task("evaluate", _count(samples, options.batch_size)) as advance:
+        result = evaluate(network, samples, options.batch_size, advance)
     record = {"file": str(options.file), "data": options.data, "split": options.split, **result}
     if options.json:
         print_json(record)
     else:
-        print_rows(str(options.file), [(key, str(value)) for key, value in record.items()])
+        print_record(str(options.file), record)
 
 
 def recalibrate_command(words: list[str]) -> None:
@@ -202,7 +221,8 @@ def recalibrate_command(words: list[str]) -> None:
     dataset = _dataset(
         options.data, options.root, network, options.checkpoint, options.frames_by, "train"
     )
-    with shown_progress().task("recalibrate", len(dataset.train) // options.batch_size) as advance:
+    total = _count(dataset.train, options.batch_size, math.floor)
+    with shown_progress().task("recalibrate", total) as advance:
         new = recalibrate(network, dataset.train, options.batch_size, advance)
     save(new, options.output)
     record = {
@@ -213,4 +233,4 @@ def recalibrate_command(words: list[str]) -> None:
     if options.json:
         print_json(record)
     else:
-        print_rows(str(options.output), [(key, str(value)) for key, value in record.items()])
+        print_record(str(options.output), record)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ SHOWN = 3  # classes
 class PredictOptions:
     """Class, confidence and spike counts of one event recording or image."""
 
-    network: tyro.conf.Positional[Path]
+    network: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
     """network file, folded or not"""
-    recording: tyro.conf.Positional[Path]
+    recording: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """event recording (networks of 2 channels) or image file (1 or 3 channels)"""
     steps: int | None = None
     """time steps; default: the network's own"""

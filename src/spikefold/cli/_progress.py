@@ -46,7 +46,7 @@ class _Clock:
         if self.done >= self.total:
             return ""
         pace = (time.monotonic() - self.started) / (self.done - self.before)
-        return f"about {_span(pace * (self.total - self.done))} left"
+        return f"{_span(pace * (self.total - self.done))} left"
 
 
 def _span(seconds: float) -> str:

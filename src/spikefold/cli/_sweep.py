@@ -16,7 +16,7 @@ from spikefold.cli._progress import shown_progress
 from spikefold.errors import ConfigError
 from spikefold.plain import from_plain
 from spikefold.recipes import SUMMARY, find_recipe, run
-from spikefold.reports import accuracy_table, plot_run, read_summaries
+from spikefold.reports import accuracy_records, accuracy_table, plot_run, read_summaries
 from spikefold.training import LAST, Experiment, Progress
 
 
@@ -108,11 +108,11 @@ def sweep_command(words: list[str]) -> None:
                 f"sweep: {len(failed)} of {len(left)} runs did not end well (the same command goes "
                 f"on with them): {', '.join(names[number] for number in failed)}"
             )
-    rows = accuracy_table(read_summaries([planned.directory for planned in runs]))
+    records = accuracy_records(read_summaries([planned.directory for planned in runs]))
     if options.json:
-        print_json([dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
+        print_json(records)
     else:
-        print_rows(str(options.out), rows)
+        print_rows(str(options.out), accuracy_table(records))
 
 
 def run_planned(planned: _Planned, progress: Progress) -> None:

@@ -8,7 +8,7 @@ import tyro
 
 from spikefold.cli._output import print_json
 from spikefold.errors import ConfigError
-from spikefold.reports import accuracy_table, read_summaries, to_csv, to_markdown
+from spikefold.reports import accuracy_records, accuracy_table, read_summaries, to_csv, to_markdown
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ def table_command(words: list[str]) -> None:
     options = tyro.cli(TableOptions, args=words, prog="spikefold table")
     if not options.runs:
         raise ConfigError("table: name at least one directory of runs")
-    rows = accuracy_table(read_summaries(options.runs))
+    records = accuracy_records(read_summaries(options.runs))
     if options.json:
-        print_json([dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
+        print_json(records)
     else:
+        rows = accuracy_table(records)
         print((to_csv if options.format == "csv" else to_markdown)(rows), end="")
