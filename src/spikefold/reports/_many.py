@@ -37,7 +37,7 @@ def _read(file: Path) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads(file.read_text())
         _record([summary])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: no summary of a run, or damaged: {error!r}") from error
+        raise DataError(f"{file}: damaged, or no summary of a run ({error!r})") from error
     return summary
 
 

@@ -53,10 +53,10 @@ def _time_rows(timing: dict[str, Any], hardware: dict[str, Any]) -> list[Row]:
     """Of a CPU the time that it worked; of a GPU, which works beside it, the time that passed."""
     if timing.get("device", "cpu") == "cpu":
         what, seconds, ratio = "CPU time", "cpu_seconds", "cpu_ratio"
-        where, how = hardware["processor"], f"{timing['threads']} thread, minimum"
+        where, threads, least = hardware["processor"], f"{timing['threads']} thread, ", "minimum"
     else:
         what, seconds, ratio = "time", "wall_seconds", "wall_ratio"
-        where, how = hardware["gpu"], "median"
+        where, threads, least = hardware["gpu"], "", "median"
     rows = [
         (
             f"{what} per sample, {name}",
@@ -64,7 +64,7 @@ def _time_rows(timing: dict[str, Any], hardware: dict[str, Any]) -> list[Row]:
         )
         for name, record in timing["networks"].items()
     ]
-    times = f"batch {timing['batch']}, {how} of {timing['rounds']} turns"
+    times = f"{threads}batch {timing['batch']}, {least} of {timing['rounds']} turns"
     return [*rows, ("measured on", f"{where}, torch {hardware['torch']}; times: {times}")]
 
 

@@ -37,13 +37,13 @@ def write_file(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -
         "checksum": _checksum(whole),
         **header,
     }
+    # copies: tensors that share memory are stored each
+    copies = {name: value.clone() for name, value in whole.items()}
     with replacing(path) as temporary:
-        # copies: tensors that share memory are stored each
-        safetensors.torch.save_file(
-            {name: value.clone() for name, value in whole.items()},
-            temporary,
-            {_KEY: json.dumps(header)},
-        )
+        try:
+            safetensors.torch.save_file(copies, temporary, {_KEY: json.dumps(header)})
+        except safetensors.SafetensorError as error:  # a full disk is no OSError there
+            raise FileFormatError(f"cannot write {path}: {error}") from error
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
