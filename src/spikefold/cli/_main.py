@@ -74,7 +74,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print_error(str(interrupt) or "interrupted")
         return 128 + (SIGTERM if isinstance(interrupt, Terminated) else SIGINT)
-    except BrokenPipeError:  # who read the output has left, as `| head` does
+    except BrokenPipeError:
+        # Who read the output has left, as `| head` does: that is no error to tell of.
         _drop_output()
         return 1
     except (SpikefoldError, OSError) as error:
@@ -101,7 +102,8 @@ def _run(words: list[str]) -> int:
     _require_once(name, rest)
     try:
         find_command(name)(rest)
-    except SystemExit as parsed:  # how the parser reports --help and wrong usage
+    except SystemExit as parsed:
+        # How the parser reports --help and wrong usage.
         return int(parsed.code or 0)
     return 0
 

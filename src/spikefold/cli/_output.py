@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-UNLIMITED = 1_000_000  # columns
+# Columns of what is no terminal.
+UNLIMITED = 1_000_000
 
 
 def print_json(record: Any) -> None:

@@ -12,7 +12,8 @@ from rich.progress import Progress as Drawn
 
 from spikefold.training import Advance, Progress
 
-SILENCE = 60  # seconds after which a task without notes says something
+# Seconds after which a task without notes says something.
+SILENCE = 60
 
 
 def shown_progress() -> Progress:
@@ -97,7 +98,7 @@ class Bars:
     """Progress as bars; a task within a task has one below, while it lasts."""
 
     def __init__(self) -> None:
-        # made by the outermost task: this object goes to other processes, a display cannot
+        # Made by the outermost task: this object goes to other processes, a display cannot.
         self.drawn: Drawn | None = None
 
     @contextmanager

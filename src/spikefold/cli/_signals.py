@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PATIENCE = 10  # seconds that child processes have to end
+# Seconds that child processes have to end.
+PATIENCE = 10
 
 
 class Terminated(KeyboardInterrupt):
@@ -21,7 +22,8 @@ def terminable() -> Iterator[None]:
     Raises:
         Terminated: when that happens.
     """
-    if threading.current_thread() is not threading.main_thread():  # only there are signals handled
+    # Python lets the main thread alone handle signals.
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, _terminate)

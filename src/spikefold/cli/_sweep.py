@@ -25,7 +25,7 @@ class SweepOptions:
     """Run recipes x settings x seeds; finished runs are not run again, broken ones go on."""
 
     recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE ...")]
-    """names of recipes"""
+    """names of recipes (spikefold recipes lists them)"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """one run each"""
     vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE,...")] = ()

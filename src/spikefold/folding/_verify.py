@@ -281,7 +281,8 @@ def verify(
         comparison = _Comparison(one, other, record)
         for batch in batches:
             comparison.add(batch, arguments, per_step)
-            del batch  # else it would be in memory beside the next one
+            # Else it would be in memory beside the next one.
+            del batch
             on_batch()
         if not record.samples:
             raise FoldError("verify got no batch: there is nothing to compare")
@@ -296,7 +297,8 @@ def _eagerly() -> Iterator[None]:
         with torch.compiler.set_stance("force_eager"):
             yield
         return
-    yield  # nothing was compiled yet
+    # Nothing was compiled yet: there is no stance to set without importing the compiler.
+    yield
     if "torch._dynamo" in sys.modules:
         raise FoldError(
             "a part of the networks was compiled while it was verified, and could not be seen: run "

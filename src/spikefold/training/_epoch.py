@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -30,6 +30,11 @@ class Learner:
     wrapped_optimizer: Any
     average: AveragedModel | None
 
+    @property
+    def chosen(self) -> Network:
+        """What is evaluated and kept."""
+        return self.network if self.average is None else cast(Network, self.average.module)
+
 
 def train_epoch(
     learner: Learner,
@@ -52,7 +57,8 @@ def train_epoch(
     """
     fabric, config = learner.fabric, experiment.optimizer
     learner.wrapped.train()
-    totals = torch.zeros(3, dtype=torch.float64, device=fabric.device)  # loss, correct, samples
+    # Loss, correct, samples.
+    totals = torch.zeros(3, dtype=torch.float64, device=fabric.device)
     for step, (x, labels) in enumerate(_batches(learner, dataset, experiment, epoch)):
         learner.optimizer.zero_grad()
         parts = list(_parts(x, labels, config.accumulate))

@@ -5,11 +5,10 @@ import math
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lightning_fabric import Fabric
-from torch import distributed, nn
-from torch.optim import Optimizer
+from torch import distributed
 
 from spikefold.data import Dataset, Samples
 from spikefold.errors import ConfigError, DataError
@@ -64,7 +63,7 @@ def train(
         ConfigError: if a resumed run was made with another configuration.
         SpikefoldError: if the loss is not finite.
     """
-    # bound here, for Fabric takes dataclasses among a function's arguments apart
+    # Bound here, because Fabric takes dataclasses among a function's arguments apart.
     work = partial(
         _train,
         experiment=experiment,
@@ -90,59 +89,61 @@ def _train(
     Returns:
         the best network; none in a process of several that this program started.
     """
-    config = experiment.optimizer
-    if config.batch_size < fabric.world_size or len(dataset.train) < fabric.world_size:
-        raise DataError(f"fewer samples a batch than the {fabric.world_size} processes")
-    network = experiment.build(dataset)
-    if fabric.world_size > 1 and experiment.hardware.synchronize:
-        network = synchronize_statistics(network)
-    optimizer = make_optimizer(network, config)
-    wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
-    average = make_average(network, config)
-    begin = partial(_begin, experiment, directory, resume, network, optimizer, average)
-    stored = agreed(fabric, begin)
+    learner = _learner(fabric, experiment, dataset)
+    stored = agreed(fabric, partial(_begin, learner, experiment, directory, resume))
     state = TrainingState()
     if stored is not None:
-        state = restore_checkpoint(stored, network, optimizer, average)
-    learner = Learner(fabric, network, wrapped, optimizer, wrapped_optimizer, average)
-    chosen = network if average is None else cast(Network, average.module)
+        state = restore_checkpoint(stored, learner.network, learner.optimizer, learner.average)
+    epochs = experiment.optimizer.epochs
     shown = progress if fabric.is_global_zero else Silent()
-    with shown.task("train", config.epochs, done=state.epoch) as advance:
-        for epoch in range(state.epoch, config.epochs):
+    with shown.task("train", epochs, done=state.epoch) as advance:
+        for epoch in range(state.epoch, epochs):
             started = time.perf_counter()
             record = _learn(learner, dataset, experiment, epoch, shown)
             state.epoch = epoch + 1
             if fabric.is_global_zero:
-                record |= _validated(chosen, dataset.validation)
+                record |= _validated(learner.chosen, dataset.validation)
                 record["seconds"] = round(time.perf_counter() - started, 3)
-                _keep(record, state, chosen, directory)
-                save_checkpoint(directory / LAST, network, optimizer, state, average)
+                _keep(record, state, learner, directory)
                 _write_metrics(directory, state.history, experiment.hardware.tensorboard)
                 advance(_note(record))
             fabric.barrier()
     best = agreed(fabric, partial(load, directory / BEST)) if is_launched() else None
-    if fabric.world_size > 1:  # else a process that ends first can abort the other's threads
+    # A process that ended first without this could abort the other's threads.
+    if fabric.world_size > 1:
         fabric.barrier()
         distributed.destroy_process_group()
     return best
 
 
+def _learner(fabric: Fabric, experiment: Experiment, dataset: Dataset) -> Learner:
+    """Network and optimizer, as each process has them before the first epoch."""
+    config, processes = experiment.optimizer, fabric.world_size
+    if config.batch_size < processes or len(dataset.train) < processes:
+        raise DataError(f"fewer samples a batch than the {processes} processes")
+    network = experiment.build(dataset)
+    if processes > 1 and experiment.hardware.synchronize:
+        network = synchronize_statistics(network)
+    optimizer = make_optimizer(network, config)
+    wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
+    average = make_average(network, config)
+    return Learner(fabric, network, wrapped, optimizer, wrapped_optimizer, average)
+
+
 def _begin(
-    experiment: Experiment,
-    directory: Path,
-    resume: bool,
-    network: Network,
-    optimizer: Optimizer,
-    average: nn.Module | None,
+    learner: Learner, experiment: Experiment, directory: Path, resume: bool
 ) -> Stored[Network] | None:
     """The checkpoint to go on from; where there is none, the run's first files."""
-    last = directory / LAST
-    if resume and last.exists():
+    if resume and (directory / LAST).exists():
         _require_same(experiment, directory / CONFIG)
-        return read_checkpoint(last, network)
+        return read_checkpoint(directory / LAST, learner.network)
     experiment.save(directory / CONFIG)
-    save_checkpoint(last, network, optimizer, TrainingState(), average)
+    _save(learner, TrainingState(), directory)
     return None
+
+
+def _save(learner: Learner, state: TrainingState, directory: Path) -> None:
+    save_checkpoint(directory / LAST, learner.network, learner.optimizer, state, learner.average)
 
 
 def _learn(
@@ -180,13 +181,14 @@ def _note(record: dict[str, Any]) -> str:
     return note
 
 
-def _keep(record: dict[str, Any], state: TrainingState, network: Network, directory: Path) -> None:
+def _keep(record: dict[str, Any], state: TrainingState, learner: Learner, directory: Path) -> None:
     """Note the epoch; keep its network if its validation accuracy (then loss) is the best yet."""
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
     state.history.append(record)
     if best is None or _rank(record) > _rank(best):
         state.best_epoch = record["epoch"]
-        save(network, directory / BEST, extra={"metrics": record})
+        save(learner.chosen, directory / BEST, extra={"metrics": record})
+    _save(learner, state, directory)
 
 
 def _rank(record: dict[str, Any]) -> tuple[float, float]:

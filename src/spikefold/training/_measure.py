@@ -38,7 +38,8 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
     def see(name: str, call: Call) -> None:
         try:
             condition = call.neuron.condition()
-        except NotImplementedError:  # it does everything in a way of its own
+        except NotImplementedError:
+            # A neuron that does everything in a way of its own has no potential to look at.
             return
         if condition.theta is not None:
             return
@@ -132,7 +133,8 @@ def time_in_turns(
     cpu: dict[str, list[float]] = {name: [] for name in networks}
     wall: dict[str, list[float]] = {name: [] for name in networks}
     names = list(networks)
-    count = x.shape[-4]  # images [N, C, H, W] or frames [T, N, C, H, W]
+    # Of images [N, C, H, W] or frames [T, N, C, H, W].
+    count = x.shape[-4]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     x = like_weights(networks[names[0]], x)

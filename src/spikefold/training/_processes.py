@@ -43,7 +43,8 @@ def make_fabric(hardware: HardwareConfig) -> Fabric:
         strategy=_strategy(hardware),
         precision=PRECISIONS[hardware.precision],  # type: ignore[arg-type]
     )
-    if hardware.precision == "fp16" and fabric.device.type == "cpu":  # Fabric would take bf16
+    # Fabric would take bf16 without a word.
+    if hardware.precision == "fp16" and fabric.device.type == "cpu":
         raise ConfigError("hardware: precision fp16 needs a GPU; on a CPU take bf16 or float32")
     return fabric
 
@@ -73,7 +74,8 @@ def launch(hardware: HardwareConfig, work: Callable[[Fabric], T]) -> T:
     errors = multiprocessing.get_context("spawn").SimpleQueue()
     try:
         return fabric.launch(partial(_told, work=work, errors=errors))
-    except ProcessRaisedException:  # of which torch keeps the traceback only
+    except ProcessRaisedException:
+        # It holds the text of a traceback, and no more of the error.
         if errors.empty():
             raise
         raise errors.get() from None
