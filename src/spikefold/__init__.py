@@ -8,101 +8,26 @@ record = sf.verify(network, folded, batches)                         # record.mi
 sf.save(folded, "folded.safetensors")
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-from spikefold import adopt, data, dynamics, models
-from spikefold.adopt import Converted, convert, from_official, from_snntorch, from_spikingjelly
-from spikefold.data import InputSpec
-from spikefold.dynamics import (
-    Atan,
-    Neuron,
-    Rectangle,
-    Sigmoid,
-    Surrogate,
-    Tanh,
-    Triangle,
-    backend,
-)
-from spikefold.errors import (
-    AdoptError,
-    ConfigError,
-    DataError,
-    FileFormatError,
-    FoldError,
-    GraphError,
-    ShapeError,
-    SpikefoldError,
-)
-from spikefold.folding import Verification, fold, fuse_conv_bn, verify
-from spikefold.graphs import Graph, graph
-from spikefold.inference import Prepared, prepare
-from spikefold.nn import (
-    IF,
-    LIF,
-    MPBN,
-    PLIF,
-    CurrentNorm,
-    FoldedLIF,
-    MembraneNorm,
-    OverTime,
-    SpikingLayer,
-    SpikingNeuron,
-    State,
-    WithSpikes,
-    with_spikes,
-)
-from spikefold.saving import load, save
+if TYPE_CHECKING:
+    from spikefold._public import *  # noqa: F403
+    from spikefold._public import __all__ as __all__
+    from spikefold._public import __version__ as __version__
+else:
+    # At first use: `spikefold --help` need not wait for torch.
+    def __getattr__(name: str) -> Any:
+        """A package of ours, or a public name."""
+        if find_spec(f"spikefold.{name}"):
+            return import_module(f"spikefold.{name}")
+        public = vars(import_module("spikefold._public"))
+        names = ("__all__", "__version__", *public["__all__"])
+        globals().update({key: public[key] for key in names if key in public})
+        if name not in globals():
+            raise AttributeError(f"module 'spikefold' has no attribute '{name}'")
+        return globals()[name]
 
-__version__ = version("spikefold")
-
-__all__ = [
-    "IF",
-    "LIF",
-    "MPBN",
-    "PLIF",
-    "AdoptError",
-    "Atan",
-    "ConfigError",
-    "Converted",
-    "CurrentNorm",
-    "DataError",
-    "FileFormatError",
-    "FoldError",
-    "FoldedLIF",
-    "Graph",
-    "GraphError",
-    "InputSpec",
-    "MembraneNorm",
-    "Neuron",
-    "OverTime",
-    "Prepared",
-    "Rectangle",
-    "ShapeError",
-    "Sigmoid",
-    "SpikefoldError",
-    "SpikingLayer",
-    "SpikingNeuron",
-    "State",
-    "Surrogate",
-    "Tanh",
-    "Triangle",
-    "Verification",
-    "WithSpikes",
-    "adopt",
-    "backend",
-    "convert",
-    "data",
-    "dynamics",
-    "fold",
-    "from_official",
-    "from_snntorch",
-    "from_spikingjelly",
-    "fuse_conv_bn",
-    "graph",
-    "load",
-    "models",
-    "prepare",
-    "save",
-    "verify",
-    "with_spikes",
-]
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import spikefold as sf
 from spikefold.cli import main
 from spikefold.cli._sweep import SweepOptions, _require_same, plan
+from spikefold.data import DATASETS
 from spikefold.errors import ConfigError
 from spikefold.models import Options
 from spikefold.plain import to_plain
@@ -79,7 +82,9 @@ def test_fold_verify_evaluate(
     assert evaluated["samples"] == 143
     for words in (["verify", best, folded], ["evaluate", folded]):
         assert main([*words, "--data", "digits"]) == 0
-        assert "accuracy" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "accuracy" in shown
+        assert not re.search(r"\d\.\d{5}", shown)  # a person reads it
     assert main(["fold", best, "-o", folded]) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert main(["fold", best, "-o", folded, "--overwrite", "--fuse"]) == 0
@@ -106,7 +111,11 @@ def test_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert record["cifar10"]["present"] is None
     assert record["digits"]["present"]
     assert main(["datasets"]) == 0
-    assert "CC BY-SA" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    for info in DATASETS.values():  # each on one line, and nothing cut
+        (line,) = [line for line in lines if line.startswith(f"│ {info.name} ")]
+        assert info.summary in line
+        assert info.origin in line
 
 
 def test_recipes_and_show(capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +208,9 @@ def test_a_finished_run_of_an_earlier_version_is_not_run_again(tmp_path: Path) -
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
-    assert "spikefold" in capsys.readouterr().out
+    usage = capsys.readouterr().out.splitlines()[0]
+    assert usage.startswith(f"usage: spikefold {command}")
+    assert not re.search(r" (PATH|STR)\b(?! *\])", usage)  # what is expected has a name
     if command in ("run", "train", "show"):
         assert main([command, "digits", "--help"]) == 0
         assert "--model.decay" in capsys.readouterr().out
@@ -224,6 +235,15 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["fold", "{run}/folded.safetensors", "-o", "{tmp}/f"], 1, "nothing to fold"),
         (["fold", "{run}/none", "-o", "{tmp}/f"], 1, "no such file"),
         (["fold", "{run}/best.safetensors", "-o", "{tmp}/file/f"], 1, "cannot write"),
+        (["fold", "{run}/best.safetensors", "-o", "{tmp}", "--overwrite"], 1, "Is a directory"),
+        (["fold", "{run}/best.safetensors", "-o", "{tmp}/" + 300 * "x"], 1, "File name too long"),
+        (["predict", "{run}/best.safetensors", "{tmp}/gray.png", "--picture", "{tmp}"],
+         1, "{tmp}: Is a directory"),
+        (["predict", "{run}/best.safetensors", "{tmp}/gray.png", "--picture", "{tmp}/no/x.png"],
+         1, "{tmp}/no/x.png: No such file or directory"),
+        (["table", "{tmp}/odd"], 1, "{tmp}/odd/summary.json: Is a directory"),
+        (["evaluate", "{run}/best.safetensors", "--data", "digits", "--batch-size", "0"],
+         1, "--batch-size must be at least 1, got 0"),
         (["evaluate", "{run}/best.safetensors", "--data", "mnist"], 1, "unknown data set"),
         (["evaluate", "{tmp}/three.safetensors", "--data", "digits"], 1, "takes images of 3"),
         (["verify", "{tmp}/three.safetensors", "{run}/folded.safetensors", "--data", "digits"],
@@ -239,9 +259,12 @@ def test_mistakes_get_one_clear_line_and_leave_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "file").write_text("")
+    (tmp_path / "odd" / "summary.json").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / "gray.png")
     sf.save(sf.models.small(steps=2, width=0.1), tmp_path / "three.safetensors")
     before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
     words = [word.format(tmp=tmp_path, run=finished) for word in words]
+    message = message.format(tmp=tmp_path)
     assert main(words) == status
     captured = capsys.readouterr()
     assert message in captured.err
@@ -276,17 +299,18 @@ def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
         words += ["--out", str(tmp_path / "sweep")]
         assert main([*words, "--json"]) == 0
         rows = json.loads(capsys.readouterr().out)
-        assert [(row["norm"], row["n"]) for row in rows] == [("mpbn", "2"), ("none", "2")]
-        assert rows[0]["spikes that differ after the fold"].startswith("0 of ")
+        assert [(row["norm"], row["n"]) for row in rows] == [("mpbn", 2), ("none", 2)]
+        assert rows[0]["fold"]["mismatches"] == 0 < rows[0]["fold"]["spikes"]
         summaries = sorted((tmp_path / "sweep").glob("**/summary.json"))
         assert len(summaries) == 4
         values = [
-            100 * json.loads(path.read_text())["test"]["trained"]["accuracy"]
+            json.loads(path.read_text())["test"]["trained"]["accuracy"]
             for path in summaries
             if "norm=none" in str(path)
         ]
-        mean, deviation = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
-        assert rows[1]["test (%)"] == f"{mean:.2f} ± {deviation:.2f}"
+        assert (rows[1]["seeds"], rows[1]["test"]["values"]) == ([0, 1], values)
+        assert rows[1]["test"]["mean"] == pytest.approx(sum(values) / 2)
+        assert rows[1]["test"]["deviation"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
         # a second call runs only what is missing; a run may be older than a setting
         whole = summaries[1].read_text()
         record = json.loads(whole)
@@ -300,6 +324,7 @@ def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
         summaries[1].write_text(whole)
     assert main(["table", str(tmp_path / "sweep")]) == 0
     assert "| digits | digits | small | none | 1 | 1 | 2 |" in capsys.readouterr().out
+    assert run_json(["table", str(tmp_path / "sweep")], capsys) == rows
     assert main(["table", str(tmp_path / "sweep"), "--format", "csv"]) == 0
     assert capsys.readouterr().out.count("\n") == 3
 
@@ -324,7 +349,10 @@ def test_mistakes_with_many_runs(
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_cleanly_and_the_run_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_cleanly_and_the_run_goes_on(
+    number: signal.Signals, status: int, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "spikefold.cli.__main__", "train", "digits", "--json"]
     command += ["--out", str(tmp_path / "run"), *SMALL[:-1], "4"]
     process = subprocess.Popen(
@@ -334,9 +362,9 @@ def test_ctrl_c_ends_cleanly_and_the_run_goes_on(tmp_path: Path) -> None:
     )  # fmt: skip
     while process.poll() is None and not (tmp_path / "run" / "metrics.jsonl").exists():
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     out, err = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == status
     assert out == ""
     assert "--resume" in err.splitlines()[-1]
     assert "Traceback" not in err

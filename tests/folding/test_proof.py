@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -244,3 +246,28 @@ def test_verify_leaves_modes_statistics_and_hooks_alone() -> None:
     assert all(module.training for module in network.modules())
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
     assert len(calls) == 2
+
+
+def test_no_more_than_a_batch_is_in_memory() -> None:
+    """Of a generator's batches, and of the spikes that are compared, one is left at a time."""
+    network, folded = pair(Net)
+    inputs: list[weakref.ref[Tensor]] = []
+    spikes: list[weakref.ref[Tensor]] = []
+
+    def watch(module: nn.Module, args: Any, output: Tensor) -> None:
+        spikes.append(weakref.ref(output))
+
+    network.lif.register_forward_hook(watch)
+    folded.lif.register_forward_hook(watch)
+    alive: list[tuple[int, int]] = []
+
+    def batches() -> Iterator[Tensor]:
+        for x in X.split(10):
+            alive.append(tuple(sum(r() is not None for r in refs) for refs in (inputs, spikes)))
+            inputs.append(weakref.ref(x := x.clone()))
+            yield x
+            del x
+
+    assert sf.verify(network, folded, batches()).samples == 50
+    assert len(spikes) == 10
+    assert alive == [(0, 0)] * 5

@@ -4,7 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spikefold.reports import accuracy_table, plot_run, run_table
+import pytest
+
+from spikefold.errors import DataError
+from spikefold.reports import (
+    accuracy_records,
+    accuracy_table,
+    plot_run,
+    read_summaries,
+    run_table,
+    run_title,
+)
 
 
 def test_pictures_of_a_record_with_odd_entries(tmp_path: Path) -> None:
@@ -75,32 +85,108 @@ def test_the_table_says_what_the_record_says() -> None:
     assert rows["samples: training / validation / test"] == "9 / 0 / 5"
 
 
-def test_settings_without_a_column_are_named_where_they_differ() -> None:
-    def summary(recipe: str, seed: int, rate: float, norm: str = "mpbn") -> dict[str, Any]:
-        experiment = {
-            "data": {"name": "digits"},
-            "model": {"name": "small", "norm": norm, "steps": 4},
-            "optimizer": {"epochs": 2, "learning_rate": rate},
-            "hardware": {"devices": seed},
-            "seed": seed,
+def test_of_a_gpu_the_time_that_passed_is_told() -> None:
+    networks = {"folded": {"cpu_seconds": 1.0, "cpu_ratio": 1.0, "wall_seconds": 2e-4}}
+    networks["folded"]["wall_ratio"] = 1.01
+    accuracy = {"accuracy": 0.98, "correct": 98, "samples": 100}
+    overview = {"spikes": 1, "mismatches": 0, "mismatch_rate": 0.0, "max_output_difference": 0.0}
+    rows = run_table(
+        {
+            "samples": {"train": 1, "validation": 1, "test": 1},
+            "validation": accuracy,
+            "test": {"trained": accuracy, "folded": accuracy, "fused": accuracy},
+            "fold": overview,
+            "fuse": overview,
+            "firing_rates": {},
+            "timing": {
+                "device": "cuda",
+                "batch": 8,
+                "threads": 1,
+                "rounds": 5,
+                "networks": networks,
+            },
+            "hardware": {"processor": "P", "gpu": "G", "torch": "2"},
         }
-        accuracy = {"accuracy": 0.5 + seed / 100}
-        test = {"trained": accuracy}
-        return {"recipe": recipe, "experiment": experiment, "validation": accuracy, "test": test}
+    )
+    assert rows[-2:] == [
+        ("time per sample, folded", "200 µs  (1.01 of without MPBN)"),
+        ("measured on", "G, torch 2; times: batch 8, median of 5 turns"),
+    ]
 
+
+def test_a_report_is_headed_by_the_data_that_were_used() -> None:
+    """A recipe may have been run on other data than its name says."""
+    model = {"name": "small", "norm": "mpbn", "steps": 4}
+    data = {"name": "folder", "root": "my_images"}
+    title = run_title({"recipe": "digits", "experiment": {"data": data, "model": model}})
+    assert title == "small on my_images, norm mpbn, T = 4"
+    elsewhere = {"name": "cifar10", "root": None}
+    assert "on cifar10," in run_title({"experiment": {"data": elsewhere, "model": model}})
+
+
+def summary(recipe: str, seed: int, rate: float, norm: str = "mpbn") -> dict[str, Any]:
+    """Of a run whose accuracy tells its seed."""
+    experiment = {
+        "data": {"name": "digits"},
+        "model": {"name": "small", "norm": norm, "steps": 4},
+        "optimizer": {"epochs": 2, "learning_rate": rate},
+        "hardware": {"devices": seed},
+        "seed": seed,
+    }
+    accuracy = {"accuracy": 0.5 + seed / 100}
+    test = {"trained": accuracy}
+    return {"recipe": recipe, "experiment": experiment, "validation": accuracy, "test": test}
+
+
+def table(summaries: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return accuracy_table(accuracy_records(summaries))
+
+
+def test_settings_without_a_column_are_named_where_they_differ() -> None:
     alike = [summary("one", seed, 0.1) for seed in (0, 1)]
-    header, row = accuracy_table(alike)
+    header, row = table(alike)
     assert len(header) == len(row) == 10
     assert row[6:8] == ("2", "50.50 ± 0.71")
     # the order of names in a record is that of the version that wrote it
     alike[1]["experiment"]["model"] = dict(reversed(alike[1]["experiment"]["model"].items()))
-    assert accuracy_table(alike) == [header, row]
-    unchosen = accuracy_table([{**one, "validation": None} for one in alike])[1]
+    assert table(alike) == [header, row]
+    unchosen = table([{**one, "validation": None} for one in alike])[1]
     assert unchosen[6:9] == ("2", "-", "50.50 ± 0.71")
-    rows = accuracy_table([*alike, summary("one", 0, 0.2), summary("two", 0, 0.4)])
+    rows = table([*alike, summary("one", 0, 0.2), summary("two", 0, 0.4)])
     assert [row[-1] for row in rows] == [
         "settings",
         "optimizer.learning_rate=0.1",
         "optimizer.learning_rate=0.2",
         "",
     ]
+
+
+def test_records_hold_numbers() -> None:
+    folded = [
+        {**summary("one", seed, 0.1), "fold": {"mismatches": seed, "spikes": 10**6}}
+        for seed in (1, 3)
+    ]
+    record, other = accuracy_records([*folded, summary("one", 2, 0.2)])
+    assert (record["n"], record["seeds"], record["steps"]) == (2, [1, 3], 4)
+    assert record["test"]["values"] == [0.51, 0.53]
+    assert record["test"]["mean"] == 0.52
+    assert record["test"]["deviation"] == pytest.approx(2**0.5 / 100)
+    assert record["fold"] == {"mismatches": 4, "spikes": 2 * 10**6}
+    assert record["settings"] == {"optimizer.learning_rate": 0.1}
+    assert (other["fold"], other["test"]["deviation"]) == (None, None)
+    assert table(folded)[1][-1] == "4 of 2,000,000"
+
+
+def test_a_run_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary("one", 0, 0.1)))
+    assert len(read_summaries([tmp_path, tmp_path / "run", tmp_path / "run" / ".." / "run"])) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"experiment": 3}', '"text"', "\0"])
+def test_a_file_that_is_no_summary_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(DataError, match=r"summary.json: damaged, or no summary of a run"):
+        read_summaries([tmp_path])
+    with pytest.raises(DataError, match="none: no such directory"):
+        read_summaries([tmp_path / "none"])

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,6 +108,86 @@ def test_torchrun_trains_as_processes_of_its_own_do(tmp_path: Path) -> None:
     assert again.returncode != 0
     assert "launched holds a run" in again.stderr
     assert "Traceback" not in again.stderr.split("launched holds a run")[0]
+
+
+APART = """
+import os, sys
+from pathlib import Path
+from spikefold import training
+from spikefold.data import load_dataset
+from spikefold.training import _loop
+
+class Stopped(Exception):
+    pass
+
+train_epoch = _loop.train_epoch
+
+def stopping(learner, dataset, experiment, epoch, on_batch):
+    if epoch == 1 and sys.argv[2] == "stop":
+        raise Stopped
+    return train_epoch(learner, dataset, experiment, epoch, on_batch)
+
+_loop.train_epoch = stopping
+directory = Path(sys.argv[1]) / os.environ["RANK"]
+experiment = training.Experiment.load(Path(sys.argv[1]) / "e.json")
+try:
+    resume = sys.argv[2] == "resume"
+    best = training.train(experiment, load_dataset("digits"), directory, resume=resume)
+    total = sum(float(v.double().abs().sum()) for v in best.state_dict().values())
+    (Path(sys.argv[1]) / f"best-{os.environ['RANK']}").write_text(repr(total))
+except Stopped:
+    pass
+"""
+
+
+def apart(directory: Path, word: str) -> subprocess.CompletedProcess[str]:
+    """Two processes of torchrun, each with a directory of its own, as on nodes that share none."""
+    (directory / "apart.py").write_text(APART)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*torchrun, "apart.py", ".", word],
+        cwd=directory, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_processes_that_share_no_files_resume_and_end_alike(tmp_path: Path) -> None:
+    hardware = dataclasses.replace(BASE.hardware, devices=2)
+    optimizer = dataclasses.replace(BASE.optimizer, ema_decay=0.9)
+    experiment = dataclasses.replace(BASE, hardware=hardware, optimizer=optimizer)
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+        experiment.save(tmp_path / name / "e.json")
+    apart(tmp_path / "whole", "resume").check_returncode()  # nothing is there: it begins
+    apart(tmp_path / "stopped", "stop").check_returncode()
+    assert len(losses(tmp_path / "stopped" / "0")) == 1
+    # left over from elsewhere: what the others find does not count
+    shutil.copytree(tmp_path / "whole" / "0", tmp_path / "stopped" / "1")
+    apart(tmp_path / "stopped", "resume").check_returncode()
+    assert not (tmp_path / "whole" / "1").exists()
+    assert torch.equal(losses(tmp_path / "stopped" / "0"), losses(tmp_path / "whole" / "0"))
+    best = {(tmp_path / n / f"best-{r}").read_text() for n in ("whole", "stopped") for r in (0, 1)}
+    assert len(best) == 1
+    # an error of the first process is all processes' error
+    other = dataclasses.replace(experiment, seed=1)
+    other.save(tmp_path / "stopped" / "e.json")
+    refused = apart(tmp_path / "stopped", "resume")
+    assert refused.returncode != 0
+    assert "ConfigError: cannot resume with another configuration" in refused.stderr
+
+
+@pytest.mark.slow
+def test_an_error_in_a_process_of_several_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    words = ["train", "digits", "--hardware.devices", "2", "--out", str(tmp_path / "file" / "run")]
+    found = subprocess.run(
+        [sys.executable, "-m", "spikefold.cli", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert found.returncode == 1
+    assert "Traceback" not in found.stderr
+    assert found.stderr.splitlines()[-1].startswith("spikefold: cannot write")
 
 
 @pytest.fixture

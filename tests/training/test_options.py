@@ -105,7 +105,8 @@ def test_averaged_weights_are_kept_and_resumed(tmp_path: Path) -> None:
     network = experiment.build(digits).double()
     average = training.make_average(network, optimizer)
     made = training.make_optimizer(network, optimizer)
-    training.restore_checkpoint(tmp_path / "whole" / "last.safetensors", network, made, average)
+    stored = training.read_checkpoint(tmp_path / "whole" / "last.safetensors", network)
+    training.restore_checkpoint(stored, network, made, average)
     assert average is not None
     assert torch.equal(average.module.classifier.weight, averaged)
     assert whole.classifier.weight.dtype == torch.float64

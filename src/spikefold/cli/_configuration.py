@@ -1,10 +1,12 @@
 """Configurations on the command line: the settings have the names that they have in records."""
 
+from collections.abc import Iterable
 from dataclasses import is_dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
+import tyro
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
@@ -14,24 +16,40 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from spikefold.data import DATASETS
 from spikefold.described import described
 from spikefold.dynamics import SURROGATES, Surrogate
+from spikefold.models import MODELS
 from spikefold.plain import LEVELS, from_plain, gathered, spread, to_plain
+from spikefold.training import DataConfig, ModelConfig
 
 RULES = ConstructorRegistry()
 
 
+def one_of(names: Iterable[str]) -> str:
+    """How help shows what can be chosen from."""
+    return f"{{{','.join(names)}}}"
+
+
+DataName = Annotated[str, tyro.conf.arg(metavar=one_of(DATASETS))]
+ModelName = Annotated[str, tyro.conf.arg(metavar=one_of(MODELS))]
+# by class, the type of its field `name`
+NAMES: dict[Any, Any] = {DataConfig: DataName, ModelConfig: ModelName}
+
+
 @RULES.struct_rule
-def _flat(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """What records have at one level is at one level here."""
-    if info.type not in LEVELS:
+def _named(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Help lists the names; what records have at one level is at one level here."""
+    if info.type not in NAMES:
         return None
     parts = [info.default, *vars(info.default).values()]
     texts = dict(chain(*(described(type(part)).items() for part in parts if is_dataclass(part))))
-    values = spread(info.default)
-    hints = get_type_hints(LEVELS[info.type])
+    level = LEVELS.get(info.type)
+    make = info.type if level is None else partial(gathered, info.type)
+    values = vars(info.default) if level is None else spread(info.default)
+    hints = {**get_type_hints(level or info.type), "name": NAMES[info.type]}
     specs = [StructFieldSpec(name, hints[name], values[name], texts[name]) for name in values]
-    return StructConstructorSpec(partial(gathered, info.type), tuple(specs))
+    return StructConstructorSpec(make, tuple(specs))
 
 
 @RULES.primitive_rule
@@ -47,7 +65,7 @@ def _surrogate(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar=f"{{{','.join(names)}}}",
+        metavar=one_of(names),
         instance_from_str=lambda words: from_plain(words[0], Surrogate, "surrogate"),
         is_instance=lambda value: isinstance(value, Surrogate),
         str_from_instance=shown,

@@ -10,11 +10,12 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from spikefold.cli._configuration import RULES
-from spikefold.cli._output import ShownProgress, print_json, print_rows
+from spikefold.cli._output import print_json, print_rows
+from spikefold.cli._progress import shown_progress
 from spikefold.errors import ConfigError
 from spikefold.plain import to_plain
 from spikefold.recipes import RECIPES, Recipe, find_recipe, load_data, run
-from spikefold.reports import plot_run, run_table
+from spikefold.reports import plot_run, run_table, run_title
 from spikefold.training import LAST, Experiment, train
 
 OptionsT = TypeVar("OptionsT")
@@ -107,7 +108,7 @@ def _interruptible(
     try:
         return work()
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(
+        raise type(error)(
             f"interrupted; to go on from the last epoch: spikefold {command} {recipe.name} "
             f"--resume --out {directory} (with the same settings)"
         ) from error
@@ -129,7 +130,7 @@ def run_command(words: list[str]) -> None:
             options.experiment,
             directory,
             resume=options.resume,
-            progress=ShownProgress(),
+            progress=shown_progress(),
         )
 
     summary = _interruptible(work, "run", recipe, directory)
@@ -137,7 +138,7 @@ def run_command(words: list[str]) -> None:
     if options.json:
         print_json(summary)
     else:
-        print_rows(f"{recipe.name}: {directory}", run_table(summary))
+        print_rows(f"{run_title(summary)}: {directory}", run_table(summary))
         print(f"pictures: {', '.join(str(path) for path in pictures)}")
 
 
@@ -153,7 +154,7 @@ def train_command(words: list[str]) -> None:
             dataset,
             directory,
             resume=options.resume,
-            progress=ShownProgress(),
+            progress=shown_progress(),
         )
         return {"directory": str(directory), "best": str(directory / "best.safetensors")}
 

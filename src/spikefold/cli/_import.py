@@ -8,7 +8,7 @@ import tyro
 
 from spikefold.adopt import OfficialInput, OfficialModel, from_official
 from spikefold.cli._networks import require_free
-from spikefold.cli._output import print_json, print_rows
+from spikefold.cli._output import print_json, print_record
 from spikefold.saving import save
 
 
@@ -16,7 +16,7 @@ from spikefold.saving import save
 class ImportOptions:
     """Make a network file of a checkpoint from elsewhere."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """.pth file that holds a state dict"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """where the network goes"""
@@ -58,4 +58,4 @@ def import_command(words: list[str]) -> None:
     if options.json:
         print_json(record)
     else:
-        print_rows(str(options.output), [(key, str(value)) for key, value in record.items()])
+        print_record(str(options.output), record)

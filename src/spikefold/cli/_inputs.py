@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from spikefold.cli._configuration import DataName
 from spikefold.cli._output import print_error
 from spikefold.data import (
     Dataset,
@@ -22,12 +23,14 @@ from spikefold.recipes import FOLDED
 from spikefold.saving import load
 from spikefold.training import BEST, CONFIG, DataConfig, Experiment
 
+LARGEST_BATCH = 1_000_000
+
 
 @dataclass(frozen=True)
 class DataOptions:
     """What a network is run on, and where."""
 
-    data: str | None = None
+    data: DataName | None = None
     """name of the data set; default: that of the run whose folder is given"""
     root: Path | None = None
     """folder in which it lies"""
@@ -37,6 +40,12 @@ class DataOptions:
     """samples at a time"""
     device: str = "cpu"
     """where it is computed: cpu, cuda, cuda:1, ..."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_size <= LARGEST_BATCH:
+            raise ConfigError(
+                f"--batch-size must be at least 1, at most {LARGEST_BATCH:,}, got {self.batch_size}"
+            )
 
 
 def load_network(path: Path, device: str) -> Network:

@@ -6,7 +6,7 @@ import queue
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
@@ -14,31 +14,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from spikefold.cli._output import one_line
+from spikefold.cli._progress import Lines
+from spikefold.cli._signals import terminable
 from spikefold.errors import SpikefoldError
-from spikefold.training import Advance, Progress
+from spikefold.training import Progress
 
 JobT = TypeVar("JobT")
-
-
-@dataclass(frozen=True)
-class SentProgress:
-    """Progress that another process shows: one line of text at a time."""
-
-    number: int
-    lines: Any  # a queue of (number, line)
-
-    @contextmanager
-    def task(self, name: str, total: int) -> Iterator[Advance]:
-        """A task of so many pieces, while the context lasts."""
-        done = 0
-
-        def advance(note: str = "") -> None:
-            nonlocal done
-            done += 1
-            if note or done == total:
-                self.lines.put((self.number, f"{name} {done}/{total}  {note}".rstrip()))
-
-        yield advance
 
 
 class _Shown:
@@ -73,17 +55,23 @@ class _Shown:
 def _work(
     run: Callable[[JobT, Progress], None], job: JobT, number: int, lines: Any, threads: int
 ) -> None:
-    """What a run's process does; an error of ours ends it with one line."""
+    """What a run's process does; a user's mistake ends it with one line."""
     import torch
 
     torch.set_num_threads(threads)
+    send = partial(_send, lines, number)
     try:
-        run(job, SentProgress(number, lines))
-    except SpikefoldError as error:
-        lines.put((number, f"failed: {error}"))
+        with terminable():
+            run(job, Lines(send))
+    except (SpikefoldError, OSError) as error:
+        send(f"failed: {one_line(error)}")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _send(lines: Any, number: int, line: str) -> None:
+    lines.put((number, line))
 
 
 def run_jobs(

@@ -4,28 +4,40 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import version
+from signal import SIGINT, SIGTERM
 
-from spikefold.cli import _datasets, _experiments, _import, _networks, _predict, _sweep
-from spikefold.cli._output import print_error
+from spikefold.cli._output import one_line, print_error
+from spikefold.cli._signals import Terminated, terminable
 from spikefold.errors import ConfigError, SpikefoldError
 
-# each takes the words after its own name
-COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
-    "run": (_experiments.run_command, "train, fold, fuse, verify, evaluate and report a recipe"),
-    "train": (_experiments.train_command, "only train a recipe"),
-    "fold": (_networks.fold_command, "fold a checkpoint's MPBN into its thresholds"),
-    "verify": (_networks.verify_command, "compare two networks spike by spike on real data"),
-    "evaluate": (_networks.evaluate_command, "accuracy of a network file"),
-    "import": (_import.import_command, "make a network file of the official code's checkpoint"),
-    "predict": (_predict.predict_command, "class of one event recording or image"),
-    "sweep": (_sweep.sweep_command, "run recipes x settings x seeds; resumes where it stopped"),
-    "table": (_sweep.table_command, "mean and deviation of accuracy over many runs"),
-    "recalibrate": (_networks.recalibrate_command, "estimate a checkpoint's statistics anew"),
-    "datasets": (_datasets.datasets_command, "list the data sets, and whether they are there"),
-    "recipes": (_experiments.recipes_command, "list the recipes"),
-    "show": (_experiments.show_command, "the full configuration of a recipe"),
+# Module and summary of each. A module is imported when its command is asked for: torch takes
+# seconds, which whoever wants the list of commands need not wait for.
+COMMANDS = {
+    "run": ("_experiments", "train, fold, fuse, verify, evaluate and report a recipe"),
+    "train": ("_experiments", "only train a recipe"),
+    "fold": ("_networks", "fold a checkpoint's MPBN into its thresholds"),
+    "verify": ("_networks", "compare two networks spike by spike on real data"),
+    "evaluate": ("_networks", "accuracy of a network file"),
+    "import": ("_import", "make a network file of the official code's checkpoint"),
+    "predict": ("_predict", "class of one event recording or image"),
+    "sweep": ("_sweep", "run recipes x settings x seeds; resumes where it stopped"),
+    "table": ("_table", "mean and deviation of accuracy over many runs"),
+    "recalibrate": ("_networks", "estimate a checkpoint's statistics anew"),
+    "datasets": ("_datasets", "list the data sets, and whether they are there"),
+    "recipes": ("_experiments", "list the recipes"),
+    "show": ("_experiments", "the full configuration of a recipe"),
 }
+
+
+def find_command(name: str) -> Callable[[list[str]], None]:
+    """The function that takes the words after a command's name."""
+    module, _ = COMMANDS[name]
+    command: Callable[[list[str]], None] = getattr(
+        import_module(f"spikefold.cli.{module}"), f"{name}_command"
+    )
+    return command
 
 
 def usage() -> str:
@@ -52,9 +64,29 @@ def main(words: Sequence[str] | None = None) -> int:
         words: what follows `spikefold`; default: the process's own.
 
     Returns:
-        exit status: 0, or 1 for an error, 2 for wrong usage, 130 when interrupted.
+        exit status: 0, or 1 for an error, 2 for wrong usage, 130 when interrupted (Ctrl-C), 143
+        when terminated (SIGTERM).
     """
-    words = list(sys.argv[1:] if words is None else words)
+    try:
+        with terminable():
+            status = _run(list(sys.argv[1:] if words is None else words))
+            sys.stdout.flush()
+    except KeyboardInterrupt as interrupt:
+        print_error(str(interrupt) or "interrupted")
+        return 128 + (SIGTERM if isinstance(interrupt, Terminated) else SIGINT)
+    except BrokenPipeError:
+        # Who read the output has left, as `| head` does: that is no error to tell of.
+        _drop_output()
+        return 1
+    except (SpikefoldError, OSError) as error:
+        print_error(one_line(error))
+        _drop_output()
+        return 1
+    return status
+
+
+def _run(words: list[str]) -> int:
+    """Find the command and do it; its exit status."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
@@ -67,22 +99,21 @@ def main(words: Sequence[str] | None = None) -> int:
         hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(COMMANDS)}"
         print_error(f"unknown command '{name}': {hint}")
         return 2
+    _require_once(name, rest)
     try:
-        _require_once(name, rest)
-        COMMANDS[name][0](rest)
-        sys.stdout.flush()
-    except SpikefoldError as error:
-        print_error(str(error))
-        return 1
-    except KeyboardInterrupt as interrupt:
-        print_error(str(interrupt) or "interrupted")
-        return 130
-    except BrokenPipeError:  # who read the output has left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except SystemExit as parsed:  # how the parser reports --help and wrong usage
+        find_command(name)(rest)
+    except SystemExit as parsed:
+        # How the parser reports --help and wrong usage.
         return int(parsed.code or 0)
     return 0
+
+
+def _drop_output() -> None:
+    """Forget what could not be written: the interpreter would try again at its end, and fail."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _require_once(command: str, words: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Commands on network files: fold, verify, evaluate."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,8 @@ from typing import Annotated, Any
 import tyro
 
 from spikefold.cli._inputs import DataOptions, load_data_for, load_network, network_file
-from spikefold.cli._output import ShownProgress, print_json, print_rows
+from spikefold.cli._output import print_json, print_record, print_rows
+from spikefold.cli._progress import shown_progress
 from spikefold.data import SplitName
 from spikefold.errors import ConfigError
 from spikefold.folding import fold, fuse_conv_bn, verify
@@ -22,7 +24,7 @@ NOTHING_ASKED = DataOptions()
 class FoldOptions:
     """Fold a checkpoint's membrane normalization into its firing thresholds."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """network file with MPBN"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """where the folded network goes"""
@@ -40,9 +42,9 @@ class VerifyOptions:
     output is NaN or infinite.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """network file before the transform"""
-    folded: tyro.conf.Positional[Path]
+    folded: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDED")]
     """network file after it"""
     on: On = NOTHING_ASKED
     split: SplitName = "test"
@@ -55,7 +57,7 @@ class VerifyOptions:
 class EvaluateOptions:
     """Accuracy of a network file."""
 
-    file: tyro.conf.Positional[Path]
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
     """network file, folded or not; or a run's folder, of which the folded network is taken"""
     on: On = NOTHING_ASKED
     split: SplitName = "test"
@@ -68,7 +70,7 @@ class EvaluateOptions:
 class RecalibrateOptions:
     """Estimate the running statistics of a checkpoint anew over all training samples."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """network file, not folded"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """where the network with new statistics goes"""
@@ -120,7 +122,7 @@ def verify_command(words: list[str]) -> None:
     dataset = load_data_for(one, options.checkpoint, on, options.split)
     samples = dataset.split(options.split)
     batches = ((like_weights(one, x), y) for x, y in samples.batches(on.batch_size))
-    with ShownProgress().task("verify", -(-len(samples) // on.batch_size)) as advance:
+    with shown_progress().task("verify", math.ceil(len(samples) / on.batch_size)) as advance:
         record = verify(one, other, batches, on_batch=advance)
     if options.json:
         print_json(record.to_dict())
@@ -146,7 +148,9 @@ def evaluate_command(words: list[str]) -> None:
     options = tyro.cli(EvaluateOptions, args=words, prog="spikefold evaluate")
     network = load_network(options.file, options.on.device)
     dataset = load_data_for(network, options.file, options.on, options.split)
-    result = evaluate(network, dataset.split(options.split), options.on.batch_size)
+    samples, size = dataset.split(options.split), options.on.batch_size
+    with shown_progress().task("evaluate", math.ceil(len(samples) / size)) as advance:
+        result = evaluate(network, samples, size, advance)
     record: dict[str, Any] = {
         "file": str(network_file(options.file)),
         "data": dataset.name,
@@ -156,7 +160,7 @@ def evaluate_command(words: list[str]) -> None:
     if options.json:
         print_json(record)
     else:
-        print_rows(str(options.file), [(key, str(value)) for key, value in record.items()])
+        print_record(str(options.file), record)
 
 
 def recalibrate_command(words: list[str]) -> None:
@@ -166,7 +170,7 @@ def recalibrate_command(words: list[str]) -> None:
     on = options.on
     network = load_network(options.checkpoint, on.device)
     dataset = load_data_for(network, options.checkpoint, on, "train")
-    with ShownProgress().task("recalibrate", len(dataset.train) // on.batch_size) as advance:
+    with shown_progress().task("recalibrate", len(dataset.train) // on.batch_size) as advance:
         new = recalibrate(
             network, dataset.train, on.batch_size, on_batch=advance, seed=options.seed
         )
@@ -179,4 +183,4 @@ def recalibrate_command(words: list[str]) -> None:
     if options.json:
         print_json(record)
     else:
-        print_rows(str(options.output), [(key, str(value)) for key, value in record.items()])
+        print_record(str(options.output), record)

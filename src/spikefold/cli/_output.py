@@ -1,65 +1,15 @@
-"""Results go to standard output, progress and errors to standard error."""
+"""Results go to standard output, errors to standard error."""
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
 from rich.table import Table
 
-from spikefold.training import Advance
-
-
-class ShownProgress:
-    """Progress bars on standard error; on a file, one line whenever something new is noted."""
-
-    @contextmanager
-    def task(self, name: str, total: int) -> Iterator[Advance]:
-        """A task of so many pieces, while the context lasts."""
-        console = Console(stderr=True)  # here, for this object goes to other processes
-        if not console.is_terminal:
-            with self._lines(name, total) as advance:
-                yield advance
-            return
-        columns = (
-            TextColumn("{task.description:14}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Bars(*columns, console=console) as bars:
-            task = bars.add_task(name, total=total, note="")
-
-            def advance(note: str = "") -> None:
-                bars.advance(task)
-                if note:
-                    bars.update(task, note=note)
-
-            yield advance
-
-    @contextmanager
-    def _lines(self, name: str, total: int) -> Iterator[Advance]:
-        done = 0
-
-        def advance(note: str = "") -> None:
-            nonlocal done
-            done += 1
-            if note or done == total:
-                print(f"{name} {done}/{total}  {note}".rstrip(), file=sys.stderr, flush=True)
-
-        yield advance
+# Columns of what is no terminal.
+UNLIMITED = 1_000_000
 
 
 def print_json(record: Any) -> None:
@@ -68,17 +18,42 @@ def print_json(record: Any) -> None:
     sys.stdout.write("\n")
 
 
+def print_record(title: str, record: Mapping[str, Any]) -> None:
+    """A record as a table of names and values."""
+    print_rows(title, [(name, shown(value)) for name, value in record.items()])
+
+
+def shown(value: Any) -> str:
+    """A value as a person reads it: four digits of a fraction, thousands set apart."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {shown(part)}" for name, part in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "-" if value is None else str(value)
+
+
 def print_rows(title: str, rows: Sequence[tuple[str, ...]]) -> None:
-    """A table a person can read."""
+    """A table a person can read; nothing in it is cut."""
     table = Table(title=title, show_header=False, title_justify="left")
+    for _ in range(max(map(len, rows), default=0)):
+        table.add_column(overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to wrap at
-        console = Console(width=200)
-    console.print(table)
+    # A file or a pipe has no width to wrap at. Names may hold [what rich takes for markup].
+    width = None if sys.stdout.isatty() else UNLIMITED
+    Console(width=width, markup=False, emoji=False).print(table)
 
 
 def print_error(message: str) -> None:
     """One line on standard error."""
     print(f"spikefold: {message}", file=sys.stderr)
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, and with which file."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return " ".join(str(error).split())
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"{where}{error.strerror}"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from torch import Tensor
@@ -24,9 +24,9 @@ SHOWN = 3  # classes
 class PredictOptions:
     """Class, confidence and spike counts of one event recording or image."""
 
-    network: tyro.conf.Positional[Path]
+    network: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
     """network file, folded or not, or a run's folder"""
-    file: tyro.conf.Positional[Path]
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """event recording or image file"""
     steps: int | None = None
     """time steps; default: the network's own"""

@@ -1,21 +1,22 @@
-"""Commands on many runs: sweep, table."""
+"""The command that runs many."""
 
 import itertools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import tyro
 
 from spikefold.cli._configuration import RULES
 from spikefold.cli._jobs import run_jobs
-from spikefold.cli._output import ShownProgress, print_error, print_json, print_rows
+from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.cli._progress import shown_progress
 from spikefold.errors import ConfigError
 from spikefold.plain import from_plain
 from spikefold.recipes import SUMMARY, find_recipe, run
-from spikefold.reports import accuracy_table, plot_run, read_summaries, to_csv, to_markdown
+from spikefold.reports import accuracy_records, accuracy_table, plot_run, read_summaries
 from spikefold.training import LAST, Experiment, Progress
 
 
@@ -23,8 +24,8 @@ from spikefold.training import LAST, Experiment, Progress
 class SweepOptions:
     """Run recipes x settings x seeds; finished runs are not run again, broken ones go on."""
 
-    recipes: tyro.conf.Positional[tuple[str, ...]]
-    """names of recipes"""
+    recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE ...")]
+    """names of recipes (spikefold recipes lists them)"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """one run each"""
     vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE,...")] = ()
@@ -33,18 +34,6 @@ class SweepOptions:
     """directory of the runs"""
     jobs: int = 1
     """runs at once, each a process of its own with its share of the cores (or a GPU)"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """Mean and deviation of accuracy over the seeds of each setting."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """directories of runs, or that hold runs"""
-    format: Literal["markdown", "csv"] = "markdown"
-    """of what is printed"""
     json: bool = False
     """print one JSON object and nothing else on standard output"""
 
@@ -109,7 +98,7 @@ def sweep_command(words: list[str]) -> None:
     if options.jobs == 1:
         for number, planned in enumerate(left, start=1):
             print_error(f"run {number} of {len(left)}: {planned.directory}")
-            run_planned(planned, ShownProgress())
+            run_planned(planned, shown_progress())
     else:
         names = [str(planned.directory.relative_to(options.out)) for planned in left]
         gpus = torch.cuda.device_count() if any(map(_wants_gpu, left)) else 0
@@ -119,11 +108,11 @@ def sweep_command(words: list[str]) -> None:
                 f"sweep: {len(failed)} of {len(left)} runs did not end well (the same command goes "
                 f"on with them): {', '.join(names[number] for number in failed)}"
             )
-    rows = accuracy_table(read_summaries([planned.directory for planned in runs]))
+    records = accuracy_records(read_summaries([planned.directory for planned in runs]))
     if options.json:
-        print_json([dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
+        print_json(records)
     else:
-        print_rows(str(options.out), rows)
+        print_rows(str(options.out), accuracy_table(records))
 
 
 def run_planned(planned: _Planned, progress: Progress) -> None:
@@ -145,15 +134,3 @@ def _require_same(planned: _Planned) -> None:
         raise ConfigError(
             f"{planned.directory} holds a run with other settings: choose another --out"
         )
-
-
-def table_command(words: list[str]) -> None:
-    """Put many runs into a table."""
-    options = tyro.cli(TableOptions, args=words, prog="spikefold table")
-    if not options.runs:
-        raise ConfigError("table: name at least one directory of runs")
-    rows = accuracy_table(read_summaries(options.runs))
-    if options.json:
-        print_json([dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
-    else:
-        print((to_csv if options.format == "csv" else to_markdown)(rows), end="")

@@ -126,6 +126,21 @@ class _Comparison:
         self.record = record
         self.decisions: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
 
+    def add(self, batch: Any, arguments: dict[str, int], per_step: bool) -> None:
+        """Run both networks on a batch; note decisions, outputs and what they got right."""
+        x, labels = _inputs(batch)
+        results = self.run(x, arguments)
+        outputs = tuple(dict(_named(result)) for result in results)
+        self.compare_outputs(*outputs)
+        if not outputs[0]:
+            raise ShapeError(f"the network returns a {type(results[0]).__name__}, no tensor")
+        first = next(iter(outputs[0].values()))
+        if first.ndim < (2 if per_step else 1):
+            raise ShapeError(f"outputs {list(first.shape)} have no batch dimension")
+        self.record.samples += first.shape[1 if per_step else 0]
+        if labels is not None:
+            _count_correct(self.record, outputs, labels.to(first.device), per_step)
+
     def run(self, x: Tensor, arguments: dict[str, int]) -> tuple[Any, Any]:
         """Outputs of both; every call of a layer in one is compared with the same in the other."""
         fired: dict[str, deque[Tensor]] = {}
@@ -230,7 +245,8 @@ def verify(
     Arguments:
         model: the network before the transform (fold, fusion).
         folded: the network after it; it has the same layers of neurons.
-        batches: inputs, or pairs of inputs and labels `[N]`, on the networks' device.
+        batches: inputs on the networks' device, or pairs of such inputs and labels `[N]`; of a
+            generator, one is in memory at a time.
         steps: handed to both networks' `forward` if given (images need it where the network
             does not know its own).
         per_step: whether outputs are `[T, N, K]`, one a time step; classes then are those of
@@ -264,18 +280,9 @@ def verify(
     with evaluation(model) as one, evaluation(folded) as other, _eagerly():
         comparison = _Comparison(one, other, record)
         for batch in batches:
-            x, labels = _inputs(batch)
-            results = comparison.run(x, arguments)
-            outputs = tuple(dict(_named(result)) for result in results)
-            comparison.compare_outputs(*outputs)
-            if not outputs[0]:
-                raise ShapeError(f"the network returns a {type(results[0]).__name__}, no tensor")
-            first = next(iter(outputs[0].values()))
-            if first.ndim < (2 if per_step else 1):
-                raise ShapeError(f"outputs {list(first.shape)} have no batch dimension")
-            record.samples += first.shape[1 if per_step else 0]
-            if labels is not None:
-                _count_correct(record, outputs, labels, per_step)
+            comparison.add(batch, arguments, per_step)
+            # Else it would be in memory beside the next one.
+            del batch
             on_batch()
         if not record.samples:
             raise FoldError("verify got no batch: there is nothing to compare")
@@ -290,7 +297,8 @@ def _eagerly() -> Iterator[None]:
         with torch.compiler.set_stance("force_eager"):
             yield
         return
-    yield  # nothing was compiled yet
+    # Nothing was compiled yet: there is no stance to set without importing the compiler.
+    yield
     if "torch._dynamo" in sys.modules:
         raise FoldError(
             "a part of the networks was compiled while it was verified, and could not be seen: run "

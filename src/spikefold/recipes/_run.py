@@ -1,6 +1,7 @@
 """The whole job: train, fold, fuse, verify, evaluate, time, and write it all down."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from spikefold.training import (
     Experiment,
     Progress,
     Silent,
+    device_of,
     evaluate,
     hardware,
     like_weights,
@@ -35,6 +37,7 @@ from spikefold.training import (
 )
 
 BATCH = 128
+ROUNDS = 80
 SUMMARY, FOLDED = "summary.json", "folded.safetensors"
 
 
@@ -62,18 +65,20 @@ def run(
     progress = progress or Silent()
     dataset = load_data(experiment)
     network = train(experiment, dataset, directory, resume=resume, progress=progress)
+    device = device_of(experiment.hardware)
+    network = network.to(device)
     chosen_on = dataset.validation if len(dataset.validation) else None
     seen = _batch(chosen_on or dataset.train)
     _write(directory / "potentials.json", potentials(network, seen))
-    test: dict[str, Any] = {"trained": evaluate(network, dataset.test)}
+    test: dict[str, Any] = {"trained": _evaluate(network, dataset.test, "test", progress)}
     summary = {
         "recipe": name,
         "experiment": to_plain(experiment),
-        "hardware": hardware(),
+        "hardware": hardware(device),
         "samples": {s: len(dataset.split(s)) for s in ("train", "validation", "test")},
         "notes": dataset.notes,
         "seconds": _training_seconds(directory),
-        "validation": evaluate(network, chosen_on) if chosen_on else None,
+        "validation": chosen_on and _evaluate(network, chosen_on, "validation", progress),
         "test": test,
     }
     if experiment.model.options.norm != "none":
@@ -117,19 +122,16 @@ def _fold(
     }
     _write(directory / "verification.json", {k: r.to_dict() for k, r in records.items()})
     _write(directory / "thresholds.json", thresholds(folded))
-    with progress.task("time", 1) as advance:
-        timing = _time(experiment, dataset, network, folded)
-        advance()
     return {
         "test": {
             **test,
-            "folded": evaluate(folded, dataset.test),
-            "fused": evaluate(fused, dataset.test),
+            "folded": _evaluate(folded, dataset.test, "test folded", progress),
+            "fused": _evaluate(fused, dataset.test, "test fused", progress),
         },
         "fold": _overview(records["fold"]),
         "fuse": _overview(records["fuse"]),
         "firing_rates": {name: layer.firing_rate for name, layer in records["fold"].layers.items()},
-        "timing": timing,
+        "timing": _time(experiment, dataset, network, folded, progress),
     }
 
 
@@ -137,14 +139,26 @@ def _compare(
     one: Network, other: Network, dataset: Dataset, name: str, progress: Progress
 ) -> Verification:
     """`verify` over the whole test set."""
-    count = -(-len(dataset.test) // BATCH)
-    with progress.task(name, count) as advance:
+    with progress.task(name, _batches(dataset.test)) as advance:
         batches = ((like_weights(one, x), labels) for x, labels in dataset.test.batches(BATCH))
         return verify(one, other, batches, on_batch=advance)
 
 
+def _evaluate(network: Network, samples: Samples, name: str, progress: Progress) -> dict[str, Any]:
+    with progress.task(name, _batches(samples)) as advance:
+        return evaluate(network, samples, BATCH, advance)
+
+
+def _batches(samples: Samples) -> int:
+    return math.ceil(len(samples) / BATCH)
+
+
 def _time(
-    experiment: Experiment, dataset: Dataset, network: Network, folded: Network
+    experiment: Experiment,
+    dataset: Dataset,
+    network: Network,
+    folded: Network,
+    progress: Progress,
 ) -> dict[str, Any]:
     """The three networks in turns; the one without MPBN has the trained weights besides."""
     plain = experiment.build(dataset, norm="none").eval().to(next(network.parameters()))
@@ -152,7 +166,8 @@ def _time(
         {key: value for key, value in network.state_dict().items() if ".lif.norm." not in key}
     )
     networks = {"without MPBN": plain, "folded": folded, "MPBN": network}
-    return time_in_turns(networks, _batch(dataset.test))
+    with progress.task("time", ROUNDS) as advance:
+        return time_in_turns(networks, _batch(dataset.test), rounds=ROUNDS, on_round=advance)
 
 
 def _training_seconds(directory: Path) -> float:

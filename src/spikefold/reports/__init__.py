@@ -1,23 +1,25 @@
 """Plots and tables from the records of a run. Imports no torch: records are JSON."""
 
-from spikefold.reports._plots import plot_run
-from spikefold.reports._predict import plot_input
-from spikefold.reports._tables import (
-    Row,
+from spikefold.reports._many import (
+    accuracy_records,
     accuracy_table,
     read_summaries,
-    run_table,
     to_csv,
     to_markdown,
 )
+from spikefold.reports._plots import plot_run
+from spikefold.reports._predict import plot_input
+from spikefold.reports._tables import Row, run_table, run_title
 
 __all__ = [
     "Row",
+    "accuracy_records",
     "accuracy_table",
     "plot_input",
     "plot_run",
     "read_summaries",
     "run_table",
+    "run_title",
     "to_csv",
     "to_markdown",
 ]

@@ -46,7 +46,8 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
     loss, error = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
     for name, color in (("train", BEFORE), ("validation", AFTER)):
-        if f"{name}_loss" not in history[0]:  # trained on all samples
+        # Of a run that trained on all samples there is no validation.
+        if f"{name}_loss" not in history[0]:
             continue
         label = "training (augmented)" if name == "train" else name
         loss.plot(epochs, [r[f"{name}_loss"] for r in history], color=color, label=label)

@@ -1,6 +1,11 @@
 """Training on Lightning Fabric: configuration, loop, checkpoints, and measurements."""
 
-from spikefold.training._checkpoint import TrainingState, restore_checkpoint, save_checkpoint
+from spikefold.training._checkpoint import (
+    TrainingState,
+    read_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from spikefold.training._config import (
     DataConfig,
     Experiment,
@@ -14,6 +19,7 @@ from spikefold.training._evaluate import evaluate, like_weights, recalibrate
 from spikefold.training._loop import BEST, CONFIG, LAST, METRICS, train
 from spikefold.training._measure import hardware, potentials, thresholds, time_in_turns
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
+from spikefold.training._processes import device_of
 from spikefold.training._progress import Advance, Progress, Silent
 
 __all__ = [
@@ -30,6 +36,7 @@ __all__ = [
     "Progress",
     "Silent",
     "TrainingState",
+    "device_of",
     "differences",
     "evaluate",
     "first_non_finite_layer",
@@ -39,6 +46,7 @@ __all__ = [
     "make_average",
     "make_optimizer",
     "potentials",
+    "read_checkpoint",
     "recalibrate",
     "restore_checkpoint",
     "save_checkpoint",

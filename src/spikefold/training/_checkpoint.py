@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spikefold.errors import FileFormatError
 from spikefold.models import Network
-from spikefold.saving import read, save
+from spikefold.saving import Stored, read, save
 
 
 @dataclass
@@ -42,19 +42,12 @@ def save_checkpoint(
     save(network, path, extra=extra, tensors=tensors)
 
 
-def restore_checkpoint(
-    path: Path,
-    network: Network,
-    optimizer: torch.optim.Optimizer,
-    average: nn.Module | None = None,
-) -> TrainingState:
-    """Put a checkpoint's weights into the network and its state into the optimizer.
+def read_checkpoint(path: Path, network: Network) -> Stored[Network]:
+    """A checkpoint from which training of the network can go on.
 
     Arguments:
         path: the file.
-        network: of the same model, on its device.
-        optimizer: of the network's parameters.
-        average: gets the averaged weights.
+        network: of the model that is trained.
 
     Raises:
         FileFormatError: if the file is damaged, of another model, or no checkpoint.
@@ -67,6 +60,26 @@ def restore_checkpoint(
             f"{path}: a checkpoint of another model: {stored.network.name} with "
             f"{stored.network.arguments}"
         )
+    return stored
+
+
+def restore_checkpoint(
+    stored: Stored[Network],
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    average: nn.Module | None = None,
+) -> TrainingState:
+    """Put a checkpoint's weights into the network and its state into the optimizer.
+
+    Arguments:
+        stored: the checkpoint.
+        network: of the same model, on its device.
+        optimizer: of the network's parameters.
+        average: gets the averaged weights.
+
+    Returns:
+        where training stood.
+    """
     network.load_state_dict(stored.network.state_dict())
     for name, parameter in network.named_parameters():
         entries: dict[str, Any] = dict(stored.extra["optimizer"].get(name, {}))

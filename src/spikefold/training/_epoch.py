@@ -1,9 +1,9 @@
 """One pass over the training samples."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -30,9 +30,18 @@ class Learner:
     wrapped_optimizer: Any
     average: AveragedModel | None
 
+    @property
+    def chosen(self) -> Network:
+        """What is evaluated and kept."""
+        return self.network if self.average is None else cast(Network, self.average.module)
+
 
 def train_epoch(
-    learner: Learner, dataset: Dataset, experiment: Experiment, epoch: int
+    learner: Learner,
+    dataset: Dataset,
+    experiment: Experiment,
+    epoch: int,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """One pass, in an order that depends on seed and epoch only; mean loss and accuracy.
 
@@ -41,13 +50,15 @@ def train_epoch(
         dataset: of which the training samples are used.
         experiment: batch size, augmentation, seed.
         epoch: from 0.
+        on_batch: called after each batch, for progress.
 
     Raises:
         SpikefoldError: if a loss is not finite; names step and layer.
     """
     fabric, config = learner.fabric, experiment.optimizer
     learner.wrapped.train()
-    totals = torch.zeros(3, dtype=torch.float64, device=fabric.device)  # loss, correct, samples
+    # Loss, correct, samples.
+    totals = torch.zeros(3, dtype=torch.float64, device=fabric.device)
     for step, (x, labels) in enumerate(_batches(learner, dataset, experiment, epoch)):
         learner.optimizer.zero_grad()
         parts = list(_parts(x, labels, config.accumulate))
@@ -74,6 +85,7 @@ def train_epoch(
         learner.wrapped_optimizer.step()
         if learner.average is not None:
             learner.average.update_parameters(learner.network)
+        on_batch()
     totals = fabric.all_reduce(totals, reduce_op="sum")  # type: ignore[assignment]
     return {"loss": (totals[0] / totals[2]).item(), "accuracy": (totals[1] / totals[2]).item()}
 

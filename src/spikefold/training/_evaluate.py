@@ -44,13 +44,19 @@ def require_classes(logits: Tensor, labels: Tensor) -> None:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, samples: Samples, batch_size: int = 128) -> dict[str, Any]:
+def evaluate(
+    network: nn.Module,
+    samples: Samples,
+    batch_size: int = 128,
+    on_batch: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Accuracy and mean cross entropy over samples, in evaluation mode.
 
     Arguments:
         network: from images or frames to logits.
         samples: what to evaluate on.
         batch_size: how many at a time.
+        on_batch: called after each batch, for progress.
 
     Raises:
         DataError: if there are no samples, or a class that the network does not know.
@@ -65,6 +71,7 @@ def evaluate(network: nn.Module, samples: Samples, batch_size: int = 128) -> dic
             labels = labels.to(logits.device)
             correct += int((logits.argmax(1) == labels).sum())
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
+            on_batch()
     return {
         "accuracy": correct / len(samples),
         "loss": loss / len(samples),

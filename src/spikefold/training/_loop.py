@@ -1,12 +1,11 @@
 """The training loop, on Lightning Fabric."""
 
 import json
-import os
+import math
 import time
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lightning_fabric import Fabric
 from torch import distributed
@@ -16,22 +15,22 @@ from spikefold.errors import ConfigError, DataError
 from spikefold.models import Network
 from spikefold.nn import synchronize_statistics
 from spikefold.plain import to_plain
-from spikefold.saving import load, replacing, save
-from spikefold.training._checkpoint import TrainingState, restore_checkpoint, save_checkpoint
-from spikefold.training._config import Experiment, HardwareConfig, differences
+from spikefold.saving import Stored, load, replacing, save
+from spikefold.training._checkpoint import (
+    TrainingState,
+    read_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from spikefold.training._config import Experiment, differences
 from spikefold.training._epoch import Learner, require_statistics, train_epoch
 from spikefold.training._evaluate import evaluate
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
+from spikefold.training._processes import agreed, is_launched, launch
 from spikefold.training._progress import Progress, Silent
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 LAST, BEST = "last.safetensors", "best.safetensors"
-PRECISIONS = {
-    "float32": "32-true",
-    "bf16": "bf16-mixed",
-    "fp16": "16-mixed",
-    "float64": "64-true",
-}
 
 
 def train(
@@ -64,37 +63,17 @@ def train(
         ConfigError: if a resumed run was made with another configuration.
         SpikefoldError: if the loss is not finite.
     """
-    fabric = make_fabric(experiment.hardware)
-    # bound here, for Fabric takes dataclasses among a function's arguments apart
-    fabric.launch(
-        partial(
-            _train,
-            experiment=experiment,
-            dataset=dataset,
-            directory=directory,
-            resume=resume,
-            progress=progress or Silent(),
-        )
+    # Bound here, because Fabric takes dataclasses among a function's arguments apart.
+    work = partial(
+        _train,
+        experiment=experiment,
+        dataset=dataset,
+        directory=directory,
+        resume=resume,
+        progress=progress or Silent(),
     )
-    return load(directory / BEST)
-
-
-def make_fabric(hardware: HardwareConfig) -> Fabric:
-    """Fabric for these processes and this precision."""
-    launched = "TORCHELASTIC_RUN_ID" in os.environ
-    if hardware.nodes > 1 and not launched:
-        raise ConfigError("several nodes: start `spikefold train` on each with torchrun")
-    several = hardware.devices * hardware.nodes > 1
-    fabric = Fabric(
-        accelerator=hardware.accelerator,
-        devices=hardware.devices,
-        num_nodes=hardware.nodes,
-        strategy=("ddp" if launched else "ddp_spawn") if several else "auto",
-        precision=PRECISIONS[hardware.precision],  # type: ignore[arg-type]
-    )
-    if hardware.precision == "fp16" and fabric.device.type == "cpu":  # Fabric would take bf16
-        raise ConfigError("hardware: precision fp16 needs a GPU; on a CPU take bf16 or float32")
-    return fabric
+    best = launch(experiment.hardware, work)
+    return load(directory / BEST) if best is None else best
 
 
 def _train(
@@ -104,59 +83,88 @@ def _train(
     directory: Path,
     resume: bool,
     progress: Progress,
-) -> None:
-    """What each process does; the first one evaluates and writes."""
-    config = experiment.optimizer
-    if config.batch_size < fabric.world_size or len(dataset.train) < fabric.world_size:
-        raise DataError(f"fewer samples a batch than the {fabric.world_size} processes")
+) -> Network | None:
+    """What each process does; the first one evaluates, reads and writes.
+
+    Returns:
+        the best network; none in a process of several that this program started.
+    """
+    learner = _learner(fabric, experiment, dataset)
+    stored = agreed(fabric, partial(_begin, learner, experiment, directory, resume))
+    state = TrainingState()
+    if stored is not None:
+        state = restore_checkpoint(stored, learner.network, learner.optimizer, learner.average)
+    epochs = experiment.optimizer.epochs
+    shown = progress if fabric.is_global_zero else Silent()
+    with shown.task("train", epochs, done=state.epoch) as advance:
+        for epoch in range(state.epoch, epochs):
+            started = time.perf_counter()
+            record = _learn(learner, dataset, experiment, epoch, shown)
+            state.epoch = epoch + 1
+            if fabric.is_global_zero:
+                record |= _validated(learner.chosen, dataset.validation)
+                record["seconds"] = round(time.perf_counter() - started, 3)
+                _keep(record, state, learner, directory)
+                _write_metrics(directory, state.history, experiment.hardware.tensorboard)
+                advance(_note(record))
+            fabric.barrier()
+    best = agreed(fabric, partial(load, directory / BEST)) if is_launched() else None
+    # A process that ended first without this could abort the other's threads.
+    if fabric.world_size > 1:
+        fabric.barrier()
+        distributed.destroy_process_group()
+    return best
+
+
+def _learner(fabric: Fabric, experiment: Experiment, dataset: Dataset) -> Learner:
+    """Network and optimizer, as each process has them before the first epoch."""
+    config, processes = experiment.optimizer, fabric.world_size
+    if config.batch_size < processes or len(dataset.train) < processes:
+        raise DataError(f"fewer samples a batch than the {processes} processes")
     network = experiment.build(dataset)
-    if fabric.world_size > 1 and experiment.hardware.synchronize:
+    if processes > 1 and experiment.hardware.synchronize:
         network = synchronize_statistics(network)
     else:
         require_statistics(network, dataset, experiment, fabric.world_size)
     optimizer = make_optimizer(network, config)
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
     average = make_average(network, config)
-    last = directory / LAST
-    if resume and last.exists():
+    return Learner(fabric, network, wrapped, optimizer, wrapped_optimizer, average)
+
+
+def _begin(
+    learner: Learner, experiment: Experiment, directory: Path, resume: bool
+) -> Stored[Network] | None:
+    """The checkpoint to go on from; where there is none, the run's first files."""
+    if resume and (directory / LAST).exists():
         _require_same(experiment, directory / CONFIG)
-        state = restore_checkpoint(last, network, optimizer, average)
-    else:
-        state = TrainingState()
-        if fabric.is_global_zero:
-            experiment.save(directory / CONFIG)
-            save_checkpoint(last, network, optimizer, state, average)
-    learner = Learner(fabric, network, wrapped, optimizer, wrapped_optimizer, average)
-    with ExitStack() as stack:
-        shown = progress if fabric.is_global_zero else Silent()
-        advance = stack.enter_context(shown.task("train", config.epochs))
-        for _ in range(state.epoch):
-            advance()
-        for epoch in range(state.epoch, config.epochs):
-            started = time.perf_counter()
-            rate = learning_rate(config, epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            training = train_epoch(learner, dataset, experiment, epoch)
-            state.epoch = epoch + 1
-            if fabric.is_global_zero:
-                chosen = network if average is None else cast(Network, average.module)
-                record = {
-                    "epoch": epoch + 1,
-                    "learning_rate": rate,
-                    "train_loss": training["loss"],
-                    "train_accuracy": training["accuracy"],
-                    **_validated(chosen, dataset.validation),
-                    "seconds": round(time.perf_counter() - started, 3),
-                }
-                _keep(record, state, chosen, directory)
-                save_checkpoint(last, network, optimizer, state, average)
-                _write_metrics(directory, state.history, experiment.hardware.tensorboard)
-                advance(_note(record))
-            fabric.barrier()
-    if fabric.world_size > 1:  # else a process that ends first can abort the other's threads
-        fabric.barrier()
-        distributed.destroy_process_group()
+        return read_checkpoint(directory / LAST, learner.network)
+    experiment.save(directory / CONFIG)
+    _save(learner, TrainingState(), directory)
+    return None
+
+
+def _save(learner: Learner, state: TrainingState, directory: Path) -> None:
+    save_checkpoint(directory / LAST, learner.network, learner.optimizer, state, learner.average)
+
+
+def _learn(
+    learner: Learner, dataset: Dataset, experiment: Experiment, epoch: int, shown: Progress
+) -> dict[str, Any]:
+    """One pass over the training samples, and its record."""
+    config = experiment.optimizer
+    rate = learning_rate(config, epoch)
+    for group in learner.optimizer.param_groups:
+        group["lr"] = rate
+    batches = math.ceil(len(dataset.train) / config.batch_size)
+    with shown.task(f"epoch {epoch + 1}", batches) as advance:
+        result = train_epoch(learner, dataset, experiment, epoch, advance)
+    return {
+        "epoch": epoch + 1,
+        "learning_rate": rate,
+        "train_loss": result["loss"],
+        "train_accuracy": result["accuracy"],
+    }
 
 
 def _validated(network: Network, samples: Samples) -> dict[str, float]:
@@ -175,13 +183,14 @@ def _note(record: dict[str, Any]) -> str:
     return note
 
 
-def _keep(record: dict[str, Any], state: TrainingState, network: Network, directory: Path) -> None:
+def _keep(record: dict[str, Any], state: TrainingState, learner: Learner, directory: Path) -> None:
     """Note the epoch; keep its network if its validation accuracy (then loss) is the best yet."""
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
     state.history.append(record)
     if best is None or _rank(record) > _rank(best):
         state.best_epoch = record["epoch"]
-        save(network, directory / BEST, extra={"metrics": record})
+        save(learner.chosen, directory / BEST, extra={"metrics": record})
+    _save(learner, state, directory)
 
 
 def _rank(record: dict[str, Any]) -> tuple[float, float]:

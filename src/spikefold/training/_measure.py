@@ -4,6 +4,8 @@ import math
 import platform
 import statistics
 import time
+from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -36,7 +38,8 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
     def see(name: str, call: Call) -> None:
         try:
             condition = call.neuron.condition()
-        except NotImplementedError:  # it does everything in a way of its own
+        except NotImplementedError:
+            # A neuron that does everything in a way of its own has no potential to look at.
             return
         if condition.theta is not None:
             return
@@ -105,9 +108,14 @@ def thresholds(folded: nn.Module) -> dict[str, Any]:
 
 @torch.no_grad()
 def time_in_turns(
-    networks: dict[str, Network], x: Tensor, *, rounds: int = 80, calls: int = 1
+    networks: dict[str, Network],
+    x: Tensor,
+    *,
+    rounds: int = 80,
+    calls: int = 1,
+    on_round: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Time of a forward pass per sample on one thread, the networks taking turns.
+    """Time of a forward pass per sample on one thread or a GPU, the networks taking turns.
 
     One thread, because the CPU time of a thread that waits for another counts as well.
 
@@ -116,15 +124,17 @@ def time_in_turns(
         x: one batch.
         rounds: turns each network gets.
         calls: forward passes a turn.
+        on_round: called after each, for progress.
 
     Returns:
         by network: minimum CPU and median wall time in seconds per sample, and the ratios of both
-        to the first network's; with threads, batch and machine.
+        to the first network's; with device, threads and batch.
     """
     cpu: dict[str, list[float]] = {name: [] for name in networks}
     wall: dict[str, list[float]] = {name: [] for name in networks}
     names = list(networks)
-    count = x.shape[-4]  # images [N, C, H, W] or frames [T, N, C, H, W]
+    # Of images [N, C, H, W] or frames [T, N, C, H, W].
+    count = x.shape[-4]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     x = like_weights(networks[names[0]], x)
@@ -133,11 +143,14 @@ def time_in_turns(
             network(x)
         for turn in range(rounds):
             for name in names if turn % 2 else reversed(names):
+                _wait(x.device)
                 cpu_start, wall_start = time.process_time(), time.perf_counter()
                 for _ in range(calls):
                     networks[name](x)
+                _wait(x.device)
                 cpu[name].append((time.process_time() - cpu_start) / calls / count)
                 wall[name].append((time.perf_counter() - wall_start) / calls / count)
+            on_round()
     finally:
         torch.set_num_threads(threads)
     reference = names[0]
@@ -152,21 +165,35 @@ def time_in_turns(
         }
         for name in names
     }
-    return {"batch": count, "threads": 1, "rounds": rounds, "calls": calls, "networks": result}
+    return {
+        "device": x.device.type,
+        "batch": count,
+        "threads": 1,
+        "rounds": rounds,
+        "calls": calls,
+        "networks": result,
+    }
 
 
-def hardware() -> dict[str, Any]:
-    """Machine and versions, for a run record."""
-    from importlib.metadata import version
+def _wait(device: torch.device) -> None:
+    """Until a GPU has done what it was told: a call returns before."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Machine and versions, for a run record.
+
+    Arguments:
+        device: that computed.
+    """
     return {
         "machine": platform.machine(),
         "processor": _processor(),
         "system": platform.system(),
         "threads": torch.get_num_threads(),
-        "neurons": "fused" if dynamics.missing_kernels(device) is None else "reference",
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "neurons": "fused" if dynamics.missing_kernels(device.type) is None else "reference",
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "spikefold": version("spikefold"),

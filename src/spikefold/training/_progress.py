@@ -16,14 +16,20 @@ class Advance(Protocol):
 class Progress(Protocol):
     """Shows tasks."""
 
-    def task(self, name: str, total: int) -> AbstractContextManager[Advance]:
-        """A task of so many pieces, while the context lasts."""
+    def task(self, name: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
+        """A task of so many pieces, while the context lasts; it may be a part of another's piece.
+
+        Arguments:
+            name: of the task.
+            total: its pieces.
+            done: pieces that were done before, which say nothing of the pace.
+        """
 
 
 class Silent:
     """Shows nothing."""
 
-    def task(self, name: str, total: int) -> AbstractContextManager[Advance]:
+    def task(self, name: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
         """A task nobody sees."""
 
         def advance(note: str = "") -> None:

@@ -1,0 +1,169 @@
+"""Many runs: their summaries, and a table of means over seeds."""
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from spikefold.errors import DataError
+
+HEADER = ("recipe", "data", "model", "norm", "T", "epochs", "n", "validation (%)", "test (%)",
+          "spikes that differ after the fold")  # fmt: skip
+# settings that a row has in a column, or that runs of one row may differ in
+_IN_COLUMNS = {"data.name", "model.name", "model.norm", "model.steps", "optimizer.epochs", "seed"}
+
+
+def read_summaries(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The summaries of runs: directories of runs, or directories that hold such; each run once.
+
+    Raises:
+        DataError: if a directory holds no finished run, or a summary is damaged.
+    """
+    files: dict[Path, Path] = {}
+    for path in paths:
+        found = sorted(path.glob("**/summary.json"))
+        if not found:
+            what = "no finished run (summary.json) in it" if path.exists() else "no such directory"
+            raise DataError(f"{path}: {what}")
+        files |= {file.resolve(): file for file in found}
+    return [_read(file) for file in files.values()]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        summary: dict[str, Any] = json.loads(file.read_text())
+        _record([summary])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: damaged, or no summary of a run ({error!r})") from error
+    return summary
+
+
+def accuracy_records(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One record a setting: accuracies of all runs (their seeds differ), mean and deviation.
+
+    Arguments:
+        summaries: of runs, as `summary.json` has them.
+
+    Returns:
+        what names the setting, with the settings that have no column where runs of one recipe
+        differ in them; `n`, the number of seeds; "validation" and "test", each `mean`, `deviation`
+        (of the sample; None of one run) and `values` in the order of `seeds`, or None where there
+        were no samples; "fold", the decisions compared and those that differ over all runs, or None
+        where nothing was folded.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for summary in summaries:
+        groups.setdefault(_setting(summary), []).append(summary)
+    records = [_record(group) for group in groups.values()]
+    settings = _differing([group[0] for group in groups.values()])
+    return [{**r, "settings": s} for r, s in zip(records, settings, strict=True)]
+
+
+def _setting(summary: dict[str, Any]) -> str:
+    """All that runs of one row have in common."""
+    experiment = {k: v for k, v in summary["experiment"].items() if k not in ("seed", "hardware")}
+    return json.dumps([summary["recipe"], experiment], sort_keys=True)
+
+
+def _record(group: list[dict[str, Any]]) -> dict[str, Any]:
+    first = group[0]
+    experiment = first["experiment"]
+    seeds = [summary["experiment"]["seed"] for summary in group]
+    folds = [summary["fold"] for summary in group if "fold" in summary]
+    return {
+        "recipe": first["recipe"],
+        "data": experiment["data"]["name"],
+        "model": experiment["model"]["name"],
+        "norm": experiment["model"]["norm"],
+        "steps": experiment["model"]["steps"],
+        "epochs": experiment["optimizer"]["epochs"],
+        "n": len(set(seeds)),
+        "seeds": seeds,
+        "validation": _spread([s["validation"] for s in group]) if first["validation"] else None,
+        "test": _spread([summary["test"]["trained"] for summary in group]),
+        "fold": {key: sum(fold[key] for fold in folds) for key in ("mismatches", "spikes")}
+        if folds
+        else None,
+    }
+
+
+def _spread(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and sample deviation of accuracies."""
+    values = [evaluation["accuracy"] for evaluation in evaluations]
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.mean(values), "deviation": deviation, "values": values}
+
+
+def _differing(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each of them, in what it differs from others of its recipe."""
+    flat = [_flat(summary["experiment"]) for summary in summaries]
+    found = []
+    for mine, summary in zip(flat, summaries, strict=True):
+        others = [
+            other
+            for other, theirs in zip(flat, summaries, strict=True)
+            if theirs["recipe"] == summary["recipe"]
+        ]
+        keys = [
+            key
+            for key, value in mine.items()
+            if key not in _IN_COLUMNS
+            and not key.startswith("hardware.")
+            and any(other.get(key) != value for other in others)
+        ]
+        found.append({key: mine[key] for key in keys})
+    return found
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return flat
+
+
+def accuracy_table(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A header and one row a record of `accuracy_records`: mean ± deviation, in percent.
+
+    Settings that have no column are named in a last one, where there are any.
+    """
+    rows = [_row(record) for record in records]
+    if not any(record["settings"] for record in records):
+        return [HEADER, *rows]
+    named = [", ".join(f"{k}={v}" for k, v in record["settings"].items()) for record in records]
+    return [(*HEADER, "settings"), *((*row, name) for row, name in zip(rows, named, strict=True))]
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    fold = record["fold"]
+    return (
+        *(str(record[key]) for key in ("recipe", "data", "model", "norm", "steps", "epochs", "n")),
+        _percent(record["validation"]),
+        _percent(record["test"]),
+        f"{fold['mismatches']:,} of {fold['spikes']:,}" if fold else "-",
+    )
+
+
+def _percent(spread: dict[str, Any] | None) -> str:
+    if spread is None:
+        return "-"
+    mean = f"{100 * spread['mean']:.2f}"
+    return mean if spread["deviation"] is None else f"{mean} ± {100 * spread['deviation']:.2f}"
+
+
+def to_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def to_csv(rows: Sequence[Sequence[str]]) -> str:
+    """Comma-separated values; the first row is the header."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

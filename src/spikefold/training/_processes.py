@@ -1,0 +1,112 @@
+"""The processes that train together, on Lightning Fabric."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch.multiprocessing import ProcessRaisedException
+
+from spikefold.errors import ConfigError, SpikefoldError
+from spikefold.training._config import HardwareConfig
+
+T = TypeVar("T")
+PRECISIONS = {
+    "float32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+    "float64": "64-true",
+}
+
+
+def is_launched() -> bool:
+    """Whether torchrun started this process, beside others."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def device_of(hardware: HardwareConfig) -> torch.device:
+    """Where the first process trains, and what follows a training is done."""
+    return Fabric(accelerator=hardware.accelerator, devices=1).device
+
+
+def make_fabric(hardware: HardwareConfig) -> Fabric:
+    """Fabric for these processes and this precision."""
+    if hardware.nodes > 1 and not is_launched():
+        raise ConfigError("several nodes: start `spikefold train` on each with torchrun")
+    fabric = Fabric(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=_strategy(hardware),
+        precision=PRECISIONS[hardware.precision],  # type: ignore[arg-type]
+    )
+    # Fabric would take bf16 without a word.
+    if hardware.precision == "fp16" and fabric.device.type == "cpu":
+        raise ConfigError("hardware: precision fp16 needs a GPU; on a CPU take bf16 or float32")
+    return fabric
+
+
+def _strategy(hardware: HardwareConfig) -> str:
+    if hardware.devices * hardware.nodes == 1:
+        return "auto"
+    return "ddp" if is_launched() else "ddp_spawn"
+
+
+def launch(hardware: HardwareConfig, work: Callable[[Fabric], T]) -> T:
+    """Do the work in all processes; those that are not there yet are started.
+
+    Arguments:
+        hardware: how many.
+        work: what each does; can be pickled, and returns nothing where processes are started.
+
+    Returns:
+        what this process's work returns.
+
+    Raises:
+        SpikefoldError: what a process raised, whichever it was; so OSError.
+    """
+    fabric = make_fabric(hardware)
+    if _strategy(hardware) != "ddp_spawn":
+        return fabric.launch(work)
+    errors = multiprocessing.get_context("spawn").SimpleQueue()
+    try:
+        return fabric.launch(partial(_told, work=work, errors=errors))
+    except ProcessRaisedException:
+        # It holds the text of a traceback, and no more of the error.
+        if errors.empty():
+            raise
+        raise errors.get() from None
+
+
+def _told(fabric: Fabric, work: Callable[[Fabric], T], errors: Any) -> T:
+    """The work of a process that was started; its errors are told to the one that started it."""
+    try:
+        return work(fabric)
+    except (SpikefoldError, OSError) as error:
+        errors.put(error)
+        raise
+
+
+def agreed(fabric: Fabric, find: Callable[[], T]) -> T:
+    """What the first process finds, in all of them: others may not see its files.
+
+    Arguments:
+        fabric: of the processes.
+        find: called in the first one.
+
+    Raises:
+        SpikefoldError: what the first process raised, in all of them; so OSError.
+    """
+    found: Any = None
+    if fabric.is_global_zero:
+        try:
+            found = find()
+        except (SpikefoldError, OSError) as error:
+            found = error
+    found = fabric.broadcast(found)
+    if isinstance(found, Exception):
+        raise found
+    return found
