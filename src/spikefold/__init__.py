@@ -8,7 +8,9 @@ record = sf.verify(network, folded, batches)                         # record.mi
 sf.save(folded, "folded.safetensors")
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 from spikefold import adopt, dynamics, models
 from spikefold.adopt import Converted, convert, from_official, from_snntorch, from_spikingjelly
@@ -52,6 +54,14 @@ from spikefold.nn import (
 from spikefold.saving import load, save
 
 __version__ = version("spikefold")
+_WHEN_ASKED_FOR = ("data", "recipes", "training")  # they take long to import
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHEN_ASKED_FOR:
+        return import_module(f"spikefold.{name}")
+    raise AttributeError(f"module 'spikefold' has no attribute {name!r}")
+
 
 __all__ = [
     "IF",
@@ -87,6 +97,7 @@ __all__ = [
     "adopt",
     "backend",
     "convert",
+    "data",
     "dynamics",
     "fold",
     "from_official",
@@ -96,7 +107,9 @@ __all__ = [
     "graph",
     "load",
     "models",
+    "recipes",
     "save",
+    "training",
     "verify",
     "with_spikes",
 ]

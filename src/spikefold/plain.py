@@ -133,10 +133,9 @@ def _write_surrogate(surrogate: Surrogate) -> str | dict[str, Any]:
 def _read_surrogate(data: Any, _: Any) -> Surrogate:
     parameters = dict(data) if isinstance(data, dict) else {"name": data}
     name = parameters.pop("name", None)
-    if not isinstance(name, str) or name not in SURROGATES:
-        raise ConfigError(f"unknown surrogate {name!r}: one of {', '.join(SURROGATES)}")
+    kind = SURROGATES.find(name)
     try:
-        return SURROGATES[name](**parameters)
+        return kind(**parameters)
     except TypeError as error:
         raise ConfigError(f"surrogate {name}: {error}") from error
 

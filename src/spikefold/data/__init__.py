@@ -11,7 +11,14 @@ from spikefold.data._augment import (
 from spikefold.data._color_jitter import color_jitter
 from spikefold.data._frames import EVENT, Framing, frames_of, to_frames
 from spikefold.data._images import read_image
-from spikefold.data._load import DATASETS, DatasetInfo, find_dataset, is_framed, load_dataset
+from spikefold.data._load import (
+    DATASETS,
+    DatasetInfo,
+    find_dataset,
+    is_framed,
+    load_dataset,
+    register,
+)
 from spikefold.data._recordings import Recording, read_recording
 from spikefold.data._samples import Dataset, Samples, SplitName, TensorSamples
 from spikefold.data._splits import Parts, held_out, require_every_class, split_off, stratified_split
@@ -41,6 +48,7 @@ __all__ = [
     "random_roll",
     "read_image",
     "read_recording",
+    "register",
     "require_every_class",
     "split_off",
     "stratified_split",

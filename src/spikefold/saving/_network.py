@@ -15,6 +15,7 @@ from spikefold.folding import SHAPES
 from spikefold.models import Arguments, Network, build
 from spikefold.nn import FoldedLIF, copied, replaced, transforms_of, twin, unwrapped
 from spikefold.plain import from_plain, to_plain
+from spikefold.registry import registered_only
 from spikefold.saving._file import read_file, write_file
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -149,7 +150,7 @@ def _rebuild(
     if into is not None:
         network = copied(unwrapped(into))
     else:
-        with torch.device("meta"):
+        with torch.device("meta"), registered_only():
             arguments = from_plain(header["arguments"], Arguments, "arguments")
             network = build(header["model"], arguments)
     if any(v.dtype == torch.float64 for key, v in state.items() if key.endswith("theta")):

@@ -65,8 +65,7 @@ class ModelConfig:
     neuron: Neuron = Neuron()
 
     def __post_init__(self) -> None:
-        if self.name not in MODELS:
-            raise ConfigError(f"unknown model {self.name!r}: one of {', '.join(MODELS)}")
+        MODELS.find(self.name)
         if self.options.steps is None:
             raise ConfigError("model: steps must be given, the number of time steps")
 
