@@ -5,12 +5,14 @@ A surrogate is written by its name, and with its parameters where they are not i
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, make_dataclass
+from itertools import chain
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import cattrs
 from cattrs.gen import make_dict_structure_fn
 
+from spikefold.described import described
 from spikefold.dynamics import SURROGATES, Surrogate
 from spikefold.errors import ConfigError
 
@@ -77,6 +79,13 @@ def spread(value: Any) -> dict[str, Any]:
     for name, part in vars(value).items():
         found |= vars(part) if is_dataclass(part) else {name: part}
     return found
+
+
+def explained(value: Any) -> dict[str, str]:
+    """What each setting of a dataclass means, by the name that plain data have for it."""
+    parts = [part for part in vars(value).values() if is_dataclass(part)]
+    whole = [value, *parts] if type(value) in LEVELS else [value]
+    return dict(chain(*(described(type(part)).items() for part in whole)))
 
 
 def gathered(kind: type[T], **found: Any) -> T:

@@ -1,8 +1,6 @@
 """Configurations on the command line: the settings have the names that they have in records."""
 
-from dataclasses import is_dataclass
 from functools import partial
-from itertools import chain
 from typing import Any, get_type_hints
 
 from tyro.constructors import (
@@ -14,9 +12,8 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from spikefold.described import described
 from spikefold.dynamics import SURROGATES, Surrogate
-from spikefold.plain import LEVELS, from_plain, gathered, spread, to_plain
+from spikefold.plain import LEVELS, explained, from_plain, gathered, spread, to_plain
 
 RULES = ConstructorRegistry()
 
@@ -26,8 +23,7 @@ def _flat(info: StructTypeInfo) -> StructConstructorSpec | None:
     """What records have at one level is at one level here."""
     if info.type not in LEVELS:
         return None
-    parts = [info.default, *vars(info.default).values()]
-    texts = dict(chain(*(described(type(part)).items() for part in parts if is_dataclass(part))))
+    texts = explained(info.default)
     values = spread(info.default)
     hints = get_type_hints(LEVELS[info.type])
     specs = [StructFieldSpec(name, hints[name], values[name], texts[name]) for name in values]

@@ -1,14 +1,15 @@
 """From words to commands."""
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from spikefold.cli import _datasets, _experiments, _import, _networks, _predict, _sweep
+from spikefold.cli._extensions import import_extensions
 from spikefold.cli._output import print_error
 from spikefold.errors import ConfigError, SpikefoldError
+from spikefold.registry import unknown
 
 # each takes the words after its own name
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
@@ -24,7 +25,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "recalibrate": (_networks.recalibrate_command, "estimate a checkpoint's statistics anew"),
     "datasets": (_datasets.datasets_command, "list the data sets, and whether they are there"),
     "recipes": (_experiments.recipes_command, "list the recipes"),
-    "show": (_experiments.show_command, "the full configuration of a recipe"),
+    "show": (_experiments.show_command, "a recipe with all its settings, as a file: > my.toml"),
 }
 
 
@@ -34,13 +35,14 @@ def usage() -> str:
     lines = [f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: spikefold COMMAND ...",
+            "usage: spikefold [--import MODULE] COMMAND ...",
             "",
             "Spiking networks with membrane potential batch normalization, folded exactly.",
             "",
             *lines,
             "",
             "spikefold COMMAND --help explains a command; all know --json.",
+            "--import MODULE, before it, imports what registers models, data sets or recipes.",
         ]
     )
 
@@ -55,6 +57,11 @@ def main(words: Sequence[str] | None = None) -> int:
         exit status: 0, or 1 for an error, 2 for wrong usage, 130 when interrupted.
     """
     words = list(sys.argv[1:] if words is None else words)
+    try:
+        words = import_extensions(words)
+    except SpikefoldError as error:
+        print_error(str(error))
+        return 1
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
@@ -63,9 +70,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     name, *rest = words
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(COMMANDS)}"
-        print_error(f"unknown command '{name}': {hint}")
+        print_error(unknown("command", name, COMMANDS))
         return 2
     try:
         _require_once(name, rest)

@@ -15,6 +15,7 @@ from spikefold.cli._output import ShownProgress, print_error, print_json, print_
 from spikefold.errors import ConfigError
 from spikefold.plain import from_plain
 from spikefold.recipes import SUMMARY, find_recipe, run
+from spikefold.registry import IMPORTED, import_extension
 from spikefold.reports import accuracy_table, plot_run, read_summaries, to_csv, to_markdown
 from spikefold.training import LAST, Experiment, Progress
 
@@ -24,7 +25,7 @@ class SweepOptions:
     """Run recipes x settings x seeds; finished runs are not run again, broken ones go on."""
 
     recipes: tyro.conf.Positional[tuple[str, ...]]
-    """names of recipes"""
+    """names of recipes, or their files"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """one run each"""
     vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE,...")] = ()
@@ -56,6 +57,7 @@ class _Planned:
     recipe: str
     experiment: Experiment
     directory: Path
+    extensions: tuple[str, ...] = ()
 
 
 def plan(options: SweepOptions) -> list[_Planned]:
@@ -71,10 +73,15 @@ def plan(options: SweepOptions) -> list[_Planned]:
         key, equals, values = setting.partition("=")
         if not (key and equals and values):
             raise ConfigError(f"sweep: --vary {setting}: expected KEY=VALUE,VALUE,...")
+        if key == "seed":
+            raise ConfigError(f"sweep: seeds are given by --seeds {values.replace(',', ' ')}")
         varied.append([(key, value) for value in values.split(",")])
-    runs = []
-    for name in options.recipes:
-        recipe = find_recipe(name)
+    runs: list[_Planned] = []
+    recipes = [find_recipe(word) for word in options.recipes]
+    for word, recipe in zip(options.recipes, recipes, strict=True):
+        name = recipe.name
+        if [other.name for other in recipes].count(name) > 1:
+            raise ConfigError(f"sweep: {word}: two recipes are called {name!r}")
         for settings in itertools.product(*varied):
             words = [word for key, value in settings for word in (f"--{key}", value)]
             experiment = tyro.cli(
@@ -90,6 +97,7 @@ def plan(options: SweepOptions) -> list[_Planned]:
                     name,
                     replace(experiment, seed=seed),
                     options.out / name / label / f"seed-{seed}",
+                    tuple(IMPORTED),
                 )
                 for seed in options.seeds
             ]
@@ -128,6 +136,8 @@ def sweep_command(words: list[str]) -> None:
 
 def run_planned(planned: _Planned, progress: Progress) -> None:
     """One run of a sweep, from where it stands."""
+    for module in planned.extensions:  # which the process of a run has not seen
+        import_extension(module)
     resume = (planned.directory / LAST).exists()
     run(planned.recipe, planned.experiment, planned.directory, resume=resume, progress=progress)
     plot_run(planned.directory)

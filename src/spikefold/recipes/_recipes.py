@@ -161,12 +161,3 @@ for _recipe in (
     ),
 ):
     register(_recipe)
-
-
-def find_recipe(name: str) -> Recipe:
-    """The recipe of this name.
-
-    Raises:
-        ConfigError: if there is none; names the nearest.
-    """
-    return RECIPES.find(name)

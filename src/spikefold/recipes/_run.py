@@ -61,7 +61,7 @@ def run(
     """
     progress = progress or Silent()
     dataset = load_data(experiment)
-    network = train(experiment, dataset, directory, resume=resume, progress=progress)
+    network = train(experiment, dataset, directory, resume=resume, progress=progress, recipe=name)
     chosen_on = dataset.validation if len(dataset.validation) else None
     seen = _batch(chosen_on or dataset.train)
     _write(directory / "potentials.json", potentials(network, seen))

@@ -7,7 +7,6 @@ from spikefold.training._config import (
     HardwareConfig,
     ModelConfig,
     OptimizerConfig,
-    differences,
 )
 from spikefold.training._epoch import first_non_finite_layer
 from spikefold.training._evaluate import evaluate, like_weights, recalibrate
@@ -15,6 +14,7 @@ from spikefold.training._loop import BEST, CONFIG, LAST, METRICS, train
 from spikefold.training._measure import hardware, potentials, thresholds, time_in_turns
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
 from spikefold.training._progress import Advance, Progress, Silent
+from spikefold.training._resume import differences, require_continued
 
 __all__ = [
     "BEST",
@@ -40,6 +40,7 @@ __all__ = [
     "make_optimizer",
     "potentials",
     "recalibrate",
+    "require_continued",
     "restore_checkpoint",
     "save_checkpoint",
     "thresholds",

@@ -15,14 +15,16 @@ from spikefold.data import Dataset, Samples
 from spikefold.errors import ConfigError, DataError
 from spikefold.models import Network
 from spikefold.nn import synchronize_statistics
-from spikefold.plain import to_plain
+from spikefold.registry import IMPORTED, import_extension
 from spikefold.saving import load, replacing, save
 from spikefold.training._checkpoint import TrainingState, restore_checkpoint, save_checkpoint
-from spikefold.training._config import Experiment, HardwareConfig, differences
+from spikefold.training._config import Experiment, HardwareConfig
 from spikefold.training._epoch import Learner, train_epoch
 from spikefold.training._evaluate import evaluate
+from spikefold.training._init import start_from
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
 from spikefold.training._progress import Progress, Silent
+from spikefold.training._resume import require_continued
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -41,6 +43,7 @@ def train(
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    recipe: str | None = None,
 ) -> Network:
     """Train a network; keep the checkpoint of the best validation accuracy.
 
@@ -56,12 +59,14 @@ def train(
         directory: where the run's files go.
         resume: go on from `last.safetensors`, if there is one.
         progress: told about epochs.
+        recipe: name of the configuration, for the record.
 
     Returns:
         the best network, in evaluation mode, on the CPU.
 
     Raises:
-        ConfigError: if a resumed run was made with another configuration.
+        ConfigError: if a resumed run was made with another configuration; more epochs are fine
+            under a constant learning rate.
         SpikefoldError: if the loss is not finite.
     """
     fabric = make_fabric(experiment.hardware)
@@ -74,6 +79,8 @@ def train(
             directory=directory,
             resume=resume,
             progress=progress or Silent(),
+            recipe=recipe,
+            extensions=tuple(IMPORTED),
         )
     )
     return load(directory / BEST)
@@ -104,8 +111,12 @@ def _train(
     directory: Path,
     resume: bool,
     progress: Progress,
+    recipe: str | None,
+    extensions: tuple[str, ...],
 ) -> None:
     """What each process does; the first one evaluates and writes."""
+    for module in extensions:  # what this process registers, if it is a new one
+        import_extension(module)
     config = experiment.optimizer
     if config.batch_size < fabric.world_size or len(dataset.train) < fabric.world_size:
         raise DataError(f"fewer samples a batch than the {fabric.world_size} processes")
@@ -115,18 +126,19 @@ def _train(
     optimizer = make_optimizer(network, config)
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
     average = make_average(network, config)
+    shown = progress if fabric.is_global_zero else Silent()
     last = directory / LAST
     if resume and last.exists():
-        _require_same(experiment, directory / CONFIG)
+        require_continued(Experiment.load(directory / CONFIG), experiment, directory / CONFIG)
         state = restore_checkpoint(last, network, optimizer, average)
     else:
-        state = TrainingState()
-        if fabric.is_global_zero:
-            experiment.save(directory / CONFIG)
+        state = _start(experiment, network, shown)
+    if fabric.is_global_zero:
+        experiment.save(directory / CONFIG, recipe)
+        if not state.epoch:
             save_checkpoint(last, network, optimizer, state, average)
     learner = Learner(fabric, network, wrapped, optimizer, wrapped_optimizer, average)
     with ExitStack() as stack:
-        shown = progress if fabric.is_global_zero else Silent()
         advance = stack.enter_context(shown.task("train", config.epochs))
         for _ in range(state.epoch):
             advance()
@@ -155,6 +167,14 @@ def _train(
     if fabric.world_size > 1:  # else a process that ends first can abort the other's threads
         fabric.barrier()
         distributed.destroy_process_group()
+
+
+def _start(experiment: Experiment, network: Network, progress: Progress) -> TrainingState:
+    """Where training stands before its first epoch, with the weights it starts from."""
+    if experiment.init is not None:
+        with progress.task("init", 1) as advance:
+            advance(start_from(Path(experiment.init), network))
+    return TrainingState()
 
 
 def _validated(network: Network, samples: Samples) -> dict[str, float]:
@@ -187,13 +207,6 @@ def _rank(record: dict[str, Any]) -> tuple[float, float]:
     if "validation_accuracy" not in record:
         return float(record["epoch"]), 0.0
     return record["validation_accuracy"], -record["validation_loss"]
-
-
-def _require_same(experiment: Experiment, path: Path) -> None:
-    stored = Experiment.load(path)
-    changed = differences(to_plain(stored), to_plain(experiment))
-    if changed:
-        raise ConfigError(f"cannot resume with another configuration than {path}: {changed[0]}")
 
 
 def _write_metrics(directory: Path, history: list[dict[str, Any]], tensorboard: bool) -> None:
