@@ -15,6 +15,7 @@ from cattrs.gen import make_dict_structure_fn
 from spikefold.described import described
 from spikefold.dynamics import SURROGATES, Surrogate
 from spikefold.errors import ConfigError
+from spikefold.registry import unknown
 
 T = TypeVar("T")
 # classes that are `flat`, and dataclasses of all the fields that they have at one level
@@ -96,6 +97,9 @@ def gathered(kind: type[T], **found: Any) -> T:
 
 
 def _problem(error: BaseException, kind: type | None) -> str:
+    if isinstance(error, cattrs.ForbiddenExtraKeysError):
+        known = [field.name for field in fields(error.cl)]
+        return "; ".join(unknown("setting", name, known) for name in sorted(error.extra_fields))
     return str(error) if isinstance(error, ConfigError) else cattrs.v.format_exception(error, kind)
 
 
