@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,9 @@ from spikefold.errors import ConfigError
 from spikefold.models import MODELS, Arguments, Network, Norm, Options, Standardize, Task, build
 from spikefold.plain import flat, from_plain, to_plain
 from spikefold.saving import replacing
+
+OptimizerName = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,9 @@ class OptimizerConfig:
 
     epochs: int = 20
     batch_size: int = 64
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: OptimizerName = "sgd"
     learning_rate: float = 0.1
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     momentum: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 1e-4
@@ -115,6 +118,12 @@ class OptimizerConfig:
         for name in ("weight_decay", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"optimizer: {name} must not be negative")
+        for name, known in (("name", OptimizerName), ("schedule", Schedule)):
+            if getattr(self, name) not in get_args(known):
+                raise ConfigError(
+                    f"optimizer: {name} must be one of {', '.join(get_args(known))}, got "
+                    f"{getattr(self, name)!r}"
+                )
         if not self.learning_rate > 0:
             raise ConfigError("optimizer: learning_rate must be positive")
         if not 0 <= self.warmup_epochs < self.epochs:

@@ -55,7 +55,8 @@ def start_from(path: Path, network: Network) -> str:
 def _fixed(arguments: Arguments) -> dict[str, object]:
     """The arguments, at one level, that have to be the same."""
     plain = to_plain(arguments)
-    return {k: v for k, v in {**plain, **plain.pop("neuron")}.items() if k not in FREE}
+    plain |= plain.pop("neuron")
+    return {name: value for name, value in plain.items() if name not in FREE}
 
 
 def _require_shapes(path: Path, there: dict[str, Tensor], here: dict[str, Tensor]) -> None:
