@@ -10,7 +10,7 @@ sf.save(folded, "folded.safetensors")
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikefold import adopt, dynamics, models
 from spikefold.adopt import Converted, convert, from_official, from_snntorch, from_spikingjelly
@@ -52,6 +52,9 @@ from spikefold.nn import (
     with_spikes,
 )
 from spikefold.saving import load, save
+
+if TYPE_CHECKING:
+    from spikefold import data, recipes, training
 
 __version__ = version("spikefold")
 _WHEN_ASKED_FOR = ("data", "recipes", "training")  # they take long to import

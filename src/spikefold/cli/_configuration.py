@@ -32,10 +32,9 @@ def _flat(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 @RULES.primitive_rule
 def _surrogate(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """A surrogate is named."""
+    """A surrogate is named, one of an installed package too."""
     if info.type is not Surrogate:
         return None
-    names = tuple(SURROGATES)
 
     def shown(surrogate: Surrogate) -> list[str]:
         plain = to_plain(surrogate)
@@ -43,9 +42,8 @@ def _surrogate(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar=f"{{{','.join(names)}}}",
+        metavar=f"{{{','.join(SURROGATES)}}}",
         instance_from_str=lambda words: from_plain(words[0], Surrogate, "surrogate"),
         is_instance=lambda value: isinstance(value, Surrogate),
         str_from_instance=shown,
-        choices=names,
     )

@@ -60,6 +60,16 @@ class _Planned:
     extensions: tuple[str, ...] = ()
 
 
+def _choices(setting: str) -> list[tuple[str, str]]:
+    """What `KEY=VALUE,...` varies, each value with its key."""
+    key, equals, values = setting.partition("=")
+    if not (key and equals and values):
+        raise ConfigError(f"sweep: --vary {setting}: expected KEY=VALUE,VALUE,...")
+    if key == "seed":
+        raise ConfigError(f"sweep: seeds are given by --seeds {values.replace(',', ' ')}")
+    return [(key, value) for value in values.split(",")]
+
+
 def plan(options: SweepOptions) -> list[_Planned]:
     """All runs of a sweep.
 
@@ -68,20 +78,13 @@ def plan(options: SweepOptions) -> list[_Planned]:
     """
     if not options.recipes:
         raise ConfigError("sweep: name at least one recipe (spikefold recipes lists them)")
-    varied: list[list[tuple[str, str]]] = []
-    for setting in options.vary:
-        key, equals, values = setting.partition("=")
-        if not (key and equals and values):
-            raise ConfigError(f"sweep: --vary {setting}: expected KEY=VALUE,VALUE,...")
-        if key == "seed":
-            raise ConfigError(f"sweep: seeds are given by --seeds {values.replace(',', ' ')}")
-        varied.append([(key, value) for value in values.split(",")])
-    runs: list[_Planned] = []
+    varied = [_choices(setting) for setting in options.vary]
     recipes = [find_recipe(word) for word in options.recipes]
-    for word, recipe in zip(options.recipes, recipes, strict=True):
-        name = recipe.name
-        if [other.name for other in recipes].count(name) > 1:
-            raise ConfigError(f"sweep: {word}: two recipes are called {name!r}")
+    names = [recipe.name for recipe in recipes]
+    runs: list[_Planned] = []
+    for name, recipe in zip(names, recipes, strict=True):
+        if names.count(name) > 1:
+            raise ConfigError(f"sweep: two recipes are called {name!r}")
         for settings in itertools.product(*varied):
             words = [word for key, value in settings for word in (f"--{key}", value)]
             experiment = tyro.cli(
