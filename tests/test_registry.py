@@ -1,5 +1,6 @@
 """Things by name, and packages that add some."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 import spikefold as sf
 from spikefold import registry
+from spikefold.cli import main
 from spikefold.data import DATASETS, DatasetInfo, Parts, load_dataset
 from spikefold.dynamics import SURROGATES
 from spikefold.errors import ConfigError, DataError, FileFormatError
@@ -123,6 +125,16 @@ def test_an_installed_package_is_imported_for_an_unknown_name(find, name: str) -
 
 
 @pytest.mark.usefixtures("lab")
+def test_options_may_name_what_an_installed_package_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--model.surrogate", "lab-step", "--model.name", "lab_net"]
+    assert main(["show", "digits", *words, "--json"]) == 0
+    model = json.loads(capsys.readouterr().out)["experiment"]["model"]
+    assert (model["surrogate"], model["name"]) == ("lab-step", "lab_net")
+
+
+@pytest.mark.usefixtures("lab")
 def test_a_network_file_never_imports_anything(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     import_extension("labpack")
@@ -133,7 +145,7 @@ def test_a_network_file_never_imports_anything(tmp_path: Path) -> None:
         del kind[name]  # type: ignore[attr-defined]
     del sys.modules["labpack"]
     for file, what in ((path, "model 'lab_net'"), (tmp_path / "step.safetensors", "surrogate")):
-        with pytest.raises(FileFormatError, match=f"unknown {what}.*import the package that") as e:
+        with pytest.raises(FileFormatError, match=f"unknown {what}.*import the package") as e:
             sf.load(file)
         assert str(file) in str(e.value)
         assert "\n" not in str(e.value)

@@ -60,8 +60,8 @@ class Registry(dict[str, T]):
         if name not in self:
             if not _may_import.get():
                 raise self.error(
-                    f"unknown {self.kind} {name!r}: import the package that registers it first "
-                    "(spikefold --import PACKAGE on the command line)"
+                    f"unknown {self.kind} {name!r}: it has to be registered first; import the "
+                    "package that does so (spikefold --import PACKAGE ...)"
                 )
             failures = _import_installed()
         if name not in self:

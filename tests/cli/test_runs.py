@@ -232,6 +232,6 @@ def test_other_processes_know_what_was_imported() -> None:
     done = subprocess.run([PROGRAM, "fold", network, "-o", "f"], capture_output=True, text=True)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "unknown model 'lab_net': import the package that registers it first" in line
+    assert "unknown model 'lab_net': it has to be registered first; import the package" in line
     spikefold(*imports, "fold", network, "-o", "folded.safetensors")
     assert "0" in spikefold(*imports, "verify", network, "folded.safetensors", "--data", "lab-data")

@@ -26,7 +26,8 @@ class RunFlags:
     out: Path | None = None
     """directory of the run; default: runs/RECIPE"""
     resume: bool = False
-    """go on with the run, interrupted or finished, with the settings it was begun with"""
+    """go on with the run, interrupted or finished, with the settings it was begun with; or, in the
+    place of RECIPE: --resume DIRECTORY"""
     overwrite: bool = False
     """replace a run that is there"""
     json: bool = False

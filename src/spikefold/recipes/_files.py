@@ -38,6 +38,8 @@ def read_recipe(path: Path) -> Recipe:
         about = {"recipe": name, "summary": f"settings of {path}"}
         for key in about.keys() & data.keys():
             about[key] = from_plain(data.pop(key), str, key)
+        if Path(about["recipe"]).name != about["recipe"] or about["recipe"] in ("", ".."):
+            raise ConfigError(f"recipe: expected a name, got {about['recipe']!r}")
         experiment = from_plain(data, Experiment, "settings")
         for section in REQUIRED:
             if "name" not in data.get(section, {}):
