@@ -129,8 +129,8 @@ def test_names_of_surrogates_in_files_keep_their_meaning() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("model.widht", 2, r"\(widht\) @ settings.model$"),
-        ("model.options", {}, r"\(options\) @ settings.model$"),
+        ("model.widht", 2, r"unknown setting 'widht': did you mean 'width'\? @ settings.model$"),
+        ("model.options", {}, r"unknown setting 'options': one of name, .* @ settings.model$"),
         ("model", [], r"expected names with values, got \[\] @ settings.model$"),
         ("model.norm", "bn", "expected one of mpbn, mpbn-element, mpbn-steps, none, got 'bn' @ "
                              "settings.model.norm$"),

@@ -5,14 +5,17 @@ A surrogate is written by its name, and with its parameters where they are not i
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, make_dataclass
+from itertools import chain
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import cattrs
 from cattrs.gen import make_dict_structure_fn
 
+from spikefold.described import described
 from spikefold.dynamics import SURROGATES, Surrogate
 from spikefold.errors import ConfigError
+from spikefold.registry import unknown
 
 T = TypeVar("T")
 # classes that are `flat`, and dataclasses of all the fields that they have at one level
@@ -79,6 +82,13 @@ def spread(value: Any) -> dict[str, Any]:
     return found
 
 
+def explained(value: Any) -> dict[str, str]:
+    """What each setting of a dataclass means, by the name that plain data have for it."""
+    parts = [part for part in vars(value).values() if is_dataclass(part)]
+    whole = [value, *parts] if type(value) in LEVELS else [value]
+    return dict(chain(*(described(type(part)).items() for part in whole)))
+
+
 def gathered(kind: type[T], **found: Any) -> T:
     """The dataclass that was `spread`."""
     parts: dict[str, Any] = {n: t for n, t in get_type_hints(kind).items() if is_dataclass(t)}
@@ -87,6 +97,9 @@ def gathered(kind: type[T], **found: Any) -> T:
 
 
 def _problem(error: BaseException, kind: Any) -> str:
+    if isinstance(error, cattrs.ForbiddenExtraKeysError):
+        known = [field.name for field in fields(error.cl)]
+        return "; ".join(unknown("setting", name, known) for name in sorted(error.extra_fields))
     return str(error) if isinstance(error, ConfigError) else cattrs.v.format_exception(error, kind)
 
 
@@ -136,9 +149,7 @@ def _write_surrogate(surrogate: Surrogate) -> str | dict[str, Any]:
 def _read_surrogate(data: Any, _: Any) -> Surrogate:
     parameters = dict(data) if isinstance(data, dict) else {"name": data}
     name = parameters.pop("name", None)
-    if not isinstance(name, str) or name not in SURROGATES:
-        raise ConfigError(f"unknown surrogate {name!r}: one of {', '.join(SURROGATES)}")
-    kind = SURROGATES[name]
+    kind = SURROGATES.find(name)
     try:
         return make_dict_structure_fn(kind, _converter)(parameters, kind)
     except (cattrs.BaseValidationError, TypeError) as error:

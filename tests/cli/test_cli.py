@@ -2,12 +2,9 @@
 
 import dataclasses
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -123,7 +120,7 @@ def test_recipes_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     record = run_json(["show", "digits", "--seed", "7"], capsys)
     assert record["experiment"]["seed"] == 7
     assert main(["show", "digits"]) == 0
-    assert "--optimizer.learning-rate" in capsys.readouterr().out
+    assert "\nlearning_rate = 0.1\n" in capsys.readouterr().out
     assert main(["recipes"]) == 0
     assert main(["--version"]) == 0
     assert main(["--help"]) == 0
@@ -230,7 +227,8 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["run", "digits", "--resume", "--out", "{tmp}/none"], 1, "holds no run to resume"),
         (["train", "digits", "--out", "{tmp}/file/x"], 1, "cannot write"),
         (["train", "digits", "--out", "{run}"], 1, "--resume goes on with it"),
-        (["train", "digits", "--out", "{run}", "--resume"], 1, "cannot resume with another"),
+        (["train", "digits", "--out", "{run}", "--resume", "--seed", "3"], 1,
+         "cannot resume with another configuration than {run}/config.json: seed is 0 there, 3"),
         (["fold", "{run}/config.json", "-o", "{tmp}/f"], 1, "not a safetensors file"),
         (["fold", "{run}/folded.safetensors", "-o", "{tmp}/f"], 1, "nothing to fold"),
         (["fold", "{run}/none", "-o", "{tmp}/f"], 1, "no such file"),
@@ -265,6 +263,7 @@ def test_mistakes_get_one_clear_line_and_leave_nothing(
     before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
     words = [word.format(tmp=tmp_path, run=finished) for word in words]
     message = message.format(tmp=tmp_path)
+    message = message.format(run=finished)
     assert main(words) == status
     captured = capsys.readouterr()
     assert message in captured.err
@@ -337,6 +336,9 @@ def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
         (["sweep", "digits", "--jobs", "0"], 1, "--jobs must be at least 1"),
         (["sweep", "digits", "--vary", "model.norm"], 1, "expected KEY=VALUE"),
         (["sweep", "digits", "--vary", "model.nrom=mpbn"], 2, "--model.norm"),
+        (["sweep", "digits", "--vary", "seed=3,4"], 1, "sweep: seeds are given by --seeds 3 4"),
+        (["sweep", "digits", "digits"], 1, "sweep: two recipes are called 'digits'"),
+        (["sweep", "digits", "{tmp}/digits.toml"], 1, "no recipe can be read"),
         (["table"], 1, "at least one directory"),
         (["table", "{tmp}"], 1, "no finished run"),
     ],
@@ -346,31 +348,6 @@ def test_mistakes_with_many_runs(
 ) -> None:
     assert main([word.format(tmp=tmp_path) for word in words]) == status
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_cleanly_and_the_run_goes_on(
-    number: signal.Signals, status: int, tmp_path: Path
-) -> None:
-    command = [sys.executable, "-m", "spikefold.cli.__main__", "train", "digits", "--json"]
-    command += ["--out", str(tmp_path / "run"), *SMALL[:-1], "4"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # a job in the background of a shell would ignore it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    while process.poll() is None and not (tmp_path / "run" / "metrics.jsonl").exists():
-        time.sleep(0.01)
-    os.kill(process.pid, number)
-    out, err = process.communicate()
-    assert process.returncode == status
-    assert out == ""
-    assert "--resume" in err.splitlines()[-1]
-    assert "Traceback" not in err
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["best"].endswith("best.safetensors")
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 def test_a_reader_that_leaves_gets_no_traceback() -> None:

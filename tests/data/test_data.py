@@ -27,7 +27,7 @@ def samples(*counts: int) -> TensorSamples:
 
 def made(monkeypatch: pytest.MonkeyPatch, parts: Parts) -> None:
     """A data set 'made' of these parts."""
-    info = DatasetInfo("made", "", "", "", "", lambda root: parts, lambda root: None)
+    info = DatasetInfo("made", "", load=lambda root: parts)
     monkeypatch.setitem(DATASETS, "made", info)
 
 

@@ -1,9 +1,7 @@
 """Configurations on the command line: the settings have the names that they have in records."""
 
 from collections.abc import Iterable
-from dataclasses import is_dataclass
 from functools import partial
-from itertools import chain
 from typing import Annotated, Any, get_type_hints
 
 import tyro
@@ -17,10 +15,9 @@ from tyro.constructors import (
 )
 
 from spikefold.data import DATASETS
-from spikefold.described import described
 from spikefold.dynamics import SURROGATES, Surrogate
 from spikefold.models import MODELS
-from spikefold.plain import LEVELS, from_plain, gathered, spread, to_plain
+from spikefold.plain import LEVELS, explained, from_plain, gathered, spread, to_plain
 from spikefold.training import DataConfig, ModelConfig
 
 RULES = ConstructorRegistry()
@@ -42,8 +39,7 @@ def _named(info: StructTypeInfo) -> StructConstructorSpec | None:
     """Help lists the names; what records have at one level is at one level here."""
     if info.type not in NAMES:
         return None
-    parts = [info.default, *vars(info.default).values()]
-    texts = dict(chain(*(described(type(part)).items() for part in parts if is_dataclass(part))))
+    texts = explained(info.default)
     level = LEVELS.get(info.type)
     make = info.type if level is None else partial(gathered, info.type)
     values = vars(info.default) if level is None else spread(info.default)
@@ -54,10 +50,9 @@ def _named(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 @RULES.primitive_rule
 def _surrogate(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """A surrogate is named."""
+    """A surrogate is named, one of an installed package too."""
     if info.type is not Surrogate:
         return None
-    names = tuple(SURROGATES)
 
     def shown(surrogate: Surrogate) -> list[str]:
         plain = to_plain(surrogate)
@@ -65,9 +60,8 @@ def _surrogate(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar=one_of(names),
+        metavar=one_of(SURROGATES),
         instance_from_str=lambda words: from_plain(words[0], Surrogate, "surrogate"),
         is_instance=lambda value: isinstance(value, Surrogate),
         str_from_instance=shown,
-        choices=names,
     )

@@ -1,6 +1,5 @@
 """From words to commands."""
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -8,9 +7,11 @@ from importlib import import_module
 from importlib.metadata import version
 from signal import SIGINT, SIGTERM
 
+from spikefold.cli._extensions import import_extensions
 from spikefold.cli._output import one_line, print_error
 from spikefold.cli._signals import Terminated, terminable
 from spikefold.errors import ConfigError, SpikefoldError
+from spikefold.registry import unknown
 
 # Module and summary of each. A module is imported when its command is asked for: torch takes
 # seconds, which whoever wants the list of commands need not wait for.
@@ -27,7 +28,7 @@ COMMANDS = {
     "recalibrate": ("_networks", "estimate a checkpoint's statistics anew"),
     "datasets": ("_datasets", "list the data sets, and whether they are there"),
     "recipes": ("_experiments", "list the recipes"),
-    "show": ("_experiments", "the full configuration of a recipe"),
+    "show": ("_experiments", "a recipe with all its settings, as a file: > my.toml"),
 }
 
 
@@ -46,13 +47,14 @@ def usage() -> str:
     lines = [f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: spikefold COMMAND ...",
+            "usage: spikefold [--import MODULE] COMMAND ...",
             "",
             "Spiking networks with membrane potential batch normalization, folded exactly.",
             "",
             *lines,
             "",
             "spikefold COMMAND --help explains a command; all know --json.",
+            "--import MODULE, before it, imports what registers models, data sets or recipes.",
         ]
     )
 
@@ -87,6 +89,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     """Find the command and do it; its exit status."""
+    words = import_extensions(words)
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
@@ -95,9 +98,7 @@ def _run(words: list[str]) -> int:
         return 0
     name, *rest = words
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(COMMANDS)}"
-        print_error(f"unknown command '{name}': {hint}")
+        print_error(unknown("command", name, COMMANDS))
         return 2
     _require_once(name, rest)
     try:

@@ -16,6 +16,7 @@ from spikefold.cli._progress import shown_progress
 from spikefold.errors import ConfigError
 from spikefold.plain import from_plain
 from spikefold.recipes import SUMMARY, find_recipe, run
+from spikefold.registry import IMPORTED, import_extension
 from spikefold.reports import accuracy_records, accuracy_table, plot_run, read_summaries
 from spikefold.training import LAST, Experiment, Progress
 
@@ -25,7 +26,7 @@ class SweepOptions:
     """Run recipes x settings x seeds; finished runs are not run again, broken ones go on."""
 
     recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE ...")]
-    """names of recipes (spikefold recipes lists them)"""
+    """names of recipes (spikefold recipes lists them), or their files"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """one run each"""
     vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE,...")] = ()
@@ -45,6 +46,17 @@ class _Planned:
     recipe: str
     experiment: Experiment
     directory: Path
+    extensions: tuple[str, ...] = ()
+
+
+def _choices(setting: str) -> list[tuple[str, str]]:
+    """What `KEY=VALUE,...` varies, each value with its key."""
+    key, equals, values = setting.partition("=")
+    if not (key and equals and values):
+        raise ConfigError(f"sweep: --vary {setting}: expected KEY=VALUE,VALUE,...")
+    if key == "seed":
+        raise ConfigError(f"sweep: seeds are given by --seeds {values.replace(',', ' ')}")
+    return [(key, value) for value in values.split(",")]
 
 
 def plan(options: SweepOptions) -> list[_Planned]:
@@ -55,15 +67,13 @@ def plan(options: SweepOptions) -> list[_Planned]:
     """
     if not options.recipes:
         raise ConfigError("sweep: name at least one recipe (spikefold recipes lists them)")
-    varied: list[list[tuple[str, str]]] = []
-    for setting in options.vary:
-        key, equals, values = setting.partition("=")
-        if not (key and equals and values):
-            raise ConfigError(f"sweep: --vary {setting}: expected KEY=VALUE,VALUE,...")
-        varied.append([(key, value) for value in values.split(",")])
-    runs = []
-    for name in options.recipes:
-        recipe = find_recipe(name)
+    varied = [_choices(setting) for setting in options.vary]
+    recipes = [find_recipe(word) for word in options.recipes]
+    names = [recipe.name for recipe in recipes]
+    runs: list[_Planned] = []
+    for name, recipe in zip(names, recipes, strict=True):
+        if names.count(name) > 1:
+            raise ConfigError(f"sweep: two recipes are called {name!r}")
         for settings in itertools.product(*varied):
             words = [word for key, value in settings for word in (f"--{key}", value)]
             experiment = tyro.cli(
@@ -79,6 +89,7 @@ def plan(options: SweepOptions) -> list[_Planned]:
                     name,
                     replace(experiment, seed=seed),
                     options.out / name / label / f"seed-{seed}",
+                    tuple(IMPORTED),
                 )
                 for seed in options.seeds
             ]
@@ -117,6 +128,8 @@ def sweep_command(words: list[str]) -> None:
 
 def run_planned(planned: _Planned, progress: Progress) -> None:
     """One run of a sweep, from where it stands."""
+    for module in planned.extensions:  # which the process of a run has not seen
+        import_extension(module)
     resume = (planned.directory / LAST).exists()
     run(planned.recipe, planned.experiment, planned.directory, resume=resume, progress=progress)
     plot_run(planned.directory)

@@ -12,7 +12,14 @@ from spikefold.data._color_jitter import color_jitter
 from spikefold.data._frames import EVENT, Framing, frames_of, to_frames
 from spikefold.data._images import read_image
 from spikefold.data._input import InputSpec, fitted, read_input, spec_of
-from spikefold.data._load import DATASETS, DatasetInfo, find_dataset, is_framed, load_dataset
+from spikefold.data._load import (
+    DATASETS,
+    DatasetInfo,
+    find_dataset,
+    is_framed,
+    load_dataset,
+    register,
+)
 from spikefold.data._recordings import Recording, read_recording
 from spikefold.data._samples import Dataset, Samples, SplitName, TensorSamples
 from spikefold.data._splits import Parts, held_out, require_every_class, split_off, stratified_split
@@ -45,6 +52,7 @@ __all__ = [
     "read_image",
     "read_input",
     "read_recording",
+    "register",
     "require_every_class",
     "spec_of",
     "split_off",

@@ -1,8 +1,7 @@
 """Data sets by name."""
 
-import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,13 +34,19 @@ from spikefold.data._saccades import digits_events
 from spikefold.data._samples import Dataset, Samples, SplitName
 from spikefold.data._splits import Parts, empty_classes, require_every_class, split_off
 from spikefold.errors import DataError
+from spikefold.registry import Registry
 
 VALIDATION_HINT = "take another fraction of each class, or 0 to train on all samples"
 
 
+def anywhere(root: Path | None) -> Path:
+    """Where a data set is that is wherever one looks."""
+    return root or Path()
+
+
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A data set that can be loaded by name.
+    """A data set that can be loaded by name; `register` takes one of your own.
 
     Attributes:
         name: what the command line and configurations call it.
@@ -49,143 +54,161 @@ class DatasetInfo:
         size: of its files.
         licence: of its contents.
         origin: where it comes from.
-        load: its parts, from a folder (and a framing, if there is one).
-        find: where it is, if it is there.
+        load: its parts, from a folder, or None where none is named (and a framing, if there is
+            one).
+        find: where it is, if it is there; default: it always is.
         framing: how its recordings or files become tensors unless one asks for another form;
             None where the data have one form only.
     """
 
     name: str
     summary: str
-    size: str
-    licence: str
-    origin: str
+    size: str = "yours"
+    licence: str = "yours"
+    origin: str = "yours"
+    _: KW_ONLY
     load: Callable[..., Parts]
-    find: Callable[[Path | None], Path | None]
+    find: Callable[[Path | None], Path | None] = anywhere
     framing: Framing | None = None
 
 
-DATASETS = {
-    info.name: info
-    for info in (
-        DatasetInfo(
-            "digits",
-            "1,797 gray images 8x8 of handwritten digits, 10 classes",
-            "in scikit-learn",
-            "CC BY 4.0",
-            "https://archive.ics.uci.edu/dataset/80",
-            digits,
-            find_digits,
-        ),
-        DatasetInfo(
-            "fashion-mnist",
-            "70,000 gray images 28x28 of clothes, 10 classes",
-            "31 MB",
-            "MIT",
-            "https://github.com/zalandoresearch/fashion-mnist",
-            fashion_mnist,
-            find_fashion_mnist,
-        ),
-        DatasetInfo(
-            "cifar10",
-            "60,000 colour images 32x32, 10 classes",
-            "170 MB",
-            "not stated",
-            "https://www.cs.toronto.edu/~kriz/cifar.html",
-            cifar10,
-            find_cifar10,
-        ),
-        DatasetInfo(
-            "cifar100",
-            "60,000 colour images 32x32, 100 classes",
-            "169 MB",
-            "not stated",
-            "https://www.cs.toronto.edu/~kriz/cifar.html",
-            cifar100,
-            find_cifar100,
-        ),
-        DatasetInfo(
-            "nmnist",
-            "70,000 event recordings 34x34 of handwritten digits, 10 classes",
-            "1.2 GB",
-            "CC BY-SA 4.0",
-            "https://www.garrickorchard.com/datasets/n-mnist",
-            nmnist,
-            find_nmnist,
-            NMNIST_FRAMING,
-        ),
-        DatasetInfo(
-            "digits-events",
-            "simulated: the 1,797 digits before a simulated event camera, 34x34, 10 classes",
-            "made from scikit-learn's digits",
-            "CC BY 4.0",
-            "https://archive.ics.uci.edu/dataset/80",
-            digits_events,
-            find_digits,
-            NMNIST_FRAMING,
-        ),
-        DatasetInfo(
-            "cifar10-dvs",
-            "10,000 event recordings 128x128 of CIFAR-10 images, 10 classes",
-            "8 GB",
-            "CC BY 4.0",
-            "https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671",
-            cifar10_dvs,
-            find_cifar10_dvs,
-            CAMERA_FRAMING,
-        ),
-        DatasetInfo(
-            "dvs-gesture",
-            "1,341 event recordings 128x128 of gestures, 11 classes",
-            "3 GB",
-            "CC BY 4.0",
-            "https://research.ibm.com/interactive/dvsgesture",
-            dvs_gesture,
-            find_dvs_gesture,
-            CAMERA_FRAMING,
-        ),
-        DatasetInfo(
-            "n-caltech101",
-            "8,709 event recordings up to 240x180 of Caltech101 images, 101 classes",
-            "4 GB",
-            "CC BY 4.0",
-            "https://www.garrickorchard.com/datasets/n-caltech101",
-            n_caltech101,
-            find_n_caltech101,
-            CALTECH_FRAMING,
-        ),
-        DatasetInfo(
-            "imagenet",
-            "1,331,167 colour images of many sizes, 1,000 classes (train/ and val/)",
-            "150 GB",
-            "research only",
-            "https://image-net.org",
-            imagenet,
-            find_imagenet,
-            Framing(size=224, margin=MARGIN),
-        ),
-        DatasetInfo(
-            "folder",
-            "image files of your own, a folder a class, in the folder given as root",
-            "yours",
-            "yours",
-            "a local folder",
-            image_folder,
-            find_folder,
-            Framing(size=32, margin=MARGIN),
-        ),
-        DatasetInfo(
-            "recordings",
-            "event recordings of your own, a folder a class, in the folder given as root",
-            "yours",
-            "yours",
-            "a local folder",
-            recordings,
-            find_folder,
-            Framing(steps=10, size=48, by="time"),
-        ),
-    )
-}
+DATASETS: Registry[DatasetInfo] = Registry("data set", DataError)
+
+
+def register(info: DatasetInfo) -> DatasetInfo:
+    """Let configurations and the command line name a data set of your own.
+
+    Arguments:
+        info: with a name of its own.
+
+    Returns:
+        the same.
+
+    Raises:
+        DataError: if another data set has the name.
+    """
+    return DATASETS.add(info.name, info)
+
+
+for _info in (
+    DatasetInfo(
+        "digits",
+        "1,797 gray images 8x8 of handwritten digits, 10 classes",
+        "in scikit-learn",
+        "CC BY 4.0",
+        "https://archive.ics.uci.edu/dataset/80",
+        load=digits,
+        find=find_digits,
+    ),
+    DatasetInfo(
+        "fashion-mnist",
+        "70,000 gray images 28x28 of clothes, 10 classes",
+        "31 MB",
+        "MIT",
+        "https://github.com/zalandoresearch/fashion-mnist",
+        load=fashion_mnist,
+        find=find_fashion_mnist,
+    ),
+    DatasetInfo(
+        "cifar10",
+        "60,000 colour images 32x32, 10 classes",
+        "170 MB",
+        "not stated",
+        "https://www.cs.toronto.edu/~kriz/cifar.html",
+        load=cifar10,
+        find=find_cifar10,
+    ),
+    DatasetInfo(
+        "cifar100",
+        "60,000 colour images 32x32, 100 classes",
+        "169 MB",
+        "not stated",
+        "https://www.cs.toronto.edu/~kriz/cifar.html",
+        load=cifar100,
+        find=find_cifar100,
+    ),
+    DatasetInfo(
+        "nmnist",
+        "70,000 event recordings 34x34 of handwritten digits, 10 classes",
+        "1.2 GB",
+        "CC BY-SA 4.0",
+        "https://www.garrickorchard.com/datasets/n-mnist",
+        load=nmnist,
+        find=find_nmnist,
+        framing=NMNIST_FRAMING,
+    ),
+    DatasetInfo(
+        "digits-events",
+        "simulated: the 1,797 digits before a simulated event camera, 34x34, 10 classes",
+        "made from scikit-learn's digits",
+        "CC BY 4.0",
+        "https://archive.ics.uci.edu/dataset/80",
+        load=digits_events,
+        find=find_digits,
+        framing=NMNIST_FRAMING,
+    ),
+    DatasetInfo(
+        "cifar10-dvs",
+        "10,000 event recordings 128x128 of CIFAR-10 images, 10 classes",
+        "8 GB",
+        "CC BY 4.0",
+        "https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671",
+        load=cifar10_dvs,
+        find=find_cifar10_dvs,
+        framing=CAMERA_FRAMING,
+    ),
+    DatasetInfo(
+        "dvs-gesture",
+        "1,341 event recordings 128x128 of gestures, 11 classes",
+        "3 GB",
+        "CC BY 4.0",
+        "https://research.ibm.com/interactive/dvsgesture",
+        load=dvs_gesture,
+        find=find_dvs_gesture,
+        framing=CAMERA_FRAMING,
+    ),
+    DatasetInfo(
+        "n-caltech101",
+        "8,709 event recordings up to 240x180 of Caltech101 images, 101 classes",
+        "4 GB",
+        "CC BY 4.0",
+        "https://www.garrickorchard.com/datasets/n-caltech101",
+        load=n_caltech101,
+        find=find_n_caltech101,
+        framing=CALTECH_FRAMING,
+    ),
+    DatasetInfo(
+        "imagenet",
+        "1,331,167 colour images of many sizes, 1,000 classes (train/ and val/)",
+        "150 GB",
+        "research only",
+        "https://image-net.org",
+        load=imagenet,
+        find=find_imagenet,
+        framing=Framing(size=224, margin=MARGIN),
+    ),
+    DatasetInfo(
+        "folder",
+        "image files of your own, a folder a class, in the folder given as root",
+        "yours",
+        "yours",
+        "a local folder",
+        load=image_folder,
+        find=find_folder,
+        framing=Framing(size=32, margin=MARGIN),
+    ),
+    DatasetInfo(
+        "recordings",
+        "event recordings of your own, a folder a class, in the folder given as root",
+        "yours",
+        "yours",
+        "a local folder",
+        load=recordings,
+        find=find_folder,
+        framing=Framing(steps=10, size=48, by="time"),
+    ),
+):
+    register(_info)
 
 
 def load_dataset(
@@ -283,8 +306,4 @@ def find_dataset(name: str) -> DatasetInfo:
     Raises:
         DataError: if there is none; names the nearest.
     """
-    if name in DATASETS:
-        return DATASETS[name]
-    near = difflib.get_close_matches(name, DATASETS, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(DATASETS)}"
-    raise DataError(f"unknown data set '{name}': {hint}")
+    return DATASETS.find(name)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from spikefold.errors import ConfigError
+from spikefold.registry import Registry
 
 
 class Form(NamedTuple):
@@ -67,7 +68,7 @@ class Surrogate:
         raise NotImplementedError
 
 
-SURROGATES: dict[str, type[Surrogate]] = {}
+SURROGATES: Registry[type[Surrogate]] = Registry("surrogate")
 SurrogateT = TypeVar("SurrogateT", bound=Surrogate)
 
 
@@ -84,8 +85,7 @@ def register_surrogate(kind: type[SurrogateT]) -> type[SurrogateT]:
         ConfigError: if the class is not such a one, or another class has the name.
     """
     require_surrogate_class(kind)
-    if SURROGATES.setdefault(kind.name, kind) is not kind:
-        raise ConfigError(f"surrogate {kind.name!r} is there already: {SURROGATES[kind.name]}")
+    SURROGATES.add(kind.name, kind)
     return kind
 
 

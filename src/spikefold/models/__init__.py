@@ -1,14 +1,16 @@
 """Spiking networks: the paper's ResNets and VGG, and a small one; lists of `SpikingLayer`."""
 
-from spikefold.errors import ConfigError
 from spikefold.models._arguments import Arguments, Learnt, Norm, Options, Task
 from spikefold.models._network import (
     MODELS,
+    Builder,
     Network,
     Standardize,
     as_frames,
+    assemble,
     initialize,
     membrane_norm,
+    register,
 )
 from spikefold.models._resnet import BasicBlock, resnet18, resnet19, resnet20, resnet34
 from spikefold.models._small import compact, small
@@ -25,15 +27,14 @@ def build(name: str, arguments: Arguments) -> Network:
     Raises:
         ConfigError: if there is no such model.
     """
-    if name not in MODELS:
-        raise ConfigError(f"unknown model {name!r}: one of {', '.join(MODELS)}")
-    return MODELS[name](**vars(arguments))
+    return MODELS.find(name)(**vars(arguments))
 
 
 __all__ = [
     "MODELS",
     "Arguments",
     "BasicBlock",
+    "Builder",
     "Learnt",
     "Network",
     "Norm",
@@ -41,10 +42,12 @@ __all__ = [
     "Standardize",
     "Task",
     "as_frames",
+    "assemble",
     "build",
     "compact",
     "initialize",
     "membrane_norm",
+    "register",
     "resnet18",
     "resnet19",
     "resnet20",

@@ -26,6 +26,7 @@ from spikefold.nn import (
     traceable,
     transforms_of,
 )
+from spikefold.registry import Registry
 
 P = ParamSpec("P")
 
@@ -271,10 +272,10 @@ def membrane_norm(
 
 
 Features = Callable[[Builder, float], list[nn.Module]]
-MODELS: dict[str, Callable[..., Network]] = {}
+MODELS: Registry[Callable[..., Network]] = Registry("model")
 
 
-def model(
+def register(
     arguments: Callable[P, Arguments], *, readout: float | None = None, **defaults: Any
 ) -> Callable[[Features], Callable[P, Network]]:
     """Make a model, to be called and to be found in `MODELS`, of a function that makes its units.
@@ -285,6 +286,20 @@ def model(
         arguments: the class `Arguments`.
         readout: deviation of the readout's first weights, whatever the width; default: 1 / fan-in.
         defaults: other than the class's own.
+
+    Raises:
+        ConfigError: if another model has the function's name.
+
+    Example:
+        >>> import torch, spikefold as sf
+        >>> @sf.models.register(sf.models.Arguments)
+        ... def two_layers(builder: sf.models.Builder, width: float) -> list[torch.nn.Module]:
+        ...     '''Two convolutions, pooled between.'''
+        ...     return [builder.conv(round(32 * width)), builder.pool(), builder.conv(64)]
+        >>> two_layers(num_classes=3, width=0.5, steps=4)(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 3])
+        >>> sf.models.build("two_layers", sf.models.Arguments(num_classes=3, norm="none")).name
+        'two_layers'
     """
     make: Callable[..., Arguments] = arguments
     signature = inspect.signature(make)
@@ -305,7 +320,7 @@ def model(
         del documented.__wrapped__  # or pdoc shows the function that makes the units
         documented.__signature__ = signature
         documented.__doc__ = with_arguments(features.__doc__, described(arguments))
-        MODELS[features.__name__] = build
+        MODELS.add(features.__name__, build)
         return build
 
     return decorate
@@ -321,6 +336,14 @@ def assemble(
         features: makes the units with a builder, for a width factor.
         arguments: what to build.
         readout: deviation of the readout's first weights; default: 1 / fan-in.
+
+    Example:
+        >>> import torch, spikefold as sf
+        >>> arguments = sf.models.Arguments(num_classes=3, in_channels=1, steps=4)
+        >>> units = lambda builder, width: [builder.conv(round(8 * width))]
+        >>> one_layer = sf.models.assemble("one", units, arguments)
+        >>> one_layer(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 3])
     """
     builder = Builder(arguments.in_channels, arguments.image_size, arguments)
     units = nn.Sequential(*features(builder, arguments.width))

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from spikefold.models._arguments import Arguments
-from spikefold.models._network import Builder, model, scaled
+from spikefold.models._network import Builder, register, scaled
 from spikefold.nn import OverTime, SpikingLayer, States, Stream
 
 
@@ -64,7 +64,7 @@ def _stages(
     ]
 
 
-@model(Arguments)
+@register(Arguments)
 def resnet20(builder: Builder, width: float) -> list[nn.Module]:
     """ResNet-20 of the paper: stem of three 3x3 convolutions, pooling, four stages of two blocks.
 
@@ -84,7 +84,7 @@ def resnet20(builder: Builder, width: float) -> list[nn.Module]:
     return [*stem, *_stages(builder, channels, [2, 2, 2, 2], pooled=True)]
 
 
-@model(Arguments)
+@register(Arguments)
 def resnet19(builder: Builder, width: float) -> list[nn.Module]:
     """ResNet-19 of the paper: 3x3 convolution, then stages of 3, 3 and 2 blocks.
 
@@ -104,7 +104,7 @@ def _imagenet(builder: Builder, width: float, blocks: list[int]) -> list[nn.Modu
     return [*stem, *_stages(builder, channels, blocks, pooled=False)]
 
 
-@model(Arguments, num_classes=1000, image_size=224)
+@register(Arguments, num_classes=1000, image_size=224)
 def resnet18(builder: Builder, width: float) -> list[nn.Module]:
     """ResNet-18 for ImageNet: 7x7 stem, average pooling, stages of 2, 2, 2 and 2 blocks.
 
@@ -116,7 +116,7 @@ def resnet18(builder: Builder, width: float) -> list[nn.Module]:
     return _imagenet(builder, width, [2, 2, 2, 2])
 
 
-@model(Arguments, num_classes=1000, image_size=224)
+@register(Arguments, num_classes=1000, image_size=224)
 def resnet34(builder: Builder, width: float) -> list[nn.Module]:
     """ResNet-34 for ImageNet: as `resnet18`, with stages of 3, 4, 6 and 3 blocks.
 

@@ -3,10 +3,10 @@
 from torch import nn
 
 from spikefold.models._arguments import Arguments
-from spikefold.models._network import Builder, model, scaled
+from spikefold.models._network import Builder, register, scaled
 
 
-@model(Arguments)
+@register(Arguments)
 def small(builder: Builder, width: float) -> list[nn.Module]:
     """Four 3x3 convolutions with 32, 32, 64, 64 channels, pooled after the second and the third.
 
@@ -27,7 +27,7 @@ def small(builder: Builder, width: float) -> list[nn.Module]:
     ]
 
 
-@model(Arguments)
+@register(Arguments)
 def compact(builder: Builder, width: float) -> list[nn.Module]:
     """Four 3x3 convolutions with 32, 64, 128, 128 channels, each pooled: for about 32x32 pixels."""
     units: list[nn.Module] = []

@@ -3,12 +3,12 @@
 from torch import nn
 
 from spikefold.models._arguments import Arguments
-from spikefold.models._network import Builder, model, scaled
+from spikefold.models._network import Builder, register, scaled
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
-@model(Arguments, readout=0.01)
+@register(Arguments, readout=0.01)
 def vgg16(builder: Builder, width: float) -> list[nn.Module]:
     """VGG-16: 3x3 convolutions with bias, 2x2 average pooling after each of five stages.
 

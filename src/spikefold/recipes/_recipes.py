@@ -1,11 +1,10 @@
 """The experiments by name."""
 
-import difflib
 from dataclasses import dataclass, replace
 
 from spikefold.data import Augmentation
-from spikefold.errors import ConfigError
 from spikefold.models import Options
+from spikefold.registry import Registry
 from spikefold.training import (
     DataConfig,
     Experiment,
@@ -67,95 +66,98 @@ ROWS = (
     ("imagenet", ("resnet18", "resnet34"), (4,), IMAGENET, replace(PAPER, epochs=320)),
 )
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            "digits",
-            "scikit-learn's 8x8 digits, four convolutions, T = 4: a demonstration of a minute",
-            Experiment(
-                DataConfig("digits", augmentation=Augmentation(crop_padding=1)),
-                ModelConfig("small", Options(steps=4)),
-                OptimizerConfig(epochs=30, batch_size=32),
-            ),
-            measured="100 % of 359 test images, 1 seed (others: 98.9 % to 100 %); 1 min on 2 cores",
-        ),
-        Recipe(
-            "digits-events",
-            "the digits before a simulated event camera, 6 frames, four pooled convolutions",
-            Experiment(
-                DataConfig("digits-events", augmentation=Augmentation(crop_padding=2)),
-                ModelConfig("compact", Options(steps=6)),
-                OptimizerConfig(epochs=15, batch_size=32),
-            ),
-            measured="99.2 % of 359 test images (simulated events), 1 seed; 4 min on 2 cores",
-        ),
-        Recipe(
-            "nmnist",
-            "N-MNIST's event recordings as 6 frames, four pooled convolutions",
-            Experiment(
-                DataConfig("nmnist", augmentation=Augmentation(crop_padding=2)),
-                ModelConfig("compact", Options(steps=6)),
-                OptimizerConfig(epochs=30, batch_size=32),
-            ),
-            measured="95.0 % of 100 test recordings after 810, 1 seed; 4 min on 2 cores",
-        ),
-        Recipe(
-            "fashion-mnist",
-            "Fashion-MNIST, four pooled convolutions, T = 2",
-            Experiment(
-                DataConfig("fashion-mnist", augmentation=Augmentation(crop_padding=1, flip=True)),
-                ModelConfig("compact", Options(steps=2)),
-                OptimizerConfig(epochs=8, batch_size=128),
-            ),
-            measured="90.8 % of 10,000 test images, 1 seed; 24 min on 2 cores",
-        ),
-        Recipe(
-            "cifar10-small",
-            "a fifth of CIFAR-10, resnet20 of an eighth of the width, T = 2, 4 epochs: for a CPU",
-            Experiment(
-                DataConfig(
-                    "cifar10",
-                    train_fraction=0.2,
-                    augmentation=Augmentation(crop_padding=4, flip=True),
-                ),
-                ModelConfig("resnet20", Options(width=0.125, steps=2)),
-                OptimizerConfig(epochs=4, batch_size=32, learning_rate=0.05),
-            ),
-            measured="31.8 +- 1.0 % of 4,500 validation images, 3 seeds; 2 min on 2 cores",
-        ),
-        Recipe(
-            "cifar10-narrow",
-            "CIFAR-10, resnet20 of an eighth of the width, T = 2, 12 epochs: half an hour of a CPU",
-            Experiment(
-                DataConfig(
-                    "cifar10",
-                    # 5,000 of the 45,000 images that are left when the official test set is absent
-                    validation=0.1111,
-                    augmentation=Augmentation(crop_padding=4, flip=True),
-                ),
-                ModelConfig("resnet20", Options(width=0.125, steps=2)),
-                OptimizerConfig(epochs=12, batch_size=64),
-            ),
-        ),
-        *(
-            _paper(data, model, t, augmentation, optimizer)
-            for data, models, steps, augmentation, optimizer in ROWS
-            for model in models
-            for t in steps
-        ),
-    )
-}
+RECIPES: Registry[Recipe] = Registry("recipe")
 
 
-def find_recipe(name: str) -> Recipe:
-    """The recipe of this name.
+def register(recipe: Recipe) -> Recipe:
+    """Let the command line name a recipe of your own.
+
+    Arguments:
+        recipe: with a name of its own.
+
+    Returns:
+        the same.
 
     Raises:
-        ConfigError: if there is none; names the nearest.
+        ConfigError: if another recipe has the name.
     """
-    if name in RECIPES:
-        return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
-    hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(RECIPES)}"
-    raise ConfigError(f"unknown recipe '{name}': {hint}")
+    return RECIPES.add(recipe.name, recipe)
+
+
+for _recipe in (
+    Recipe(
+        "digits",
+        "scikit-learn's 8x8 digits, four convolutions, T = 4: a demonstration of a minute",
+        Experiment(
+            DataConfig("digits", augmentation=Augmentation(crop_padding=1)),
+            ModelConfig("small", Options(steps=4)),
+            OptimizerConfig(epochs=30, batch_size=32),
+        ),
+        measured="100 % of 359 test images, 1 seed (others: 98.9 % to 100 %); 1 min on 2 cores",
+    ),
+    Recipe(
+        "digits-events",
+        "the digits before a simulated event camera, 6 frames, four pooled convolutions",
+        Experiment(
+            DataConfig("digits-events", augmentation=Augmentation(crop_padding=2)),
+            ModelConfig("compact", Options(steps=6)),
+            OptimizerConfig(epochs=15, batch_size=32),
+        ),
+        measured="99.2 % of 359 test images (simulated events), 1 seed; 4 min on 2 cores",
+    ),
+    Recipe(
+        "nmnist",
+        "N-MNIST's event recordings as 6 frames, four pooled convolutions",
+        Experiment(
+            DataConfig("nmnist", augmentation=Augmentation(crop_padding=2)),
+            ModelConfig("compact", Options(steps=6)),
+            OptimizerConfig(epochs=30, batch_size=32),
+        ),
+        measured="95.0 % of 100 test recordings after 810, 1 seed; 4 min on 2 cores",
+    ),
+    Recipe(
+        "fashion-mnist",
+        "Fashion-MNIST, four pooled convolutions, T = 2",
+        Experiment(
+            DataConfig("fashion-mnist", augmentation=Augmentation(crop_padding=1, flip=True)),
+            ModelConfig("compact", Options(steps=2)),
+            OptimizerConfig(epochs=8, batch_size=128),
+        ),
+        measured="90.8 % of 10,000 test images, 1 seed; 24 min on 2 cores",
+    ),
+    Recipe(
+        "cifar10-small",
+        "a fifth of CIFAR-10, resnet20 of an eighth of the width, T = 2, 4 epochs: for a CPU",
+        Experiment(
+            DataConfig(
+                "cifar10",
+                train_fraction=0.2,
+                augmentation=Augmentation(crop_padding=4, flip=True),
+            ),
+            ModelConfig("resnet20", Options(width=0.125, steps=2)),
+            OptimizerConfig(epochs=4, batch_size=32, learning_rate=0.05),
+        ),
+        measured="31.8 +- 1.0 % of 4,500 validation images, 3 seeds; 2 min on 2 cores",
+    ),
+    Recipe(
+        "cifar10-narrow",
+        "CIFAR-10, resnet20 of an eighth of the width, T = 2, 12 epochs: half an hour of a CPU",
+        Experiment(
+            DataConfig(
+                "cifar10",
+                # 5,000 of the 45,000 images that are left when the official test set is absent
+                validation=0.1111,
+                augmentation=Augmentation(crop_padding=4, flip=True),
+            ),
+            ModelConfig("resnet20", Options(width=0.125, steps=2)),
+            OptimizerConfig(epochs=12, batch_size=64),
+        ),
+    ),
+    *(
+        _paper(data, model, t, augmentation, optimizer)
+        for data, models, steps, augmentation, optimizer in ROWS
+        for model in models
+        for t in steps
+    ),
+):
+    register(_recipe)

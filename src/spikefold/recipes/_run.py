@@ -64,7 +64,7 @@ def run(
     """
     progress = progress or Silent()
     dataset = load_data(experiment)
-    network = train(experiment, dataset, directory, resume=resume, progress=progress)
+    network = train(experiment, dataset, directory, resume=resume, progress=progress, recipe=name)
     device = device_of(experiment.hardware)
     network = network.to(device)
     chosen_on = dataset.validation if len(dataset.validation) else None

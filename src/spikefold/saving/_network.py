@@ -14,6 +14,7 @@ from spikefold.errors import ConfigError, FileFormatError, SpikefoldError
 from spikefold.folding import SHAPES
 from spikefold.models import Arguments, Network, build
 from spikefold.nn import FoldedLIF, copied, replaced, transforms_of, twin, unwrapped
+from spikefold.registry import registered_only
 from spikefold.saving._file import Header, read_file, write_file
 from spikefold.saving._values import problem
 
@@ -157,7 +158,7 @@ def _rebuild(header: Header, state: dict[str, Tensor], into: nn.Module | None = 
     if into is not None:
         network = copied(unwrapped(into))
     else:
-        with torch.device("meta"):
+        with torch.device("meta"), registered_only():
             network = build(header.model or "", header.arguments or Arguments())
     if any(v.dtype == torch.float64 for key, v in state.items() if key.endswith("theta")):
         network = network.double()  # thresholds keep the dtype they were found in

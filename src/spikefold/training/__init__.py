@@ -12,7 +12,6 @@ from spikefold.training._config import (
     HardwareConfig,
     ModelConfig,
     OptimizerConfig,
-    differences,
 )
 from spikefold.training._epoch import first_non_finite_layer
 from spikefold.training._evaluate import evaluate, like_weights, recalibrate
@@ -21,6 +20,7 @@ from spikefold.training._measure import hardware, potentials, thresholds, time_i
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
 from spikefold.training._processes import device_of
 from spikefold.training._progress import Advance, Progress, Silent
+from spikefold.training._resume import differences, require_continued
 
 __all__ = [
     "BEST",
@@ -48,6 +48,7 @@ __all__ = [
     "potentials",
     "read_checkpoint",
     "recalibrate",
+    "require_continued",
     "restore_checkpoint",
     "save_checkpoint",
     "thresholds",

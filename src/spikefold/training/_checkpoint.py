@@ -86,7 +86,9 @@ def restore_checkpoint(
         prefix = f"{name}:"
         for key, value in stored.tensors.items():
             if key.startswith(prefix):
-                entries[key.removeprefix(prefix)] = value.to(parameter.device)
+                entry = key.removeprefix(prefix)
+                # torch wants AdamW's number of steps where it made it: on the CPU
+                entries[entry] = value if entry == "step" else value.to(parameter.device)
         if entries:
             optimizer.state[parameter] = entries
     if average is not None:

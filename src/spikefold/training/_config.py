@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,9 @@ from spikefold.errors import ConfigError
 from spikefold.models import MODELS, Arguments, Network, Norm, Options, Standardize, Task, build
 from spikefold.plain import flat, from_plain, to_plain
 from spikefold.saving import replacing
+
+OptimizerName = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -65,22 +68,25 @@ class ModelConfig:
     neuron: Neuron = Neuron()
 
     def __post_init__(self) -> None:
-        if self.name not in MODELS:
-            raise ConfigError(f"unknown model {self.name!r}: one of {', '.join(MODELS)}")
+        MODELS.find(self.name)
         if self.options.steps is None:
             raise ConfigError("model: steps must be given, the number of time steps")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How it is learned: SGD with momentum, cosine to zero over the epochs.
+    """How it is learned.
 
     Arguments:
         epochs: passes over the training samples.
         batch_size: samples a step, over all processes.
-        learning_rate: at the start (after the warm-up).
-        momentum: of SGD.
-        weight_decay: on the weights of convolutions and linear layers only.
+        name: "sgd", with momentum, or "adamw".
+        learning_rate: at the start (after the warm-up); SGD takes about 0.1, AdamW 0.001.
+        schedule: of the learning rate: "cosine", to zero over the epochs, or "constant".
+        momentum: of SGD; the first beta of AdamW.
+        beta2: of AdamW, the second beta.
+        weight_decay: on the weights of convolutions and linear layers only; SGD takes about 1e-4,
+            AdamW, which subtracts learning_rate * weight_decay of a weight, 0.01.
         warmup_epochs: epochs in which the learning rate rises linearly to its start.
         label_smoothing: share of the target spread over all classes.
         accumulate: parts in which a batch is run, its gradients added up.
@@ -90,8 +96,11 @@ class OptimizerConfig:
 
     epochs: int = 20
     batch_size: int = 64
+    name: OptimizerName = "sgd"
     learning_rate: float = 0.1
+    schedule: Schedule = "cosine"
     momentum: float = 0.9
+    beta2: float = 0.999
     weight_decay: float = 1e-4
     warmup_epochs: int = 0
     label_smoothing: float = 0.0
@@ -103,12 +112,18 @@ class OptimizerConfig:
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"optimizer: {name} must be at least 1")
-        for name in ("momentum", "label_smoothing", "ema_decay"):
+        for name in ("momentum", "beta2", "label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optimizer: {name} must lie in [0, 1)")
         for name in ("weight_decay", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"optimizer: {name} must not be negative")
+        for name, known in (("name", OptimizerName), ("schedule", Schedule)):
+            if getattr(self, name) not in get_args(known):
+                raise ConfigError(
+                    f"optimizer: {name} must be one of {', '.join(get_args(known))}, got "
+                    f"{getattr(self, name)!r}"
+                )
         if not self.learning_rate > 0:
             raise ConfigError("optimizer: learning_rate must be positive")
         if not 0 <= self.warmup_epochs < self.epochs:
@@ -152,6 +167,8 @@ class Experiment:
         optimizer: how.
         hardware: where.
         seed: of the initial weights, the order of the samples and the augmentation.
+        init: network file, as trained, whose weights it starts from; for another number of classes
+            the readout is new.
     """
 
     data: DataConfig = DataConfig()
@@ -159,11 +176,13 @@ class Experiment:
     optimizer: OptimizerConfig = OptimizerConfig()
     hardware: HardwareConfig = HardwareConfig()
     seed: int = 0
+    init: str | None = None
 
-    def save(self, path: Path) -> None:
-        """Write the configuration as JSON."""
+    def save(self, path: Path, recipe: str | None = None) -> None:
+        """Write the configuration as JSON, and the name of its recipe."""
+        about = {} if recipe is None else {"recipe": recipe}
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(to_plain(self), indent=2) + "\n")
+            temporary.write_text(json.dumps({**about, **to_plain(self)}, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Experiment":
@@ -173,7 +192,10 @@ class Experiment:
             ConfigError: if it cannot be read or is not a configuration.
         """
         try:
-            return from_plain(json.loads(path.read_text()), cls, "configuration")
+            record = json.loads(path.read_text())
+            if isinstance(record, dict):
+                record.pop("recipe", None)
+            return from_plain(record, cls, "configuration")
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: {error}") from error
 
@@ -217,15 +239,3 @@ def moments(samples: Samples) -> tuple[Float[Tensor, "C"], Float[Tensor, "C"]]:
     if not (deviation > 0).all():
         raise ConfigError("model: standardize: an input channel is the same in all samples")
     return mean.float(), deviation.float()
-
-
-def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
-    """The settings in which two configurations differ, one line each."""
-    lines = []
-    for key in sorted(one.keys() | other.keys()):
-        a, b, name = one.get(key), other.get(key), f"{prefix}{key}"
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += differences(a, b, f"{name}.")
-        elif a != b:
-            lines.append(f"{name} is {a} there, {b} here")
-    return lines

@@ -14,7 +14,7 @@ from spikefold.data import Dataset, Samples
 from spikefold.errors import ConfigError, DataError
 from spikefold.models import Network
 from spikefold.nn import synchronize_statistics
-from spikefold.plain import to_plain
+from spikefold.registry import IMPORTED, import_extension
 from spikefold.saving import Stored, load, replacing, save
 from spikefold.training._checkpoint import (
     TrainingState,
@@ -22,12 +22,14 @@ from spikefold.training._checkpoint import (
     restore_checkpoint,
     save_checkpoint,
 )
-from spikefold.training._config import Experiment, differences
+from spikefold.training._config import Experiment
 from spikefold.training._epoch import Learner, require_statistics, train_epoch
 from spikefold.training._evaluate import evaluate
+from spikefold.training._init import start_from
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
 from spikefold.training._processes import agreed, is_launched, launch
 from spikefold.training._progress import Progress, Silent
+from spikefold.training._resume import require_continued
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -40,6 +42,7 @@ def train(
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    recipe: str | None = None,
 ) -> Network:
     """Train a network; keep the checkpoint of the best validation accuracy.
 
@@ -55,12 +58,14 @@ def train(
         directory: where the run's files go.
         resume: go on from `last.safetensors`, if there is one.
         progress: told about epochs.
+        recipe: name of the configuration, for the record.
 
     Returns:
         the best network, in evaluation mode, on the CPU.
 
     Raises:
-        ConfigError: if a resumed run was made with another configuration.
+        ConfigError: if a resumed run was made with another configuration; more epochs are fine
+            under a constant learning rate.
         SpikefoldError: if the loss is not finite.
     """
     # Bound here, because Fabric takes dataclasses among a function's arguments apart.
@@ -71,6 +76,8 @@ def train(
         directory=directory,
         resume=resume,
         progress=progress or Silent(),
+        recipe=recipe,
+        extensions=tuple(IMPORTED),
     )
     best = launch(experiment.hardware, work)
     return load(directory / BEST) if best is None else best
@@ -83,19 +90,25 @@ def _train(
     directory: Path,
     resume: bool,
     progress: Progress,
+    recipe: str | None,
+    extensions: tuple[str, ...],
 ) -> Network | None:
     """What each process does; the first one evaluates, reads and writes.
 
     Returns:
         the best network; none in a process of several that this program started.
     """
+    # What this process registers, if it is a new one.
+    for module in extensions:
+        import_extension(module)
+    shown = progress if fabric.is_global_zero else Silent()
     learner = _learner(fabric, experiment, dataset)
-    stored = agreed(fabric, partial(_begin, learner, experiment, directory, resume))
+    begin = partial(_begin, learner, experiment, directory, resume, recipe, shown)
+    stored = agreed(fabric, begin)
     state = TrainingState()
     if stored is not None:
         state = restore_checkpoint(stored, learner.network, learner.optimizer, learner.average)
     epochs = experiment.optimizer.epochs
-    shown = progress if fabric.is_global_zero else Silent()
     with shown.task("train", epochs, done=state.epoch) as advance:
         for epoch in range(state.epoch, epochs):
             started = time.perf_counter()
@@ -133,15 +146,26 @@ def _learner(fabric: Fabric, experiment: Experiment, dataset: Dataset) -> Learne
 
 
 def _begin(
-    learner: Learner, experiment: Experiment, directory: Path, resume: bool
+    learner: Learner,
+    experiment: Experiment,
+    directory: Path,
+    resume: bool,
+    recipe: str | None,
+    shown: Progress,
 ) -> Stored[Network] | None:
-    """The checkpoint to go on from; where there is none, the run's first files."""
-    if resume and (directory / LAST).exists():
-        _require_same(experiment, directory / CONFIG)
-        return read_checkpoint(directory / LAST, learner.network)
-    experiment.save(directory / CONFIG)
-    _save(learner, TrainingState(), directory)
-    return None
+    """The checkpoint to go on from, or None; a new run's first files are written."""
+    last, config = directory / LAST, directory / CONFIG
+    goes_on = resume and last.exists()
+    if goes_on:
+        require_continued(Experiment.load(config), experiment, config)
+    elif experiment.init is not None:
+        with shown.task("init", 1) as advance:
+            advance(start_from(Path(experiment.init), learner.network))
+    experiment.save(config, recipe)
+    if not goes_on:
+        _save(learner, TrainingState(), directory)
+    # Others have the weights to start from by the checkpoint only.
+    return read_checkpoint(last, learner.network) if goes_on or experiment.init else None
 
 
 def _save(learner: Learner, state: TrainingState, directory: Path) -> None:
@@ -198,13 +222,6 @@ def _rank(record: dict[str, Any]) -> tuple[float, float]:
     if "validation_accuracy" not in record:
         return float(record["epoch"]), 0.0
     return record["validation_accuracy"], -record["validation_loss"]
-
-
-def _require_same(experiment: Experiment, path: Path) -> None:
-    stored = Experiment.load(path)
-    changed = differences(to_plain(stored), to_plain(experiment))
-    if changed:
-        raise ConfigError(f"cannot resume with another configuration than {path}: {changed[0]}")
 
 
 def _write_metrics(directory: Path, history: list[dict[str, Any]], tensorboard: bool) -> None:

@@ -1,4 +1,4 @@
-"""SGD as in the paper, its schedule, and the moving average of the weights."""
+"""SGD as in the paper, or AdamW; schedules; and the moving average of the weights."""
 
 import math
 
@@ -10,15 +10,17 @@ from spikefold.training._config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, epoch: int) -> float:
-    """Learning rate of an epoch (from 0): linear warm-up, then lr (1 + cos(π progress)) / 2."""
+    """Learning rate of an epoch (from 0): linear warm-up, then lr, or lr (1 + cos(π done)) / 2."""
     if epoch < config.warmup_epochs:
         return config.learning_rate * (epoch + 1) / (config.warmup_epochs + 1)
+    if config.schedule == "constant":
+        return config.learning_rate
     progress = (epoch - config.warmup_epochs) / (config.epochs - config.warmup_epochs)
     return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
-def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
-    """SGD with momentum; weight decay on the weights of convolutions and linear layers only."""
+def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW; weight decay on the weights of convolutions and linear layers only."""
     decayed = [
         module.weight
         for module in network.modules()
@@ -30,6 +32,9 @@ def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.S
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    if config.name == "adamw":
+        betas = (config.momentum, config.beta2)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
 
 
