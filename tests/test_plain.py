@@ -147,7 +147,7 @@ def test_names_of_surrogates_in_files_keep_their_meaning() -> None:
         ("model.surrogate", {"name": "triangle", "width": math.inf}, "width must be positive"),
         ("data.size", "8", "settings.data.size"),
         ("data.frames_by", "day", "time, count, got 'day'"),
-        ("optimizer.epochs", 0, "epochs must be at least 1"),
+        ("optimizer.epochs", 0, r"epochs must lie in \[1, 1000000\]"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_with_their_place(path: str, value: Any, message: str) -> None:

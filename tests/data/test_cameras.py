@@ -178,5 +178,5 @@ def test_the_camera_refuses_what_is_no_light() -> None:
 
 
 def test_framings_are_checked() -> None:
-    with pytest.raises(DataError, match="size must be at least 1"):
+    with pytest.raises(DataError, match=r"size must lie in \[1, 10000\]"):
         Framing(size=0)

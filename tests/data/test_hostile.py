@@ -216,5 +216,5 @@ for read in (lambda: read_image(Path({str(tmp_path)!r}) / "a.png", 224, 1.1),
 
 def test_a_framing_beyond_memory() -> None:
     for framing in ({"steps": 10**6}, {"size": 10**5}, {"steps": 10_000, "size": 10_000}):
-        with pytest.raises(DataError, match=r"at most 10000|more than the 134,217,728 pixels"):
+        with pytest.raises(DataError, match=r"must lie in|more than the 134,217,728 pixels"):
             Framing(**framing)  # type: ignore[arg-type]

@@ -136,7 +136,7 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "b" / "1.dat").write_bytes(b"% Data file")
     with pytest.raises(DataError, match=r"b/1.dat: this Prophesee DAT file is cut off in its hea"):
         load_dataset("recordings", root=tmp_path)
-    with pytest.raises(DataError, match="sensor width must be at least 1"):
+    with pytest.raises(DataError, match="sensor must be of"):
         Framing(sensor=(0, 4))
 
 

@@ -108,7 +108,7 @@ def test_bad_input_is_refused(shape: tuple[int, ...], steps: int | None, message
 
 @pytest.mark.usefixtures("as_user")
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(ConfigError, match="steps must be positive"):
+    with pytest.raises(ConfigError, match=r"steps must lie in \[1, 10000\]"):
         sf.models.small(steps=0)
     with pytest.raises(ConfigError, match="norm must be one of"):
         sf.models.small(norm="bn")  # type: ignore[arg-type]

@@ -97,7 +97,7 @@ GOOD = '[data]\nname = "digits"\n[model]\nname = "small"\n'
         (GOOD + 'width = "wide"', "expected a value of type float, got 'wide' @ settings.model.wi"),
         (GOOD + "steps = 2.5", "expected a value of type int, got 2.5 @ settings.model.steps"),
         (GOOD + "steps = 1979-05-27", "type int, got datetime.date"),
-        (GOOD + "steps = 0", "model: steps must be positive, got 0 @ settings.model"),
+        (GOOD + "steps = 0", "model: steps must lie in [[]1, 10000[]], got 0 @ settings.model"),
         (GOOD + 'norm = "bn"', "expected one of mpbn, .* got 'bn' @ settings.model.norm"),
         ('model.name = "resnet21"\ndata.name = "digits"', "unknown model 'resnet21': did you"),
         (GOOD + "[data.augmentation]\ncutout = true", "int, got True @ settings.data.augm"),

@@ -200,7 +200,7 @@ def test_configurations_round_trip_and_refuse_unknown_keys(tmp_path: Path) -> No
     (tmp_path / "c.json").write_text("{")
     with pytest.raises(ConfigError, match=r"c\.json"):
         Experiment.load(tmp_path / "c.json")
-    with pytest.raises(ConfigError, match="epochs must be at least 1"):
+    with pytest.raises(ConfigError, match="epochs must lie in \\[1, 1000000\\]"):
         OptimizerConfig(epochs=0)
 
 

@@ -19,11 +19,10 @@ from spikefold.data import (
 )
 from spikefold.errors import ConfigError, DataError
 from spikefold.models import Network
+from spikefold.ranges import require_within
 from spikefold.recipes import FOLDED
 from spikefold.saving import load
 from spikefold.training import BEST, CONFIG, DataConfig, Experiment
-
-LARGEST_BATCH = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,7 @@ class DataOptions:
     """where it is computed: cpu, cuda, cuda:1, ..."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= LARGEST_BATCH:
-            raise ConfigError(
-                f"--batch-size must be at least 1, at most {LARGEST_BATCH:,}, got {self.batch_size}"
-            )
+        require_within("data", self, batch_size="[1, 1000000]")
 
 
 def load_network(path: Path, device: str) -> Network:

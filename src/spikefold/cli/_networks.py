@@ -13,6 +13,7 @@ from spikefold.cli._progress import shown_progress
 from spikefold.data import SplitName
 from spikefold.errors import ConfigError
 from spikefold.folding import fold, fuse_conv_bn, verify
+from spikefold.ranges import require_within
 from spikefold.saving import load, save
 from spikefold.training import evaluate, like_weights, recalibrate, thresholds
 
@@ -81,6 +82,9 @@ class RecalibrateOptions:
     """replace the output if it is there"""
     json: bool = False
     """print one JSON object and nothing else on standard output"""
+
+    def __post_init__(self) -> None:
+        require_within("recalibrate", self, seed="[0, 1e12]")
 
 
 def require_free(path: Path, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ from spikefold.errors import ConfigError
 from spikefold.folding import evaluation
 from spikefold.models import Network
 from spikefold.nn import Call, observing
+from spikefold.ranges import require_within
 from spikefold.reports import plot_input
 from spikefold.training import like_weights
 
@@ -40,6 +41,9 @@ class PredictOptions:
     """PNG file to draw what the network saw into"""
     json: bool = False
     """print one JSON object and nothing else on standard output"""
+
+    def __post_init__(self) -> None:
+        require_within("predict", self, steps="[1, 10000]")
 
 
 def predict_command(words: list[str]) -> None:

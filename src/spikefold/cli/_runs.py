@@ -14,6 +14,7 @@ from spikefold.errors import ConfigError
 from spikefold.plain import to_plain
 from spikefold.recipes import Recipe, is_file, read_recipe
 from spikefold.registry import IMPORTED
+from spikefold.saving import LOCK, locked
 from spikefold.training import CONFIG, LAST, Experiment, differences
 
 T = TypeVar("T")
@@ -110,7 +111,12 @@ def make_free(directory: Path, experiment: Experiment, flags: RunFlags) -> None:
         )
     if experiment.init and directory.resolve() in Path(experiment.init).resolve().parents:
         raise ConfigError(f"--init {experiment.init} lies in {directory}, which would be replaced")
-    shutil.rmtree(directory)
+    with locked(directory):
+        for path in directory.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
 
 
 def interruptible(work: Callable[[], T], command: str, directory: Path) -> T:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from spikefold.data._autoaugment import auto_augment
 from spikefold.data._color_jitter import Strengths, color_jitter
 from spikefold.errors import ConfigError
+from spikefold.ranges import require_within
 
 
 def random_crop(
@@ -151,9 +152,8 @@ class Augmentation:
     roll: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("crop_padding", "cutout", "roll"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"augmentation: {name} must not be negative")
+        pixels = "[0, 1000]"
+        require_within("augmentation", self, crop_padding=pixels, cutout=pixels, roll=pixels)
         within = [0 <= s <= most for s, most in zip(self.color_jitter, MOST, strict=False)]
         if not all(within) or len(self.color_jitter) != len(MOST):
             raise ConfigError(

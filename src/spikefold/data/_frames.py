@@ -7,14 +7,15 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from spikefold.errors import DataError
+from spikefold.ranges import require_within
 
 # one event: column, row, time in microseconds, polarity (0: darker, 1: brighter)
 EVENT = np.dtype([("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "u1")])
 
 
-# beyond these nothing is meant: a file or an option is wrong, and memory would tell it later
-LIMIT, LARGEST = 10_000, 2**27
-LONGEST = 2**49  # microseconds; times `LIMIT` steps is still an int64
+# beyond these a file or an option is wrong
+LARGEST = 2**27  # pixels
+LONGEST = 2**49  # microseconds; times 10,000 steps is still an int64
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,17 @@ class Framing:
     margin: float | None = None
 
     def __post_init__(self) -> None:
-        sensor = self.sensor or (None, None)
-        names = ("steps", "size", "sensor width", "sensor height")
-        for name, value in zip(names, (self.steps, self.size, *sensor), strict=True):
-            if value is not None and not 1 <= value <= LIMIT:
-                raise DataError(f"frames: {name} must be at least 1, at most {LIMIT}, got {value}")
+        sides = "[1, 10000]"
+        require_within("frames", self, DataError, steps=sides, size=sides, margin="[1, 2]")
+        if self.sensor and not all(1 <= side <= 65_536 for side in self.sensor):
+            raise DataError(
+                f"frames: sensor must be of [1, 65536] pixels a side, got {self.sensor}"
+            )
         if self.size is not None and self.size**2 * (self.steps or 1) > LARGEST:
             raise DataError(
                 f"frames: {self.steps or 1} of {self.size}x{self.size} are more than the "
                 f"{LARGEST:,} pixels a sample may have"
             )
-        if self.margin is not None and not 1 <= self.margin <= 2:
-            raise DataError(f"frames: the margin must lie in [1, 2], got {self.margin}")
 
     @property
     def key(self) -> str:

@@ -1,30 +1,14 @@
 """What a model is built from: what is chosen, and what the data decide."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from spikefold.dynamics import Neuron
 from spikefold.errors import ConfigError
+from spikefold.ranges import require_within
 
 Norm = Literal["mpbn", "mpbn-element", "mpbn-steps", "none"]
 Learnt = Literal["no", "layer", "channel"]
-
-
-# beyond these nothing is meant: a file or an option is wrong, and memory would tell it later
-LIMITS = {
-    "num_classes": 10_000_000,
-    "in_channels": 10_000,
-    "image_size": 10_000,
-    "width": 1_000,
-    "steps": 10_000,
-}
-
-
-def _require_sizes(arguments: Any, *names: str) -> None:
-    for name in names:
-        value, limit = getattr(arguments, name), LIMITS[name]
-        if value is not None and not 0 < value <= limit:
-            raise ConfigError(f"model: {name} must be positive, at most {limit:,}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +30,13 @@ class Task:
     image_size: int = 32
 
     def __post_init__(self) -> None:
-        _require_sizes(self, "num_classes", "in_channels", "image_size")
+        require_within(
+            "model",
+            self,
+            num_classes="[1, 10000000]",
+            in_channels="[1, 10000]",
+            image_size="[1, 10000]",
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class Options:
     standardize: bool = False
 
     def __post_init__(self) -> None:
-        _require_sizes(self, "width", "steps")
+        require_within("model", self, width="(0, 1000]", steps="[1, 10000]")
         for name, kind in (("norm", Norm), ("learn_decay", Learnt)):
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(

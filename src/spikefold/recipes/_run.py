@@ -21,7 +21,7 @@ from spikefold.data import (
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.models import Network
 from spikefold.plain import to_plain
-from spikefold.saving import replacing, save
+from spikefold.saving import locked, replacing, save
 from spikefold.training import (
     Experiment,
     Progress,
@@ -62,7 +62,14 @@ def run(
         resume: go on with an interrupted training.
         progress: told about the work.
     """
-    progress = progress or Silent()
+    with locked(directory):
+        return _whole_job(name, experiment, directory, resume, progress or Silent())
+
+
+def _whole_job(
+    name: str, experiment: Experiment, directory: Path, resume: bool, progress: Progress
+) -> dict[str, Any]:
+    """What `run` does."""
     dataset = load_data(experiment)
     network = train(experiment, dataset, directory, resume=resume, progress=progress, recipe=name)
     device = device_of(experiment.hardware)

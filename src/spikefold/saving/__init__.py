@@ -1,6 +1,7 @@
 """One file a network: safetensors, with a JSON header that rebuilds it. Nothing is executed."""
 
+from spikefold.saving._lock import LOCK, locked
 from spikefold.saving._network import Stored, load, read, save
 from spikefold.saving._replacing import remove_unfinished, replacing
 
-__all__ = ["Stored", "load", "read", "remove_unfinished", "replacing", "save"]
+__all__ = ["LOCK", "Stored", "load", "locked", "read", "remove_unfinished", "replacing", "save"]

@@ -14,6 +14,7 @@ from spikefold.dynamics import Neuron
 from spikefold.errors import ConfigError
 from spikefold.models import MODELS, Arguments, Network, Norm, Options, Standardize, Task, build
 from spikefold.plain import flat, from_plain, to_plain
+from spikefold.ranges import require_within
 from spikefold.saving import replacing
 
 OptimizerName = Literal["sgd", "adamw"]
@@ -48,8 +49,14 @@ class DataConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if not 0 < self.train_fraction <= 1:
-            raise ConfigError("data: train_fraction must lie in (0, 1]")
+        require_within(
+            "data",
+            self,
+            validation="[0, 1)",
+            split_seed="[0, 1e18]",
+            train_fraction="(0, 1]",
+            size="[1, 10000]",
+        )
 
 
 @flat
@@ -109,23 +116,26 @@ class OptimizerConfig:
     ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"optimizer: {name} must be at least 1")
-        for name in ("momentum", "beta2", "label_smoothing", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"optimizer: {name} must lie in [0, 1)")
-        for name in ("weight_decay", "clip_norm"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"optimizer: {name} must not be negative")
+        require_within(
+            "optimizer",
+            self,
+            epochs="[1, 1000000]",
+            batch_size="[1, 1000000]",
+            learning_rate="(0, 1e6]",
+            momentum="[0, 1)",
+            beta2="[0, 1)",
+            weight_decay="[0, 1e6]",
+            label_smoothing="[0, 1)",
+            accumulate="[1, 1000000]",
+            clip_norm="[0, 1e18]",
+            ema_decay="[0, 1)",
+        )
         for name, known in (("name", OptimizerName), ("schedule", Schedule)):
             if getattr(self, name) not in get_args(known):
                 raise ConfigError(
                     f"optimizer: {name} must be one of {', '.join(get_args(known))}, got "
                     f"{getattr(self, name)!r}"
                 )
-        if not self.learning_rate > 0:
-            raise ConfigError("optimizer: learning_rate must be positive")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ConfigError("optimizer: warmup_epochs must lie in [0, epochs)")
 
@@ -136,10 +146,11 @@ class HardwareConfig:
 
     Arguments:
         accelerator: "cpu", "cuda", or "auto" for whatever is there.
-        devices: processes on this host; each gets its share of a batch.
+        devices: processes on this host, at most one a core or GPU; each gets its share of a batch.
         nodes: hosts (start each with torchrun).
         precision: "float32", mixed "bf16" or "fp16" (membrane and statistics stay float32), or
             "float64".
+        oversubscribe: allow more processes than cores.
         synchronize: statistics of MPBN and batch norms over all processes, not each its own.
         tensorboard: also log the metrics for TensorBoard.
     """
@@ -148,13 +159,12 @@ class HardwareConfig:
     devices: int = 1
     nodes: int = 1
     precision: Literal["float32", "bf16", "fp16", "float64"] = "float32"
+    oversubscribe: bool = False
     synchronize: bool = True
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("devices", "nodes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"hardware: {name} must be at least 1")
+        require_within("hardware", self, devices="[1, 10000]", nodes="[1, 10000]")
 
 
 @dataclass(frozen=True)
@@ -177,6 +187,9 @@ class Experiment:
     hardware: HardwareConfig = HardwareConfig()
     seed: int = 0
     init: str | None = None
+
+    def __post_init__(self) -> None:
+        require_within("experiment", self, seed="[0, 1e12]")
 
     def save(self, path: Path, recipe: str | None = None) -> None:
         """Write the configuration as JSON, and the name of its recipe."""

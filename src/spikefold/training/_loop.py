@@ -15,7 +15,7 @@ from spikefold.errors import ConfigError, DataError
 from spikefold.models import Network
 from spikefold.nn import synchronize_statistics
 from spikefold.registry import IMPORTED, import_extension
-from spikefold.saving import Stored, load, replacing, save
+from spikefold.saving import Stored, load, locked, replacing, save
 from spikefold.training._checkpoint import (
     TrainingState,
     read_checkpoint,
@@ -79,7 +79,8 @@ def train(
         recipe=recipe,
         extensions=tuple(IMPORTED),
     )
-    best = launch(experiment.hardware, work)
+    with locked(directory):
+        best = launch(experiment.hardware, work)
     return load(directory / BEST) if best is None else best
 
 

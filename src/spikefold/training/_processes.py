@@ -34,6 +34,7 @@ def device_of(hardware: HardwareConfig) -> torch.device:
 
 def make_fabric(hardware: HardwareConfig) -> Fabric:
     """Fabric for these processes and this precision."""
+    _require_there(hardware)
     if hardware.nodes > 1 and not is_launched():
         raise ConfigError("several nodes: start `spikefold train` on each with torchrun")
     fabric = Fabric(
@@ -47,6 +48,21 @@ def make_fabric(hardware: HardwareConfig) -> Fabric:
     if hardware.precision == "fp16" and fabric.device.type == "cpu":
         raise ConfigError("hardware: precision fp16 needs a GPU; on a CPU take bf16 or float32")
     return fabric
+
+
+def _require_there(hardware: HardwareConfig) -> None:
+    """Refuse hardware that this host has not."""
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    on_gpu = hardware.accelerator == "cuda" or (hardware.accelerator == "auto" and gpus > 0)
+    if on_gpu and not gpus:
+        raise ConfigError("hardware: accelerator cuda: torch sees no GPU here; cpu always is")
+    if on_gpu and hardware.devices > gpus:
+        raise ConfigError(f"hardware: devices {hardware.devices}, but torch sees {gpus} GPUs here")
+    if not on_gpu and hardware.devices > cores and not hardware.oversubscribe:
+        raise ConfigError(
+            f"hardware: devices {hardware.devices} on {cores} cores: processes would take turns; "
+            "hardware.oversubscribe allows it"
+        )
 
 
 def _strategy(hardware: HardwareConfig) -> str:

@@ -1,0 +1,45 @@
+"""One process at a time on a run's folder."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from spikefold.errors import ConfigError
+from spikefold.saving._replacing import remove_unfinished
+
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder, while the context lasts.
+
+    The lock dies with its process. Of several that torchrun started the first one has it; who has
+    it may take it again. What a writer that was killed left behind is removed.
+
+    Arguments:
+        directory: made if it is not there.
+
+    Raises:
+        ConfigError: if another process is at work there.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory.resolve() / LOCK, timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(
+            f"{directory}: another process is at work on this run: wait for it, or choose another "
+            "folder"
+        ) from error
+    try:
+        remove_unfinished(directory)
+        yield
+    finally:
+        lock.release()
