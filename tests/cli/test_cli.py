@@ -223,7 +223,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["run", "digits", "--model.steps", "many"], 2, "many"),
         (["run", "digits", "--model.surrogate", "relu"], 2, "rectangle"),
         (["run", "digits", "--model.decay", "2", "--out", "{tmp}/n"], 2, "must lie in [0, 1]"),
-        (["run", "digits", "--model.steps", "0", "--out", "{tmp}/n"], 2, "steps must lie in [1, 10000]"),
+        (["run", "digits", "--model.steps", "0", "--out", "{tmp}/n"], 2, "steps must lie in"),
         (["run", "digits", "--resume", "--out", "{tmp}/none"], 1, "holds no run to resume"),
         (["train", "digits", "--out", "{tmp}/file/x"], 1, "cannot write"),
         (["train", "digits", "--out", "{run}"], 1, "--resume goes on with it"),
