@@ -240,6 +240,10 @@ def test_what_cannot_be_recorded_is_refused() -> None:
         sf.prepare(network, [x])  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="takes 2 input channels, got 1"):
         sf.prepare(network, x[:, :1])
+    norm = network.features[0].norm.train()  # would take note of every call
+    with pytest.raises(ConfigError, match=r"'features.0.norm' \(BatchNorm2d\) is in training mode"):
+        sf.prepare(network, x)
+    norm.eval()
     network.features[1].register_forward_hook(lambda *args: None)
     with pytest.raises(ConfigError, match=r"'features.1' \(SpikingLayer\) carries hooks"):
         sf.prepare(network, x)

@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map_only
 
 from spikefold import dynamics
 from spikefold.dynamics import PreparedLayer
 from spikefold.errors import ConfigError, ShapeError
-from spikefold.nn import attached
+from spikefold.nn import Norm, attached
 
 
 class Prepared:
@@ -112,12 +113,12 @@ def prepare(network: nn.Module, example: Float[Tensor, "..."]) -> Prepared:
     """
     if not isinstance(example, Tensor):
         raise ConfigError(f"prepare: the example must be a tensor, got {type(example).__name__}")
-    if network.training:
-        raise ConfigError("prepare: the network is in training mode: call eval() first")
     for name, module in network.named_modules():
+        place = f"'{name}' ({type(module).__name__})" if name else type(module).__name__
+        if module.training and (module is network or isinstance(module, _NormBase | Norm)):
+            raise ConfigError(f"prepare: {place} is in training mode: call eval() first")
         what = attached(module)
         if what:
-            place = f"'{name}' ({type(module).__name__})" if name else type(module).__name__
             raise ConfigError(f"prepare: {place} carries {what}, which would not be called")
     return Prepared(network, example.detach().clone())
 
@@ -147,24 +148,26 @@ def _straight(network: nn.Module, example: Tensor) -> tuple[Callable[..., Any], 
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"prepare: this network cannot be recorded: {reason}") from error
-    recorded = _Recorded(traced, example)
+    constants = _Recorded(traced, example).constants
     traced.graph.eliminate_dead_code()
-    return fx.GraphModule(nn.Module(), traced.graph).forward, recorded.constants
+    for unused in [node for node in constants if not node.users]:
+        traced.graph.erase_node(unused)
+        del constants[unused]
+    return fx.GraphModule(nn.Module(), traced.graph).forward, list(constants.values())
 
 
 class _Recorded:
     """The recorded calls one after another, made simpler on the way.
 
     Attributes:
-        constants: what they take besides the input, in the order of the placeholders.
+        constants: what they take besides the input, by placeholder, in order.
     """
 
     def __init__(self, traced: fx.GraphModule, example: Tensor) -> None:
-        self.constants: list[Any] = []
+        self.constants: dict[fx.Node, Any] = {}
         self._graph = traced.graph
         self._last = next(iter(traced.graph.nodes))  # of the placeholders
         self._values: dict[fx.Node, Any] = {self._last: example}
-        self._constant: set[fx.Node] = set()
         self._seen: dict[fx.Node, fx.Node] = {}  # views, and what they are views of
         for node in traced.graph.nodes:  # this goes on behind what is erased
             if node.op == "get_attr":
@@ -182,7 +185,7 @@ class _Recorded:
         if not (getattr(function, "is_view", False) and isinstance(value, Tensor)):
             return
         self._seen[node] = source = node.all_input_nodes[0]
-        if source in self._constant:
+        if source in self.constants:
             self._replace(node, self._as_constant(value))
             return
         for other in self._behind(node):
@@ -212,7 +215,7 @@ class _Recorded:
 
     def _changing(self, arg: Any, layer: PreparedLayer) -> fx.Node | None:
         """Where a layer's tensor comes from in each call; None if it stays."""
-        if not isinstance(arg, fx.Node) or arg in self._constant:
+        if not isinstance(arg, fx.Node) or arg in self.constants:
             return None
         return [arg, *self._behind(arg)][-1 if layer.as_they_are else 0]
 
@@ -222,9 +225,7 @@ class _Recorded:
     def _as_constant(self, value: Any) -> fx.Node:
         with self._graph.inserting_after(self._last):
             self._last = self._graph.placeholder(f"constant_{len(self.constants)}")
-        self.constants.append(value)
-        self._values[self._last] = value
-        self._constant.add(self._last)
+        self.constants[self._last] = self._values[self._last] = value
         return self._last
 
     def _replace(self, node: fx.Node, other: fx.Node) -> None:

@@ -115,8 +115,18 @@ def require_step(module: nn.Module) -> None:
                 f"{name} cannot step: it has a forward of its own, and no step(x, state) to go "
                 "with that"
             )
+    refuse_hooks(module)
+
+
+def refuse_hooks(module: nn.Module) -> None:
+    """Refuse a module of which a step would leave something out.
+
+    Raises:
+        ConfigError: if it carries hooks, or a forward of its own.
+    """
     what = attached(module)
     if what:
+        name = type(module).__name__
         raise ConfigError(f"{name} cannot step: it carries {what}, which a stream would not call")
 
 

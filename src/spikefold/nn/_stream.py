@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from spikefold.errors import ConfigError
 from spikefold.nn._neuron import SpikingNeuron
-from spikefold.nn._state import State, require_step
+from spikefold.nn._state import State, refuse_hooks, require_step
 
 States = dict[str, State]  # by name of the layer
 
@@ -87,6 +87,7 @@ class Stream:
 
 
 def _row(row: nn.Sequential, x: Tensor, states: States | None) -> tuple[Tensor, States]:
+    refuse_hooks(row)
     stream = Stream(states)
     for name, part in row._modules.items():
         x = stream.step(name, part, x)
