@@ -15,7 +15,7 @@ from spikefold.cli import main
 from spikefold.cli._sweep import SweepOptions, _require_same, plan
 from spikefold.data import DATASETS
 from spikefold.errors import ConfigError
-from spikefold.models import Options
+from spikefold.models import MODELS, Options
 from spikefold.plain import to_plain
 from spikefold.recipes import RECIPES, SUMMARY
 
@@ -210,7 +210,10 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert not re.search(r" (PATH|STR)\b(?! *\])", usage)  # what is expected has a name
     if command in ("run", "train", "show"):
         assert main([command, "digits", "--help"]) == 0
-        assert "--model.decay" in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert "--model.decay" in text
+        for names in (DATASETS, MODELS):
+            assert f"{{{','.join(names)}}}" in re.sub(r"[\s│]", "", text)
 
 
 @pytest.mark.usefixtures("as_user")

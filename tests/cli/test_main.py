@@ -50,7 +50,11 @@ def test_every_command_is_where_it_is_looked_for() -> None:
 
 
 @pytest.mark.parametrize("words", [["recipes"], ["--help"], ["show", "--help"]])
-def test_a_full_disk_behind_the_output_is_one_line(words: list[str]) -> None:
+def test_a_full_disk_behind_the_output_is_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noticed when the buffer is emptied, and not once more when the interpreter ends."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with open("/dev/full", "w") as full:
         process = subprocess.run(
             [sys.executable, "-m", "spikefold.cli", *words],
@@ -92,7 +96,10 @@ def test_sigterm_ends_all_processes_of_a_training(tmp_path: Path) -> None:
     while process.poll() is None and not (tmp_path / "run" / "metrics.jsonl").exists():
         time.sleep(0.05)
     process.terminate()
-    _, err = process.communicate(timeout=60)  # until the last of them has closed it
+    try:
+        _, err = process.communicate(timeout=60)  # until the last of them has closed it
+    finally:
+        process.kill()
     assert process.returncode == 143, err
     assert "--resume" in err.splitlines()[-1]
     assert not list((tmp_path / "run").glob(".*"))  # no file half-written

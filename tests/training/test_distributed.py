@@ -305,3 +305,15 @@ def test_what_cannot_be_distributed_is_refused() -> None:
         training.train(
             dataclasses.replace(BASE, hardware=HardwareConfig(nodes=2)), even(), Path("unused")
         )
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "here"), [("cuda", 1, 0), ("cuda", 3, 2), ("auto", 3, 2)]
+)
+def test_gpus_that_are_not_there_are_refused(
+    accelerator: str, devices: int, here: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    hardware = HardwareConfig(accelerator=accelerator, devices=devices)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"GPUs asked for: {devices}, here: {here}"):
+        training.train(dataclasses.replace(BASE, hardware=hardware), even(), Path("unused"))

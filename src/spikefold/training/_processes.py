@@ -37,6 +37,12 @@ def make_fabric(hardware: HardwareConfig) -> Fabric:
     _require_there(hardware)
     if hardware.nodes > 1 and not is_launched():
         raise ConfigError("several nodes: start `spikefold train` on each with torchrun")
+    gpus = torch.cuda.device_count()
+    wanted = hardware.accelerator == "cuda" or (hardware.accelerator == "auto" and gpus)
+    if wanted and gpus < hardware.devices:
+        raise ConfigError(
+            f"hardware: GPUs asked for: {hardware.devices}, here: {gpus}; a CPU is accelerator cpu"
+        )
     fabric = Fabric(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
