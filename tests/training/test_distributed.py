@@ -317,3 +317,10 @@ def test_gpus_that_are_not_there_are_refused(
     hardware = HardwareConfig(accelerator=accelerator, devices=devices)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=f"GPUs asked for: {devices}, here: {here}"):
         training.train(dataclasses.replace(BASE, hardware=hardware), even(), Path("unused"))
+
+
+def test_more_processes_than_cores_take_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    hardware = HardwareConfig(devices=2000)
+    with pytest.raises(ConfigError, match="devices 2000 on 2 cores: processes would take turns"):
+        training.train(dataclasses.replace(BASE, hardware=hardware), even(), Path("unused"))

@@ -37,12 +37,6 @@ def make_fabric(hardware: HardwareConfig) -> Fabric:
     _require_there(hardware)
     if hardware.nodes > 1 and not is_launched():
         raise ConfigError("several nodes: start `spikefold train` on each with torchrun")
-    gpus = torch.cuda.device_count()
-    wanted = hardware.accelerator == "cuda" or (hardware.accelerator == "auto" and gpus)
-    if wanted and gpus < hardware.devices:
-        raise ConfigError(
-            f"hardware: GPUs asked for: {hardware.devices}, here: {gpus}; a CPU is accelerator cpu"
-        )
     fabric = Fabric(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
@@ -59,12 +53,13 @@ def make_fabric(hardware: HardwareConfig) -> Fabric:
 def _require_there(hardware: HardwareConfig) -> None:
     """Refuse hardware that this host has not."""
     gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
-    on_gpu = hardware.accelerator == "cuda" or (hardware.accelerator == "auto" and gpus > 0)
-    if on_gpu and not gpus:
-        raise ConfigError("hardware: accelerator cuda: torch sees no GPU here; cpu always is")
-    if on_gpu and hardware.devices > gpus:
-        raise ConfigError(f"hardware: devices {hardware.devices}, but torch sees {gpus} GPUs here")
-    if not on_gpu and hardware.devices > cores and not hardware.oversubscribe:
+    if hardware.accelerator == "cuda" or (hardware.accelerator == "auto" and gpus):
+        if hardware.devices > gpus:
+            raise ConfigError(
+                f"hardware: GPUs asked for: {hardware.devices}, here: {gpus}; a CPU is accelerator "
+                "cpu"
+            )
+    elif hardware.devices > cores and not hardware.oversubscribe:
         raise ConfigError(
             f"hardware: devices {hardware.devices} on {cores} cores: processes would take turns; "
             "hardware.oversubscribe allows it"
