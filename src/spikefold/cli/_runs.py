@@ -119,9 +119,9 @@ def interruptible(work: Callable[[], T], command: str, directory: Path) -> T:
         return work()
     except KeyboardInterrupt as error:
         if not (directory / LAST).exists():
-            raise KeyboardInterrupt("interrupted before the training began") from error
+            raise type(error)("interrupted before the training began") from error
         imports = [word for module in IMPORTED for word in (OPTION, module)]
         words = ["spikefold", *imports, command, "--resume", str(directory)]
-        raise KeyboardInterrupt(
+        raise type(error)(
             f"interrupted; to go on from the last epoch: {shlex.join(words)}"
         ) from error
