@@ -84,8 +84,8 @@ def to_toml(recipe: Recipe) -> str:
         recipe: registered or not.
     """
     document = tomlkit.document()
-    measured = "" if recipe.measured == NOT_YET else f" Measured: {recipe.measured}."
-    _explain(document, f"Made from {recipe.name}.{measured} All of it: spikefold run THIS_FILE")
+    measured = "" if recipe.measured == NOT_YET else f" (measured there: {recipe.measured})"
+    _explain(document, f"Made from {recipe.name}{measured}. All of it: spikefold run THIS_FILE")
     document.add(tomlkit.nl())
     document.add("summary", tomlkit.item(recipe.summary))
     _fill(document, recipe.experiment, to_plain(recipe.experiment))
