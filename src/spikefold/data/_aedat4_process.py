@@ -9,12 +9,13 @@ import io
 import json
 import sys
 
-import aedat
 import numpy as np
 
 
 def decoded(path: str) -> tuple[list[int], np.ndarray]:
     """Width, height, and events as the reader structures them."""
+    import aedat
+
     decoder = aedat.Decoder(path)
     streams = [s for s in decoder.id_to_stream().values() if s["type"] == "events"]
     packets = [packet["events"] for packet in decoder if "events" in packet]
@@ -23,14 +24,20 @@ def decoded(path: str) -> tuple[list[int], np.ndarray]:
     return [int(streams[0]["width"]), int(streams[0]["height"])], np.concatenate(packets)
 
 
-for line in sys.stdin:
-    try:
-        sensor, events = decoded(json.loads(line))
-    except BaseException as error:  # the reader's panics are no Exception
-        print(json.dumps({"error": str(error)}), flush=True)
-        continue
-    array = io.BytesIO()
-    np.save(array, events)
-    print(json.dumps({"sensor": sensor, "bytes": array.tell()}), flush=True)
-    sys.stdout.buffer.write(array.getvalue())
-    sys.stdout.buffer.flush()
+def main() -> None:
+    """Answer each line of standard input."""
+    for line in sys.stdin:
+        try:
+            sensor, events = decoded(json.loads(line))
+        except BaseException as error:  # the reader's panics are no Exception
+            print(json.dumps({"error": str(error)}), flush=True)
+            continue
+        array = io.BytesIO()
+        np.save(array, events)
+        print(json.dumps({"sensor": sensor, "bytes": array.tell()}), flush=True)
+        sys.stdout.buffer.write(array.getvalue())
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
