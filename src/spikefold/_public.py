@@ -1,6 +1,7 @@
 """The public names, each imported from where it is made; `spikefold` shows them."""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from spikefold import adopt, data, dynamics, models
 from spikefold.adopt import Converted, convert, from_official, from_snntorch, from_spikingjelly
@@ -44,6 +45,10 @@ from spikefold.nn import (
     with_spikes,
 )
 from spikefold.saving import load, save
+
+if TYPE_CHECKING:
+    # They take long to import: when they are asked for.
+    from spikefold import recipes, training
 
 __version__ = version("spikefold")
 
@@ -94,7 +99,9 @@ __all__ = [
     "load",
     "models",
     "prepare",
+    "recipes",
     "save",
+    "training",
     "verify",
     "with_spikes",
 ]
