@@ -195,7 +195,7 @@ def test_configurations_round_trip_and_refuse_unknown_keys(tmp_path: Path) -> No
     record = json.loads((tmp_path / "c.json").read_text())
     record["model"]["widht"] = 2
     (tmp_path / "c.json").write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match=r"c\.json: .*\(widht\) @ configuration.model$"):
+    with pytest.raises(ConfigError, match=r"c\.json: .* 'widht': did .* @ configuration.model$"):
         Experiment.load(tmp_path / "c.json")
     (tmp_path / "c.json").write_text("{")
     with pytest.raises(ConfigError, match=r"c\.json"):
