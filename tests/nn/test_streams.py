@@ -109,7 +109,8 @@ def test_norms_of_currents_know_their_step(name: str) -> None:
     layer = dyadic(sf.SpikingLayer(conv, norm, sf.LIF(sf.MPBN(5))))
     for _ in range(4):
         layer(frames(4, 6, 3, 6, 6) * torch.arange(1, 5).reshape(4, 1, 1, 1, 1))
-    nn.init.uniform_(norm.weight)
+    for parameter in norm.parameters():
+        nn.init.uniform_(parameter)
     layer.eval()
     sequence = frames(4, 6, 3, 6, 6)
     for part in (layer, sf.fold(layer)):
