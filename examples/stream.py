@@ -49,7 +49,7 @@ def trained() -> sf.models.Network:
     labels = torch.arange(160) % 4
     recordings = [moving_bar(label, generator) for label in labels.tolist()]
     frames = torch.stack([frames_of(events, STEPS, (32, 32)) for events in recordings], 1)
-    network = sf.models.small(num_classes=4, in_channels=2, image_size=SIZE, width=0.25, steps=STEPS)
+    network = sf.models.small(4, in_channels=2, image_size=SIZE, width=0.25, steps=STEPS)
     optimizer = torch.optim.AdamW(network.parameters(), 0.01)
     for _ in range(8):
         for places in torch.randperm(len(labels)).split(24):
