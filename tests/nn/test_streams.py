@@ -51,18 +51,25 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
     "folded": sf.fold,
     "folded and fused": lambda network: sf.fuse_conv_bn(sf.fold(network)),
 }
-NETWORKS = {
+SMALL: dict[str, Any] = {"model": "small", "width": 0.25}
+NETWORKS: dict[str, dict[str, Any]] = {
     "mpbn": {},
-    "steps": {"norm": "mpbn-steps", "steps": 3, "learn_decay": "channel"},
-    "element": {"norm": "mpbn-element", "learn_decay": "layer", "standardize": True},
+    "steps": {"norm": "mpbn-steps", "steps": 3, "learn_decay": "channel", **SMALL},
+    "element": {"norm": "mpbn-element", "learn_decay": "layer", "standardize": True, **SMALL},
     "strided": {"model": "resnet19", "neuron": sf.Neuron(0.5, 0.75, "soft")},
-    "plain": {"model": "small", "width": 0.25},
+    "plain": SMALL,
 }
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize(
+    ("transform", "dtype"),
+    [
+        ("as trained", torch.float64),
+        ("folded", torch.float64),
+        ("folded and fused", torch.float32),
+    ],
+)
 @pytest.mark.parametrize("options", NETWORKS.values(), ids=NETWORKS)
 def test_a_stream_of_a_network_is_its_sequence(
     options: dict[str, Any], transform: str, dtype: torch.dtype
@@ -102,7 +109,8 @@ def test_norms_of_currents_know_their_step(name: str) -> None:
     layer = dyadic(sf.SpikingLayer(conv, norm, sf.LIF(sf.MPBN(5))))
     for _ in range(4):
         layer(frames(4, 6, 3, 6, 6) * torch.arange(1, 5).reshape(4, 1, 1, 1, 1))
-    nn.init.uniform_(norm.weight)
+    for parameter in norm.parameters():
+        nn.init.uniform_(parameter)
     layer.eval()
     sequence = frames(4, 6, 3, 6, 6)
     for part in (layer, sf.fold(layer)):
@@ -141,7 +149,7 @@ def test_ordinary_weights_differ_in_ties_only() -> None:
 
 @torch.no_grad()
 def test_entries_of_a_batch_begin_anew() -> None:
-    network = dyadic(trained())
+    network = dyadic(trained(**SMALL))
     sequence = frames(5, 4, 2, 16, 16)
     _, state = streamed(network, sequence[:2])
     mask = torch.tensor([False, True, False, True])
