@@ -2,12 +2,14 @@
 
 import doctest
 import importlib
+import os
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import spikefold
 from spikefold.models import MODELS
@@ -43,16 +45,26 @@ def test_examples_of_models() -> None:
         assert doctest.DocTestRunner().run(test).failed == 0
 
 
-def python_blocks(path: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """What a reader would paste: language and text."""
+    return re.findall(r"```(python|bash)\n(.*?)```", path.read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("README.md", marks=pytest.mark.slow), "CONTRIBUTING.md"]
+)
 def test_document_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another, in a fresh directory."""
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"torch": torch}
-    for block in python_blocks(ROOT / name):
-        exec(block, names)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    names: dict[str, object] = {}
+    found = blocks(ROOT / name)
+    assert found
+    for language, text in found:
+        if language == "python":
+            exec(text, names)
+        else:
+            subprocess.run(["bash", "-e", "-c", text], check=True, capture_output=True)
 
 
 def test_public_names_have_docstrings() -> None:

@@ -1,4 +1,4 @@
-"""Draws README's picture from a run: python docs/pictures/fold.py runs/digits docs/pictures/fold.png."""
+"""Draws README's picture: python docs/pictures/fold.py runs/digits docs/pictures/fold.png."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ import spikefold as sf
 from spikefold.data import load_dataset
 from spikefold.nn import observing
 
-LAYER, CHANNELS = "features.1.lif", 5
+LAYER, CHANNELS = "features.5.lif", 5
 
 
 def potentials(network, images):
@@ -39,8 +39,8 @@ def main():
     norm, theta = network.get_submodule(LAYER).norm, folded.get_submodule(LAYER).theta.numpy()
     gain = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().numpy()
     shift = norm.bias.detach().numpy() - gain * norm.running_mean.numpy()
-    usual = np.argsort(np.abs(theta - np.median(theta)))[: 4 * CHANNELS : 4]
-    order = usual[np.argsort(theta[usual])]
+    usual = np.argsort(np.where(gain > 0, theta, np.inf))[: (gain > 0).sum()]
+    order = usual[np.linspace(1, len(usual) - 2, CHANNELS).round().astype(int)]
     low, high = np.quantile(u[order], [0.005, 0.995])
     grid = np.linspace(low, high, 200)
     threshold = network.get_submodule(LAYER).neuron.threshold
@@ -50,7 +50,9 @@ def main():
         left.plot(grid, gain[c] * grid + shift[c], color=colour)
         left.plot(theta[c], threshold, "o", color=colour)
     left.axhline(threshold, color="gray", linestyle="--")
-    left.annotate("threshold", (low, threshold), (2, 3), textcoords="offset points", color="dimgray")
+    left.annotate(
+        "threshold", (low, threshold), (2, 3), textcoords="offset points", color="dimgray"
+    )
     left.set(
         title="in training: fire where MPBN(u) > threshold", ylabel="MPBN(u)", xlabel="membrane u"
     )

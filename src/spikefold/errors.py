@@ -1,4 +1,4 @@
-"""What can go wrong by a user's hand: one line that says what, where, and what would be right."""
+"""What a user can do wrong: one line that says what, where, and what would be right."""
 
 
 class SpikefoldError(Exception):
