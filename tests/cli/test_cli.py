@@ -41,7 +41,7 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
         "config.json", "metrics.jsonl", "last.safetensors", "best.safetensors",
         "folded.safetensors", "fused.safetensors", "verification.json", "summary.json",
         "potentials.json", "thresholds.json",
-        "learning_curves.png", "potentials.png", "thresholds.png",
+        "learning_curves.png", "potentials.png", "thresholds.png", ".lock",
     }  # fmt: skip
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["fold"]["mismatches"] == 0
@@ -265,8 +265,7 @@ def test_mistakes_get_one_clear_line_and_leave_nothing(
     sf.save(sf.models.small(steps=2, width=0.1), tmp_path / "three.safetensors")
     before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
     words = [word.format(tmp=tmp_path, run=finished) for word in words]
-    message = message.format(tmp=tmp_path)
-    message = message.format(run=finished)
+    message = message.format(tmp=tmp_path, run=finished)
     assert main(words) == status
     captured = capsys.readouterr()
     assert message in captured.err

@@ -28,7 +28,7 @@ def small(accelerator: str) -> Experiment:
 
 def trained(experiment: Experiment, dataset: Dataset, directory: Path, **_: Any) -> Network:
     """What training leaves."""
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     record = {"epoch": 1, "seconds": 1.0}
     (directory / METRICS).write_text(json.dumps(record) + "\n")
     return experiment.build(dataset).eval()

@@ -44,7 +44,7 @@ class Notes:
         self.said: list[str] = []
 
     @contextmanager
-    def task(self, name: str, total: int) -> Iterator[training.Advance]:
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[training.Advance]:
         yield lambda note="": self.said.append(f"{name}: {note}")
 
 

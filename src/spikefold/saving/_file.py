@@ -16,6 +16,7 @@ from spikefold.data import InputSpec
 from spikefold.errors import ConfigError, FileFormatError
 from spikefold.models import Arguments
 from spikefold.plain import from_plain, to_plain
+from spikefold.registry import registered_only
 from spikefold.saving._replacing import replacing
 
 # 2: any module, transforms by path, input, checksum
@@ -99,7 +100,9 @@ def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
             f"{path}: damaged: it does not hold what was written (the checksum differs)"
         )
     try:
-        return from_plain(plain, Header, "header"), tensors
+        # a file must not choose which code is imported
+        with registered_only():
+            return from_plain(plain, Header, "header"), tensors
     except ConfigError as error:
         raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
 

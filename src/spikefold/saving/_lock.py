@@ -1,13 +1,14 @@
 """One process at a time on a run's folder."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from spikefold.errors import ConfigError
+from spikefold.errors import ConfigError, FileFormatError
 from spikefold.saving._replacing import remove_unfinished
 
 LOCK = ".lock"
@@ -29,17 +30,23 @@ def locked(directory: Path) -> Iterator[None]:
     if os.environ.get("RANK", "0") != "0":
         yield
         return
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory.resolve() / LOCK, timeout=0, is_singleton=True)
     try:
+        made = not directory.exists()
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory.resolve() / LOCK, timeout=0, is_singleton=True)
         lock.acquire()
     except Timeout as error:
         raise ConfigError(
             f"{directory}: another process is at work on this run: wait for it, or choose another "
             "folder"
         ) from error
+    except OSError as error:
+        raise FileFormatError(f"cannot write {directory}: {error.strerror or error}") from error
     try:
         remove_unfinished(directory)
         yield
     finally:
         lock.release()
+        # Work that was refused leaves no folder behind.
+        if made and os.listdir(directory) == [LOCK]:
+            shutil.rmtree(directory)
