@@ -21,6 +21,9 @@ from PIL import Image
 import spikefold as sf
 from spikefold.cli import main
 from spikefold.data import Framing, load_dataset, read_image, read_recording
+from spikefold.plain import to_plain
+from spikefold.recipes import find_recipe, read_recipe, to_toml
+from spikefold.reports import accuracy_records, accuracy_table, read_summaries
 from spikefold.saving import read
 from spikefold.saving._file import checksum, read_file
 from spikefold.training import Experiment
@@ -230,7 +233,7 @@ def options(folder: Path) -> Attempt:
     n, a, out = (str(folder / name) for name in ("n.safetensors", "a.png", "out"))
     flags = [
         f"--{group}.{name}".replace("_", "-")
-        for group, settings in json.loads(json.dumps(sf.plain.to_plain(Experiment()))).items()
+        for group, settings in json.loads(json.dumps(to_plain(Experiment()))).items()
         if isinstance(settings, dict)
         for name in settings
         if name != "augmentation"
@@ -253,5 +256,50 @@ def options(folder: Path) -> Attempt:
             status = main(words)
         assert status in (0, 1, 2), (words, status)
         assert "Traceback" not in heard.getvalue(), words
+
+    return attempt
+
+
+@target
+def recipe_files(folder: Path) -> Attempt:
+    """A recipe of one's own, damaged."""
+    path = folder / "my.toml"
+    whole = to_toml(find_recipe("digits")).encode()
+
+    def attempt(chance: random.Random) -> None:
+        path.write_bytes(damaged(chance, whole))
+        read_recipe(path)
+
+    return attempt
+
+
+@target
+def summaries(folder: Path) -> Attempt:
+    """Records of runs that say something else, or are of other programs."""
+    accuracy = {"accuracy": 0.9, "correct": 9, "samples": 10, "loss": 0.1}
+    compared = {"spikes": 100, "mismatches": 0, "samples": 10, "max_output_difference": 0.0}
+    summary = {
+        "recipe": "digits",
+        "experiment": to_plain(Experiment()),
+        "hardware": {"processor": "a", "torch": "2"},
+        "samples": {"train": 80, "validation": 10, "test": 10},
+        "notes": "",
+        "seconds": 1.0,
+        "validation": accuracy,
+        "test": {"trained": accuracy, "folded": accuracy, "fused": accuracy},
+        "fold": compared,
+        "fuse": compared,
+    }
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "summary.json").write_text(json.dumps(summary))
+
+    def attempt(chance: random.Random) -> None:
+        changed = dumped(altered(chance, summary))
+        if chance.random() < 0.3:
+            changed = damaged(chance, changed.encode()).decode(errors="replace")
+        (folder / "b" / "summary.json").write_text(changed)
+        records = accuracy_records(read_summaries([folder]))
+        accuracy_table(records)
 
     return attempt

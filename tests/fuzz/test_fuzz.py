@@ -18,6 +18,8 @@ COUNTS = {
     "archives": 2000,
     "configurations": 250,
     "options": 60,
+    "recipe_files": 400,
+    "summaries": 1500,
 }
 
 

@@ -1,6 +1,7 @@
 """Results go to standard output, errors to standard error."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +14,17 @@ UNLIMITED = 1_000_000
 
 
 def print_json(record: Any) -> None:
-    """One machine-readable object."""
-    json.dump(record, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+    """One machine-readable object, whole or not at all; a number that is not finite is null."""
+    sys.stdout.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for NaN and infinities, which JSON has not."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_record(title: str, record: Mapping[str, Any]) -> None:

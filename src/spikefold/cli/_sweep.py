@@ -1,7 +1,6 @@
 """The command that runs many."""
 
 import itertools
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -141,9 +140,9 @@ def _wants_gpu(planned: _Planned) -> bool:
 
 def _require_same(planned: _Planned) -> None:
     """A finished run must be of the settings that are asked for."""
-    path = planned.directory / SUMMARY
-    stored = json.loads(path.read_text())["experiment"]
-    if from_plain(stored, Experiment, f"{path}: experiment") != planned.experiment:
+    (summary,) = read_summaries([planned.directory])
+    where = f"{planned.directory / SUMMARY}: experiment"
+    if from_plain(summary["experiment"], Experiment, where) != planned.experiment:
         raise ConfigError(
             f"{planned.directory} holds a run with other settings: choose another --out"
         )

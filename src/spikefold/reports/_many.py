@@ -35,10 +35,27 @@ def read_summaries(paths: Sequence[Path]) -> list[dict[str, Any]]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         summary: dict[str, Any] = json.loads(file.read_text())
-        _record([summary])
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        _require_record(summary)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: damaged, or no summary of a run ({error!r})") from error
     return summary
+
+
+def _require_record(summary: dict[str, Any]) -> None:
+    """Refuse what has not the numbers that tables are made of.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: whichever it comes upon.
+    """
+    record = _record([summary])
+    accuracies = [record[split]["values"] for split in ("validation", "test") if record[split]]
+    counts = [*record["seeds"], *(record["fold"] or {}).values()]
+    if bool(record["validation"]) != (summary["validation"] is not None):
+        raise ValueError("validation is neither a record nor null")
+    if not all(type(value) in (int, float) and 0 <= value <= 1 for (value,) in accuracies):
+        raise ValueError("an accuracy is no number in [0, 1]")
+    if not all(type(value) is int and value >= 0 for value in counts):
+        raise ValueError("a seed or a number of spikes is no whole number")
 
 
 def accuracy_records(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -72,6 +89,7 @@ def _record(group: list[dict[str, Any]]) -> dict[str, Any]:
     first = group[0]
     experiment = first["experiment"]
     seeds = [summary["experiment"]["seed"] for summary in group]
+    validations = [s["validation"] for s in group if s["validation"]]
     folds = [summary["fold"] for summary in group if "fold" in summary]
     return {
         "recipe": first["recipe"],
@@ -82,7 +100,7 @@ def _record(group: list[dict[str, Any]]) -> dict[str, Any]:
         "epochs": experiment["optimizer"]["epochs"],
         "n": len(set(seeds)),
         "seeds": seeds,
-        "validation": _spread([s["validation"] for s in group]) if first["validation"] else None,
+        "validation": _spread(validations) if len(validations) == len(group) else None,
         "test": _spread([summary["test"]["trained"] for summary in group]),
         "fold": {key: sum(fold[key] for fold in folds) for key in ("mismatches", "spikes")}
         if folds

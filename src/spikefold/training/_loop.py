@@ -109,6 +109,9 @@ def _train(
     state = TrainingState()
     if stored is not None:
         state = restore_checkpoint(stored, learner.network, learner.optimizer, learner.average)
+        if fabric.is_global_zero:
+            # What stands in the checkpoint is whole; a kill may have left less in the file.
+            _write_metrics(directory, state.history, tensorboard=False)
     epochs = experiment.optimizer.epochs
     with shown.task("train", epochs, done=state.epoch) as advance:
         for epoch in range(state.epoch, epochs):
