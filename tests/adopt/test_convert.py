@@ -297,7 +297,7 @@ def test_weights_are_those_asked_for() -> None:
 def test_neurons_are_those_asked_for() -> None:
     neuron = sf.Neuron(decay=0.5, threshold=1.0, reset="soft")
     network = sf.convert(Plain(), steps=2, neuron=neuron)
-    assert {m.neuron for m in network.modules() if isinstance(m, sf.LIF)} == {neuron}
+    assert {m.constants for m in network.modules() if isinstance(m, sf.LIF)} == {neuron}
 
 
 def test_a_convolution_for_two_relus_is_shared_by_two_units() -> None:

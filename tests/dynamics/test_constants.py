@@ -77,7 +77,7 @@ def test_what_would_be_ignored_is_refused(settings: dict[str, Any], message: str
 
 @pytest.mark.usefixtures("as_user")
 def test_whole_numbers_are_numbers() -> None:
-    assert sf.LIF(decay=1, threshold=2).neuron == sf.LIF(decay=1.0, threshold=2.0).neuron
+    assert sf.LIF(decay=1, threshold=2).constants == sf.LIF(decay=1.0, threshold=2.0).constants
 
 
 def test_a_surrogate_of_ones_own_trains_folds_and_is_saved(

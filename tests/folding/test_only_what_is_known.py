@@ -181,7 +181,7 @@ def test_hooks_on_neurons_and_their_norm_are_named() -> None:
 def test_what_holds_nothing_to_fold_passes_untouched() -> None:
     class Own(sf.SpikingNeuron):
         def integrate(self, currents: Any, state: Any) -> Any:
-            return sf.dynamics.layer(currents, sf.dynamics.PLAIN, self.neuron)
+            return sf.dynamics.simulate(currents, sf.dynamics.PLAIN, self.constants)
 
     network = trained(nn.Sequential(unit(), Own(sf.Neuron()), sf.LIF(), OwnForward()), *X)
     folded = sf.fold(network)

@@ -243,7 +243,7 @@ class _Rewriting:
     ) -> None:
         self.source, self.followed = source, followed
         self.shapes = shapes
-        self.norm, self.steps, self.neuron = norm, steps, neuron
+        self.norm, self.steps, self.constants = norm, steps, neuron
         self.parts: dict[str, Any] = {}
         self.body = fx.Graph()
         # what calls give, by their names: over time, and with time merged into the batch
@@ -294,7 +294,7 @@ class _Rewriting:
         assert connection is not None
         assert norm is not None
         sizes = self._sizes(relu, unit)
-        lif = LIF.of(self.neuron, membrane_norm(self.norm, *sizes, self.steps))
+        lif = LIF.of(self.constants, membrane_norm(self.norm, *sizes, self.steps))
         named = unit.connection or unit.norm
         path = f"{relu.scope}.{relu.name}".lstrip(".") if named is None else named.path
         args = [self._over_time(name) for name in (unit.x, unit.shortcut) if name is not None]

@@ -17,7 +17,7 @@ from spikefold.dynamics._layer import (
     Currents,
     by_gain,
     counted,
-    reference_layer,
+    simulate_reference,
     with_statistics,
 )
 from spikefold.dynamics._neuron import Fired, Neuron
@@ -101,19 +101,19 @@ def _say_once(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
-def layer(
+def simulate(
     currents: Currents,
     condition: Condition,
-    neuron: Neuron,
+    constants: Neuron,
     v: Tensor | None = None,
     decay: Tensor | None = None,
 ) -> Fired:
-    """What a layer of neurons does: `reference_layer`, by kernels where they can.
+    """What a layer of neurons does: `simulate_reference`, by kernels where they can.
 
     Arguments:
         currents: what reaches the neurons.
         condition: when they fire.
-        neuron: the constants.
+        constants: of the neurons.
         v: membrane potential before the first step; None is zero.
         decay: in the place of the constant one, `[]` or `[C]`; gets a gradient.
 
@@ -122,10 +122,10 @@ def layer(
         ConfigError: inside `backend("fused")`, if the kernels cannot do this.
     """
     if _chosen == "reference":
-        return reference_layer(currents, condition, neuron, v, decay)
+        return simulate_reference(currents, condition, constants, v, decay)
     if _observes_first(currents.norm):
-        return _observed_first(currents, condition, neuron, v, decay)
-    fired = _kernels.fused_layer(currents, condition, neuron, v, decay)
+        return _observed_first(currents, condition, constants, v, decay)
+    fired = _kernels.simulate_fused(currents, condition, constants, v, decay)
     if not isinstance(fired, str):
         return fired
     if _chosen == "fused":
@@ -136,7 +136,7 @@ def layer(
         )
     if fired == _kernels.missing(currents.input.device.type):
         _say_once(f"{fired}: the neurons run in plain torch, with the same results but slower")
-    return reference_layer(currents, condition, neuron, v, decay)
+    return simulate_reference(currents, condition, constants, v, decay)
 
 
 def _observes_first(norm: Normalization | None) -> bool:
@@ -147,14 +147,18 @@ def _observes_first(norm: Normalization | None) -> bool:
 
 
 def _observed_first(
-    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None, decay: Tensor | None
+    currents: Currents,
+    condition: Condition,
+    constants: Neuron,
+    v: Tensor | None,
+    decay: Tensor | None,
 ) -> Fired:
     """The statistics of the currents in plain torch, then the layer by what they are."""
     currents.check(condition, v, decay)
     currents, condition = counted(currents, condition)
     norm, observed = with_statistics(currents)
-    fired = layer(currents._replace(norm=by_gain(norm)), condition, neuron, v, decay)
-    return fired._replace(current=observed)
+    fired = simulate(currents._replace(norm=by_gain(norm)), condition, constants, v, decay)
+    return fired._replace(current_statistics=observed)
 
 
 def update_running(

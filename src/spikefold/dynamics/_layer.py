@@ -215,10 +215,10 @@ def _asks(norm: Normalization) -> bool:
     return norm.fixed is None and norm.group is not None and norm.samples is None
 
 
-def reference_layer(
+def simulate_reference(
     currents: Currents,
     condition: Condition,
-    neuron: Neuron,
+    constants: Neuron,
     v: Tensor | None = None,
     decay: Tensor | None = None,
 ) -> Fired:
@@ -227,7 +227,7 @@ def reference_layer(
     Arguments:
         currents: what reaches the neurons.
         condition: when they fire.
-        neuron: the constants.
+        constants: of the neurons.
         v: membrane potential before the first step; None is zero.
         decay: in the place of the constant one, `[]` or `[C]`.
 
@@ -237,5 +237,5 @@ def reference_layer(
     currents.check(condition, v, decay)
     currents, condition = counted(currents, condition)
     x, current = compute(currents)
-    fired = integrate(x, condition, neuron, v, decay)
-    return fired._replace(spikes=fired.spikes.to(currents.input.dtype), current=current)
+    fired = integrate(x, condition, constants, v, decay)
+    return fired._replace(spikes=fired.spikes.to(currents.input.dtype), current_statistics=current)

@@ -181,10 +181,10 @@ Thresholds = Callable[[Condition, float, Tensor | None], Condition]
 
 
 def _folded(neuron: SpikingNeuron, condition: Condition, thresholds: Thresholds) -> FoldedLIF:
-    found = thresholds(condition, neuron.neuron.threshold, _like(neuron))
+    found = thresholds(condition, neuron.constants.threshold, _like(neuron))
     decay = neuron.decay()
     kept = None if decay is None else decay.detach().clone()
-    return FoldedLIF(found, neuron.neuron, kept).eval()
+    return FoldedLIF(found, neuron.constants, kept).eval()
 
 
 def no_thresholds(condition: Condition, threshold: float, like: Tensor | None) -> Condition:

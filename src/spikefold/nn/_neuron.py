@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spikefold import dynamics
+from spikefold import dynamics, renamed
 from spikefold.described import takes
 from spikefold.dynamics import (
     Condition,
@@ -32,9 +32,10 @@ class SpikingNeuron(nn.Module):
     `fire`, which is final: there `spikefold.verify` and others see what fired.
 
     Arguments:
-        neuron: the constants of the layer.
+        constants: decay, threshold, reset and surrogate.
     """
 
+    neuron = renamed.Attribute("SpikingNeuron.neuron", "constants")
     recording: tuple[Recorder, str] | None = None  # see `with_spikes`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -42,9 +43,10 @@ class SpikingNeuron(nn.Module):
         if cls.fire is not SpikingNeuron.fire:
             raise TypeError(f"{cls.__name__}: fire is final: override condition or integrate")
 
-    def __init__(self, neuron: Neuron) -> None:
+    @renamed.arguments(neuron="constants")
+    def __init__(self, constants: Neuron) -> None:
         super().__init__()
-        self.neuron = neuron
+        self.constants = constants
 
     def forward(self, x: Float[Tensor, "T N C *spatial"]) -> Float[Tensor, "T N C *spatial"]:
         """Spikes of a whole sequence that starts at rest.
@@ -110,7 +112,7 @@ class SpikingNeuron(nn.Module):
         self.check(currents, condition)
         if state is not None:
             v, condition = state.v, state.part(condition, currents.steps, "these neurons")
-        return dynamics.layer(currents, condition, self.neuron, v, self.decay())
+        return dynamics.simulate(currents, condition, self.constants, v, self.decay())
 
     def check(self, currents: Currents, condition: Condition) -> None:
         """Refuse currents for which the condition does not hold, whatever the kernels take.
@@ -134,7 +136,7 @@ class SpikingNeuron(nn.Module):
 
     def extra_repr(self) -> str:
         """The constants, for print."""
-        return ", ".join(f"{key}={value}" for key, value in vars(self.neuron).items())
+        return ", ".join(f"{key}={value}" for key, value in vars(self.constants).items())
 
 
 class NoDecay(TypedDict, total=False):
@@ -185,13 +187,14 @@ class LIF(SpikingNeuron):
                 "SpikingLayer's norm"
             )
         if norm is not None:
-            norm.suit(self.neuron.threshold)
+            norm.suit(self.constants.threshold)
         self.norm = norm
 
     @classmethod
-    def of(cls, neuron: Neuron, norm: MembraneNorm | None = None) -> "LIF":
-        """The layer with these constants."""
-        return cls(norm, **vars(neuron))
+    @renamed.arguments(neuron="constants")
+    def of(cls, constants: Neuron, norm: MembraneNorm | None = None) -> "LIF":
+        """Neurons with these constants."""
+        return cls(norm, **vars(constants))
 
     def condition(self) -> Condition:
         """The potential, normalized if there is a norm, is above the threshold."""
@@ -210,8 +213,8 @@ class LIF(SpikingNeuron):
             return super().integrate(currents, state)
         norm.check(currents.input.shape[1:])
         fired = super().integrate(currents, state)
-        if fired.potential is not None:
-            norm.observe(fired.potential, (state and state.t) or 0)
+        if fired.potential_statistics is not None:
+            norm.observe(fired.potential_statistics, (state and state.t) or 0)
         return fired
 
 
@@ -261,11 +264,11 @@ class PLIF(LIF):
         **constants: Unpack[Constants],
     ) -> None:
         super().__init__(norm, **constants)
-        if not 0 < self.neuron.decay < 1:
+        if not 0 < self.constants.decay < 1:
             raise ConfigError(
-                f"PLIF: decay must lie in (0, 1) at the start, got {self.neuron.decay}"
+                f"PLIF: decay must lie in (0, 1) at the start, got {self.constants.decay}"
             )
-        tau = 1 / (1 - self.neuron.decay)
+        tau = 1 / (1 - self.constants.decay)
         shape = () if channels is None else (channels,)
         self.w = nn.Parameter(torch.full(shape, -math.log(tau - 1)))
 
@@ -287,7 +290,7 @@ class FoldedLIF(SpikingNeuron):
         condition: theta `[1, *shape]`, or `[T, *shape]` for thresholds of each time step (shape
             `()`: one for all neurons), ±inf where a neuron never or always fires; polarity +1 or
             -1 (gain negative: the neuron fires below theta), None makes all +1.
-        neuron: the constants; its `threshold` is what a soft reset subtracts.
+        constants: their `threshold` is what a soft reset subtracts.
         decay: what was learnt, `[]` or `[C]`; None: the constant one.
     """
 
@@ -295,8 +298,11 @@ class FoldedLIF(SpikingNeuron):
     polarity: Tensor
     kept: Tensor | None
 
-    def __init__(self, condition: Condition, neuron: Neuron, decay: Tensor | None = None) -> None:
-        super().__init__(neuron)
+    @renamed.arguments(neuron="constants")
+    def __init__(
+        self, condition: Condition, constants: Neuron, decay: Tensor | None = None
+    ) -> None:
+        super().__init__(constants)
         theta, polarity = condition.theta, condition.polarity
         if theta is None:
             raise ConfigError("FoldedLIF: the condition has no thresholds")

@@ -70,18 +70,18 @@ class State(NamedTuple):
             ShapeError: past the last step for which there are parameters.
             ConfigError: if it depends on t, and there is not one t for all entries.
         """
-        last = whole.steps()
+        total = whole.steps()
         if self.t is None:
             norm = whole if isinstance(whole, Normalization) else whole.norm
-            if last is not None or not (norm is None or isinstance(norm, Normalization)):
+            if total is not None or not (norm is None or isinstance(norm, Normalization)):
                 raise ConfigError(
                     "entries of this stream stand at different time steps, for each of which "
                     f"{owner} may have other parameters: start the whole batch anew (state=None)"
                 )
             return whole
-        if last is not None and self.t + steps > last:
+        if total is not None and self.t + steps > total:
             raise ShapeError(
-                f"time step {self.t + steps} of a stream is past the last of {last}, for which "
+                f"time step {self.t + steps} of a stream is past the last of {total}, for which "
                 f"{owner} have parameters"
             )
         return whole.part(self.t, steps)

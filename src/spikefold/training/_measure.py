@@ -43,7 +43,7 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
             return
         if condition.theta is not None:
             return
-        layers[name] = (call.neuron.neuron, condition.norm is not None)
+        layers[name] = (call.neuron.constants, condition.norm is not None)
         before, after = values.setdefault(name, ([], []))
         v = None
         if call.state is not None:
@@ -59,7 +59,7 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
 
         currents, _ = dynamics.compute(call.currents)
         dynamics.integrate(
-            currents, Condition(note), call.neuron.neuron, v, decay=call.neuron.decay()
+            currents, Condition(note), call.neuron.constants, v, decay=call.neuron.decay()
         )
 
     with evaluation(network) as network, observing(network, see):
@@ -99,7 +99,7 @@ def thresholds(folded: nn.Module) -> dict[str, Any]:
             theta = module.theta.flatten().tolist()
             negative = int((module.polarity < 0).sum())
             record[name] = {
-                "threshold": module.neuron.threshold,
+                "threshold": module.constants.threshold,
                 "theta": [value if math.isfinite(value) else str(value) for value in theta],
                 "negative_polarity": negative,
             }

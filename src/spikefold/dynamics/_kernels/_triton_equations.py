@@ -341,7 +341,7 @@ def fire(h, threshold):
 
 
 @jit()
-def discharge(u, s, layer):
+def reset(u, s, layer):
     """The potential after the reset."""
     if layer.hard:
         return u * (1.0 - s)

@@ -23,7 +23,6 @@ from spikefold.dynamics._kernels._triton_equations import (
     charge,
     current,
     decay_of,
-    discharge,
     fire,
     held,
     hold,
@@ -38,6 +37,7 @@ from spikefold.dynamics._kernels._triton_equations import (
     products,
     read,
     read_or_zero,
+    reset,
     statistics,
     through_step,
     total,
@@ -119,7 +119,7 @@ def forward(steps, tiles, layer, spikes, v_last):
         else:
             s = fire(normalize(u, of_potential), threshold)
         write(of_step(spikes, t, tile.step), tile, s)
-        potential = discharge(u, s, layer)
+        potential = reset(u, s, layer)
     write(v_last, tile, potential)
 
 
@@ -142,7 +142,7 @@ def forward_step(
         u = held(carried, 0, tile)
         s = spikes_at(t - 1, u, layer, tile)
         write(of_step(spikes, t - 1, tile.step), tile, s)
-        potential = discharge(u, s, layer)
+        potential = reset(u, s, layer)
     if LAST:
         write(v_last, tile, potential)
     else:
@@ -191,7 +191,7 @@ def recompute(steps, tiles, layer, potentials):
         x = current(layer, t, tile, map_now(layer.current, t, tile, of_input))
         u = charge(potential, x, decay)
         hold(potentials, t, tile, u)
-        potential = discharge(u, spikes_at(t, u, layer, tile), layer)
+        potential = reset(u, spikes_at(t, u, layer, tile), layer)
 
 
 @jit()
@@ -219,7 +219,7 @@ def through_charge(t, steps, grad, tile, layer, potentials, grads):
     if grads.decay is not None:
         if t > 0:
             u = held(potentials, t - 1, tile)
-            before = discharge(u, spikes_at(t - 1, u, layer, tile), layer)
+            before = reset(u, spikes_at(t - 1, u, layer, tile), layer)
         else:
             before = read_or_zero(layer.v, tile)
         write_partial(grads.decay, t, tile, total(tl.where(tile.inside, grad * before, 0.0)))
