@@ -1,8 +1,4 @@
-"""The neuron as fused kernels: between two connections, memory is read once and written once.
-
-`dynamics._layer.simulate_reference` is the definition. `_operators` makes torch operators of them;
-`_memory` says how tensors lie in memory, `_cpu` and `_triton` compute.
-"""
+"""The neurons as fused kernels; README.md beside this file explains them."""
 
 from spikefold.dynamics._kernels._fused import is_looked_on, missing, simulate_fused, update_running
 from spikefold.dynamics._kernels._prepared import PreparedLayer
