@@ -161,7 +161,7 @@ def test_mistakes_in_the_arguments() -> None:
         sf.from_official(tensors, "resnet20")
     for options, message in (
         ({"model": "small"}, "unknown model 'small': one of resnet18, "),
-        ({"steps": 0}, r"steps must lie in \[1, 10000\]"),
+        ({"steps": 0}, "steps must lie in [1, 10000]"),
         ({"standardize": "mnist"}, "unknown standardization 'mnist'"),
         ({"standardize": ((0.5,), (0.2,))}, "1 means and 1 deviations, the network 3"),
         ({"standardize": (0.5, 0.2)}, "1 means and 1 deviations, the network 3"),

@@ -196,7 +196,7 @@ def test_what_is_not_the_networks_input_is_refused(
         (["evaluate", n, "--data", "digits"], "the network takes images of 3 channels, 24x24"),
         (["evaluate", e, *root], "the network takes 2 frames of 2 channels, 24x24"),
         (["predict", e, str(other)], "from a sensor of 90x90, the network reads 60x40"),
-        (["predict", n, str(other)], "no image that can be read"),
+        (["predict", n, str(other)], "not a readable image"),
         (["predict", n, str(tmp_path / "mine" / "star" / "0.png"), "--by", "time"], "takes images"),
         (["predict", n, n, "--device", "moon"], "--device moon: not here"),
     ):

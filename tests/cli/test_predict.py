@@ -66,7 +66,7 @@ def test_an_image(channels: int, tmp_path: Path, capsys: pytest.CaptureFixture[s
     ("channels", "file", "message"),
     [
         (2, "image.png", "no recording that is known"),
-        (3, "r.bin", "no image that can be read"),
+        (3, "r.bin", "not a readable image"),
         (3, "none.png", "no such file"),
         (2, "none.bin", "cannot be read"),
     ],

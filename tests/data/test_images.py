@@ -206,7 +206,7 @@ def test_scaled_and_cut_as_torchvision_does(size: tuple[int, int], tmp_path: Pat
 )
 def test_broken_files_are_named(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(DataError, match=r"a.png is no image that can be read"):
+    with pytest.raises(DataError, match=r"a.png is damaged, or not a readable image"):
         read_image(tmp_path / "a.png", SIZE, MARGIN)
 
 

@@ -109,7 +109,7 @@ def test_a_test_part_needs_no_training_part(tmp_path: Path) -> None:
     assert dataset.names == ("a", "b")
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [0, 0, 2]
     assert dataset.train.shape == (10, 2, 48, 48)
-    with pytest.raises(DataError, match=r"no train/ with a folder a class beside the test part"):
+    with pytest.raises(DataError, match=r"no train/ with a folder per class next to the test part"):
         load_dataset("recordings", root=tmp_path)
 
 

@@ -65,7 +65,7 @@ class OfATensor(Box):
         ({"surrogate": sf.Tanh}, r"such as sf.Tanh\(\), got Tanh"),
         ({"surrogate": NoName()}, "NoName needs a name"),
         ({"surrogate": NoDerivative()}, "NoDerivative has no form and no derivative"),
-        ({"surrogate": NoFields()}, "k is no field: NoFields must be a frozen dataclass"),
+        ({"surrogate": NoFields()}, "k is not a field: NoFields must be a frozen dataclass"),
         ({"surrogate": OfATensor(torch.tensor(1.0))}, "half must be a number, got a Tensor"),
         ({"detach_reset": 1}, "detach_reset must be a bool"),
     ],

@@ -68,11 +68,11 @@ def convert(
     behind them. Train it, then `fold`, `verify`, `fuse_conv_bn`, `save` it as any network.
 
     Arguments:
-        cnn: any network for images that `sf.graph` can follow; left as it is.
+        cnn: any network for images that `sf.graph` can follow; not changed.
         steps: T, how often an image is shown; `forward` can be told otherwise.
         norm: of the membrane potentials: "mpbn" channel-wise, "mpbn-element" element-wise,
             "mpbn-steps" channel-wise with a set for each of `steps`, or "none".
-        weights: keep weights and statistics; else they are initialized anew.
+        weights: keep weights and statistics; else they are initialized again.
         example: an image batch, from which sizes are learnt where they cannot be read from the
             layers: for "mpbn-element", and where a ReLU follows no convolution or batch norm.
         neuron: constants of all neurons; default: the paper's.

@@ -124,7 +124,7 @@ def run_jobs(
 
 
 def _show(lines: Any, shown: _Shown) -> None:
-    """All that was said meanwhile; waits a little for the first of it."""
+    """All messages so far; waits briefly for the first one."""
     wait = 0.2
     while True:
         try:

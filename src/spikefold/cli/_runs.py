@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RunFlags:
-    """Options of a run beside its configuration."""
+    """Options of a run besides its configuration."""
 
     out: Path | None = None
     """directory of the run; default: runs/RECIPE"""

@@ -65,7 +65,7 @@ def aedat4_reader() -> Iterator[Aedat4Reader]:
         [sys.executable, str(PROGRAM)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # where panics are described to programmers
+        stderr=subprocess.DEVNULL,  # a panic's message is of no use to the user
     )
     try:
         yield Aedat4Reader(process)

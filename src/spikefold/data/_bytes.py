@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spikefold.errors import DataError
 
-# an archive of a user's may unpack to this, and beyond it to so many times its size
+# a user's archive may unpack to this size; a larger one to this many times its own
 FREE, RATIO = 2**26, 100
 # what readers of archives raise: damaged, cut off, encrypted, of an unknown compression
 ARCHIVE_ERRORS = (
@@ -20,7 +20,7 @@ ARCHIVE_ERRORS = (
 
 
 def require_file(path: Path) -> None:
-    """Refuse what is no regular file: reading a pipe or a device need not end.
+    """Refuse what is not a regular file: reading a pipe or a device may never end.
 
     Arguments:
         path: links are followed.
@@ -46,7 +46,7 @@ def read_bytes(path: Path) -> bytes:
         path: of the file.
 
     Raises:
-        DataError: if it is no regular file, or cannot be read.
+        DataError: if it is not a regular file, or cannot be read.
     """
     require_file(path)
     try:

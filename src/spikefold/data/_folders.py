@@ -57,10 +57,12 @@ class ClassFolders:
 
         Raises:
             DataError: if there is no such part or no file in it, it has a class that is not
-                trained, or something in it is no regular file.
+                trained, or something in it is not a regular file.
         """
         if place is None:
-            raise DataError(f"{self.root}: no {TRAIN}/ with a folder a class beside the test part")
+            raise DataError(
+                f"{self.root}: no {TRAIN}/ with a folder per class next to the test part"
+            )
         strangers = set(visible_folders(place)) - set(self.names)
         if strangers:
             raise DataError(

@@ -46,7 +46,7 @@ def read_image(
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is no image that can be read, or damaged ({error})") from error
+        raise DataError(f"{path} is damaged, or not a readable image ({error})") from error
     channels = np.atleast_3d(pixels.clip(0, depth) / np.float32(depth)).transpose(2, 0, 1)
     return np.broadcast_to(channels, (1 if gray else 3, size, size)).astype(np.float32)
 

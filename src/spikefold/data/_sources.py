@@ -1,4 +1,4 @@
-"""Where data lie: a folder of the user's, or a cache into which they are downloaded."""
+"""Where data are: the user's folder, or a cache into which they are downloaded."""
 
 import hashlib
 import os

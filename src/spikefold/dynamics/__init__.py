@@ -1,5 +1,5 @@
 """The equations of the neuron and of its normalization, once, as pure functions in plain torch;
-beside them fused kernels that compute the same, held to them.
+next to them fused kernels, tested to compute the same.
 """
 
 from typing import TYPE_CHECKING

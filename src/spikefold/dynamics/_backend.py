@@ -36,8 +36,8 @@ class _Entry:
 
 
 _entries: list[_Entry] = []
-# The name of the last entry. Of the whole process, for threads of a training must agree, and a
-# plain variable, for torch.compile reads it.
+# The name of the last entry. Process-wide, because all threads of a training must agree; a plain
+# variable, because torch.compile cannot trace a ContextVar.
 _chosen: Backend | None = None
 
 
@@ -65,7 +65,7 @@ def backend(name: Backend) -> Iterator[None]:
     """
     if name not in get_args(Backend):
         raise ConfigError(f"backend must be one of {', '.join(get_args(Backend))}, got {name!r}")
-    if torch.compiler.is_dynamo_compiling():  # which takes no threads apart
+    if torch.compiler.is_dynamo_compiling():  # which cannot trace thread identities
         global _chosen
         before, _chosen = _chosen, name
         try:
@@ -74,7 +74,7 @@ def backend(name: Backend) -> Iterator[None]:
             _chosen = before
         return
     entry = _Entry(name)
-    # entered before it looks, so that of two threads that ask at once at least one is refused
+    # added before the check, so that of two threads that enter at once at least one is refused
     _entries.append(entry)
     try:
         others = {e.name for e in tuple(_entries) if e.thread != entry.thread} - {name}
@@ -108,14 +108,14 @@ def simulate(
     v: Tensor | None = None,
     decay: Tensor | None = None,
 ) -> Fired:
-    """What a layer of neurons does: `simulate_reference`, by kernels where they can.
+    """Run the neurons of a layer: `simulate_reference`, by kernels where they can.
 
     Arguments:
         currents: what reaches the neurons.
         condition: when they fire.
         constants: of the neurons.
         v: membrane potential before the first step; None is zero.
-        decay: in the place of the constant one, `[]` or `[C]`; gets a gradient.
+        decay: learnt, replaces the constant one: `[]` or `[C]`; gets a gradient.
 
     Raises:
         ShapeError: if something does not fit together.
@@ -153,7 +153,7 @@ def _observed_first(
     v: Tensor | None,
     decay: Tensor | None,
 ) -> Fired:
-    """The statistics of the currents in plain torch, then the layer by what they are."""
+    """The statistics of the currents in plain torch, then the neurons with these as constants."""
     currents.check(condition, v, decay)
     currents, condition = counted(currents, condition)
     norm, observed = with_statistics(currents)

@@ -30,10 +30,10 @@ Reset = Literal["hard", "soft"]
 
 @dataclass(frozen=True)
 class Neuron:
-    """The constants of a layer of neurons.
+    """The constants of a layer's neurons.
 
     Arguments:
-        decay: what is left of the membrane potential after a step, in [0, 1]; 1 is the
+        decay: share of the membrane potential that remains after a step, in [0, 1]; 1 is the
             integrate-and-fire neuron (IF).
         threshold: firing threshold; the soft reset subtracts it.
         reset: "hard" (to zero) or "soft" (by subtraction).
@@ -71,7 +71,7 @@ class Neuron:
 
 
 class Fired(NamedTuple):
-    """What a layer of neurons did.
+    """The result of a layer's neurons.
 
     Attributes:
         spikes: zeros and ones `[T, N, C, *spatial]`, of the input's dtype.
@@ -137,7 +137,7 @@ def integrate(
         condition: when the neurons fire.
         constants: of the neurons.
         v: membrane potential before the first step; None is zero.
-        decay: in the place of the constant one, `[]` or `[C]`; gets a gradient.
+        decay: learnt, replaces the constant one: `[]` or `[C]`; gets a gradient.
 
     Returns:
         spikes (x's dtype and memory format), the membrane potential after the last step, and

@@ -89,7 +89,7 @@ class Verification:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a JSON record; an infinite difference as a string, for JSON has none."""
+        """Plain data for a JSON record, which has no infinity: such a difference is a string."""
         layers = {
             name: {**asdict(layer), "firing_rate": layer.firing_rate}
             for name, layer in self.layers.items()
@@ -281,7 +281,7 @@ def verify(
         comparison = _Comparison(one, other, record)
         for batch in batches:
             comparison.add(batch, arguments, per_step)
-            # Else it would be in memory beside the next one.
+            # Otherwise it would stay in memory next to the following one.
             del batch
             on_batch()
         if not record.samples:
@@ -297,7 +297,7 @@ def _eagerly() -> Iterator[None]:
         with torch.compiler.set_stance("force_eager"):
             yield
         return
-    # Nothing was compiled yet: there is no stance to set without importing the compiler.
+    # Nothing was compiled yet: no stance is needed, and setting one would import the compiler.
     yield
     if "torch._dynamo" in sys.modules:
         raise FoldError(

@@ -147,7 +147,7 @@ def _unit(tracer: Tracer, unit: nn.Module, x: Any, shortcut: Any = None) -> Any:
     return tracer.child(unit, "lif", y if shortcut is None else y + shortcut)
 
 
-# What these compute, call by call; by their forward, for a subclass may have one of its own.
+# Modules taken apart into the calls they make, by their forward: a subclass may have another.
 _ROWS: dict[Callable[..., Any], Callable[..., Any]] = {
     nn.Sequential.forward: _row,
     OverTime.forward: _row_over_time,

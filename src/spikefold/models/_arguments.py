@@ -73,7 +73,7 @@ class Options:
                     f"{getattr(self, name)!r}"
                 )
         if self.norm == "mpbn-steps" and self.steps is None:
-            raise ConfigError("model: norm mpbn-steps needs steps, for it has a set for each")
+            raise ConfigError("model: norm mpbn-steps needs steps, because it has a set for each")
 
 
 @dataclass(frozen=True)

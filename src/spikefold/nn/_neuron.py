@@ -26,10 +26,10 @@ from spikefold.nn._state import State, begun
 
 
 class SpikingNeuron(nn.Module):
-    """What all neurons share: a sequence in, spikes out; no state is kept between calls.
+    """Base of all neurons: a sequence in, spikes out; no state is kept between calls.
 
     A neuron of your own gives its `condition`, or overrides `integrate`. Everything goes through
-    `fire`, which is final: there `spikefold.verify` and others see what fired.
+    `fire`, which is final, so that `spikefold.verify` and other observers miss no call.
 
     Arguments:
         constants: decay, threshold, reset and surrogate.
@@ -76,7 +76,7 @@ class SpikingNeuron(nn.Module):
 
         Raises:
             ShapeError: past the last step, where there are parameters for each.
-            ConfigError: if the state is none.
+            ConfigError: if the state is not one that `step` returned.
         """
         state = begun(state)
         fired = self.fire(Currents.of(x.unsqueeze(0)), state)
@@ -84,11 +84,11 @@ class SpikingNeuron(nn.Module):
 
     @final
     def fire(self, currents: Currents, state: State | None = None) -> Fired:
-        """What a sequence of currents does that starts from `state`, shown to who observes.
+        """Run the neurons over a sequence of currents, starting from `state`, and notify observers.
 
         Arguments:
             currents: computed or not; the kernels compute them on the way.
-            state: where the stream stands; None: the sequence is whole, and starts at rest.
+            state: of the stream; None: the sequence is whole, and starts at rest.
 
         Raises:
             ShapeError: if something does not fit together.
@@ -106,7 +106,7 @@ class SpikingNeuron(nn.Module):
 
         Arguments:
             currents: computed or not.
-            state: where the stream stands; None starts at rest.
+            state: of the stream; None starts at rest.
         """
         condition, v = self.condition(), None
         self.check(currents, condition)
@@ -115,7 +115,7 @@ class SpikingNeuron(nn.Module):
         return dynamics.simulate(currents, condition, self.constants, v, self.decay())
 
     def check(self, currents: Currents, condition: Condition) -> None:
-        """Refuse currents for which the condition does not hold, whatever the kernels take.
+        """Refuse currents for which the condition does not hold, though the kernels might run them.
 
         Arguments:
             currents: computed or not.
@@ -123,7 +123,7 @@ class SpikingNeuron(nn.Module):
         """
 
     def decay(self) -> Tensor | None:
-        """Learnt, in the place of the constant one: `[]` or `[C]`; None: the constant one."""
+        """The learnt decay, `[]` or `[C]`; None: the constant one."""
         return None
 
     def is_called(self) -> bool:
@@ -201,13 +201,13 @@ class LIF(SpikingNeuron):
         norm = self.norm
         if norm is None:
             return Condition()
-        # one that does more than its class says is called, a step at a time
+        # a norm with hooks or a forward of its own is called, a step at a time
         if is_called(norm):
             return Condition(lambda u, t: (norm(u) if norm.steps is None else norm(u, t), None))
         return Condition(norm.normalization())
 
     def integrate(self, currents: Currents, state: State | None) -> Fired:
-        """What a sequence of currents does; in training the norm observes its statistics."""
+        """Run the neurons over a sequence; in training the norm observes its statistics."""
         norm = self.norm
         if norm is None:
             return super().integrate(currents, state)
@@ -273,7 +273,7 @@ class PLIF(LIF):
         self.w = nn.Parameter(torch.full(shape, -math.log(tau - 1)))
 
     def decay(self) -> Tensor:
-        """What is left of the potential after a step, `[]` or `[C]`."""
+        """The share of the potential that remains after a step, `[]` or `[C]`."""
         return (1 - torch.sigmoid(self.w.double())).to(self.w.dtype)
 
 
@@ -282,7 +282,7 @@ class FoldedLIF(SpikingNeuron):
 
         s[t] = 1[polarity · u[t] > polarity · theta]
 
-    There is no normalization left. `spikefold.fold` makes it; few people write one by hand. The
+    There is no normalization left. `spikefold.fold` makes it; few people need to write one. The
     thresholds hold for potentials of their dtype only, so `double()` and `half()` leave them as
     they are, and potentials of another dtype are refused (those of half precision are float32).
 

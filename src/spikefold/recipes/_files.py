@@ -16,7 +16,10 @@ from spikefold.plain import explained, from_plain, to_plain
 from spikefold.recipes._recipes import NOT_YET, RECIPES, Recipe
 from spikefold.training import CONFIG, Experiment
 
-REQUIRED = ("data", "model")  # sections whose name must be said: no other data in silence
+REQUIRED = (
+    "data",
+    "model",
+)  # sections whose name must be given, never assumed
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -30,7 +30,7 @@ class Header:
     Attributes:
         module: class of the network.
         transforms: what was done to it, each with the path of the part to which it was done.
-        extra: plain data of whoever saved it.
+        extra: plain data of the caller's.
         model, arguments: what rebuilds it, of a model of `spikefold.models`.
         input: how its input is read, where that is known.
         format: of the file.
@@ -65,7 +65,7 @@ def write_file(path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
     try:
         text = json.dumps(plain | {"checksum": checksum(plain, whole)})
     except (TypeError, ValueError, RecursionError) as error:
-        raise FileFormatError(f"cannot write {path}: extra is no plain data ({error})") from error
+        raise FileFormatError(f"cannot write {path}: extra is not plain data ({error})") from error
     with replacing(path) as temporary:
         # copies: tensors that share memory are stored each
         copies = {name: value.clone() for name, value in whole.items()}

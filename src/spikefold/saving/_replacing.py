@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spikefold.errors import FileFormatError
 
-# begins the names of files that are being written; short, for a name has at most 255 bytes
+# begins the names of files being written; short, because a name has at most 255 bytes
 UNFINISHED = ".spikefold-"
 
 

@@ -96,7 +96,7 @@ def require_statistics(
     """Refuse sizes of batches of which a layer could take no statistics.
 
     Arguments:
-        network: that is to be trained, on the CPU; left as it is.
+        network: that is to be trained, on the CPU; not changed.
         dataset: of which the training samples are used.
         experiment: batch size and parts.
         processes: that share a batch and have statistics of their own.

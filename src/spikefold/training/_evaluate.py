@@ -1,4 +1,4 @@
-"""Accuracy, and statistics estimated anew."""
+"""Accuracy, and statistics estimated again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -97,7 +97,7 @@ def recalibrate(
     the batch's own statistics below, as in training.
 
     Arguments:
-        network: trained, not folded; left as it is.
+        network: trained, not folded; not changed.
         samples: training samples.
         batch_size: samples a batch; a smaller last batch is left out.
         on_batch: called after each batch, for progress.

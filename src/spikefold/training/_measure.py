@@ -39,7 +39,7 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
         try:
             condition = call.neuron.condition()
         except NotImplementedError:
-            # A neuron that does everything in a way of its own has no potential to look at.
+            # Neurons with an `integrate` of their own have no potential to look at.
             return
         if condition.theta is not None:
             return
@@ -92,7 +92,7 @@ def _histogram(values: list[Tensor]) -> dict[str, Any]:
 
 
 def thresholds(folded: nn.Module) -> dict[str, Any]:
-    """Folded thresholds and polarities, per layer; ±inf as strings, for JSON has none."""
+    """Folded thresholds and polarities, per layer; ±inf as strings, because JSON has none."""
     record = {}
     for name, module in folded.named_modules():
         if isinstance(module, FoldedLIF):
@@ -176,7 +176,7 @@ def time_in_turns(
 
 
 def _wait(device: torch.device) -> None:
-    """Until a GPU has done what it was told: a call returns before."""
+    """Wait for a GPU, on which a call returns before its work is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -23,7 +23,7 @@ PRECISIONS = {
 
 
 def is_launched() -> bool:
-    """Whether torchrun started this process, beside others."""
+    """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
@@ -44,7 +44,7 @@ def make_fabric(hardware: HardwareConfig) -> Fabric:
         strategy=_strategy(hardware),
         precision=PRECISIONS[hardware.precision],  # type: ignore[arg-type]
     )
-    # Fabric would take bf16 without a word.
+    # Fabric would use bf16 instead, silently.
     if hardware.precision == "fp16" and fabric.device.type == "cpu":
         raise ConfigError("hardware: precision fp16 needs a GPU; on a CPU take bf16 or float32")
     return fabric
@@ -99,7 +99,7 @@ def launch(hardware: HardwareConfig, work: Callable[[Fabric], T]) -> T:
 
 
 def _told(fabric: Fabric, work: Callable[[Fabric], T], errors: Any) -> T:
-    """The work of a process that was started; its errors are told to the one that started it."""
+    """The work of a started process; its errors are reported to the one that started it."""
     try:
         return work(fabric)
     except (SpikefoldError, OSError) as error:

@@ -88,7 +88,7 @@ def _arguments_of(
     if polarity is not None:
         affine = (polarity, None)
     if steps > 1 and x.shape[:1] == (steps,) and x.stride(0) == 0 and not x.requires_grad:
-        x = x[:1]  # the same memory at all steps: computed once, as it is
+        x = x[:1]  # the same memory at all steps: its norm is computed once
     tensors = (x, shortcut, v, decay, *current_affine, *affine, *current_fixed, *fixed, theta)
     numbers = (constants.decay, constants.threshold, constants.reset, constants.detach_reset)
     return Arguments._make((*tensors, steps, current_eps, eps, *numbers, *form))
@@ -129,14 +129,14 @@ class Layer(torch.autograd.Function):
         return *_operators.differentiate(_backward, ctx, *grads), None
 
 
-# What `Layer.apply` does, but for torch.func, which `_run` refuses.
+# `Layer.apply` without its handling of torch.func, which `_run` refuses.
 _apply = super(torch.autograd.Function, Layer).apply
 
 
 def _backward(*arguments: Any) -> tuple[Any, ...]:
-    """What the operator does that differentiates, without the dispatcher where it can."""
+    """The backward operator, without the dispatcher where possible."""
     a = Arguments._make(arguments[5:])
-    if is_looked_on(arguments[:2]):  # the gradients: the rest was plain in forward
+    if is_looked_on(arguments[:2]):  # only gradients are new: forward has seen the rest
         statistics = _operators.whole(arguments[2:4], a.input.device)
         backward = torch.ops.spikefold.layer_backward.default
         return backward(*arguments[:2], *statistics, *arguments[4:])

@@ -25,7 +25,7 @@ class Plan:
 
     Attributes:
         kernels: the device's.
-        numbers: what the kernels are told besides them.
+        numbers: sizes and constants, packed for the kernels.
         copies: which of the tensors are not dense in the input's format, and what makes them so.
         outputs: see `outputs`.
         gradients: see `gradients`.

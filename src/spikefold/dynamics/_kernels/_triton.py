@@ -42,7 +42,7 @@ def _constant(value: object) -> Any:
 
 
 def numbers(a: Arguments) -> tuple[Any, ...]:
-    """What the kernels are told of a layer, but for where its tensors lie."""
+    """A layer as the kernels take it, without its tensors."""
     return a[TENSORS:]
 
 

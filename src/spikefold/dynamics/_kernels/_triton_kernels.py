@@ -1,10 +1,10 @@
-"""The kernels: which memory is read and written, and in what order; the equations lie beside.
+"""The kernels: which memory is read and written, in what order; for equations `_triton_equations`.
 
 Batch statistics of potentials tie all tiles of a group together at every step. Where one tile holds
 a group, `forward` and `backward` do all steps at once, as they do without batch statistics.
 Elsewhere a launch does a step (`forward_step`, `backward_step`), and the host adds up the tiles'
 partial results after it in a fixed order (statistics: `merge`): the end of a launch is the only
-barrier between programs that needs neither luck nor spinning.
+barrier between programs that does not rely on scheduling or spinning.
 
 `potentials` is scratch that holds the potential of each step, recomputed; the gradient of a step's
 currents takes its place when it is no longer needed (all in the last one's where the input is the
@@ -234,7 +234,7 @@ def through_charge(t, steps, grad, tile, layer, potentials, grads):
         if not layer.waits:
             through = grad * by.scale
     if layer.constant:
-        tl.debug_barrier()  # what a thread reads back, another may have written
+        tl.debug_barrier()  # a thread may read what another has written
         others = tl.where(t < steps - 1, held(potentials, steps - 1, tile), 0.0)
         hold(potentials, steps - 1, tile, others + through)
     elif layer.waits:
