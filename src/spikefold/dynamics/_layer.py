@@ -176,6 +176,7 @@ def by_gain(norm: Normalization) -> Normalization:
     """
     assert norm.fixed is not None
     mean, variance = norm.fixed
+    # root.detach() / root is 1, but its gradient is that of the variance
     root = torch.sqrt(variance.double() + norm.eps)
     gain = norm.gain * (root.detach() / root).to(norm.gain.dtype)
     shift = norm.shift + (mean.detach() - mean) * (norm.gain / root.to(norm.gain.dtype))
@@ -188,6 +189,7 @@ def counted(currents: Currents, condition: Condition) -> tuple[Currents, Conditi
     Arguments:
         currents, condition: whose norms take statistics over several processes, or not.
     """
+    # one exchange for norm and condition: each collective waits for the slowest process
     step = currents.shape[1:]
     merged = (len(currents.input) * step[0], *step[1:])
     norms = (currents.norm, condition.norm)

@@ -151,6 +151,7 @@ def integrate(
     check_layer(x, len(x), None, v, (), condition_parameters(condition), decay=decay)
     dtype = membrane_dtype(x)
     if v is None:
+        # like x, not of its shape: the loop keeps x's memory format
         v = torch.zeros_like(x[0], dtype=dtype)
     kept = constants.decay if decay is None else decay
     spikes: list[Tensor] = []

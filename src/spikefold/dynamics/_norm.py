@@ -136,6 +136,7 @@ def statistics(
     if group is None:
         variance, mean = torch.var_mean(u, dim=reduced, correction=0)
         return Observed(mean, variance, samples)
+    # two sums over the processes, one after the other: E[u²] - E[u]² would cancel
     mean = _Sum.apply(u.sum(reduced), group) / samples
     deviation = u - per_neuron(mean, u.ndim)
     variance = _Sum.apply((deviation * deviation).sum(reduced), group) / samples
@@ -226,6 +227,7 @@ def _update(
         for r, o, unbiased in pairs:
             r.lerp_(unbiased * o.to(r.dtype), momentum)
         return
+    # in closed form: one operation for all steps instead of T
     keep = (1 - momentum) ** steps
     weight = first.new_tensor([momentum * (1 - momentum) ** (steps - 1 - t) for t in range(steps)])
     for r, o, unbiased in pairs:

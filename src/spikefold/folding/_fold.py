@@ -80,6 +80,7 @@ def _thresholds_at(
     assert norm.fixed is not None
     mean, variance = (dynamics.of_step(value, t) for value in norm.fixed)
     gain = dynamics.of_step(norm.gain, t)
+    # a negative gain turns the comparison: searched as if u had the other sign
     polarity = torch.where(gain < 0, -one, one)
     theta = polarity * _last_silent(lambda u: fires(polarity * u), like)
     # A factor of 0 makes h constant. The search does not count there: u - mean may overflow, and
@@ -122,6 +123,7 @@ def _direction(potential: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
 
 
 def _require_denormals() -> None:
+    # torch sets this mode, but does not tell it
     smallest = torch.tensor([torch.finfo(torch.float32).tiny], dtype=torch.float32)
     if bool(smallest / 2 == 0):
         raise FoldError(

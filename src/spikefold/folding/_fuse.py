@@ -39,6 +39,7 @@ def fuse(connection: Connection, norm: _BatchNorm) -> Connection:
             f"{len(connection.weight)} channels go into a batch normalization of "
             f"{norm.num_features}: it normalizes another dimension"
         )
+    # in float64, so that the new weights are rounded once
     mean, variance = norm.running_mean.double(), norm.running_var.double()
     if not bool((torch.isfinite(mean) & torch.isfinite(variance)).all()):
         raise FoldError("running statistics of the batch normalization are NaN or infinite")

@@ -125,7 +125,7 @@ def prepare(network: nn.Module, example: Float[Tensor, "..."]) -> Prepared:
 
 # ------------------------------------------------------------------ straight code
 
-# The same functions past torch's slower way to operators.
+# The same functions by a faster way than `torch.ops`, which adds some microseconds to each call.
 _BINDINGS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.convolution.default: torch.convolution,
     torch.ops.aten.addmm.default: torch.addmm,

@@ -29,6 +29,7 @@ def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Ten
     """
     if x.ndim < 3:
         raise ShapeError(f"expected [T, N, ...], got {list(x.shape)}: is a dimension missing?")
+    # one that knows time must see it
     if isinstance(module, CurrentNorm):
         return module(x)
     # an input that needs a gradient needs one for each step
@@ -179,6 +180,7 @@ class SpikingLayer(nn.Module):
         y, steps = _distinct_steps(self.connection, x), x.shape[0]
         y, norm = _normed(self.norm, y, steps)
         currents = Currents(y, steps, norm, shortcut)
+        # hooks, and a forward of the user's, must see computed currents
         if lif.is_called():
             currents.check()
             computed, observed = dynamics.compute(currents)

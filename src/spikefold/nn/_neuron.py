@@ -94,6 +94,7 @@ class SpikingNeuron(nn.Module):
             ShapeError: if something does not fit together.
         """
         fired = self.integrate(currents, state)
+        # a compiler traces no ContextVar, in which observers are kept
         if not torch.compiler.is_dynamo_compiling():
             notify(self, currents, state, fired)
         elif self.recording is not None:
@@ -274,6 +275,7 @@ class PLIF(LIF):
 
     def decay(self) -> Tensor:
         """The share of the potential that remains after a step, `[]` or `[C]`."""
+        # rounded once, so that it does not depend on a device's float32 sigmoid
         return (1 - torch.sigmoid(self.w.double())).to(self.w.dtype)
 
 

@@ -142,6 +142,7 @@ def time_in_turns(
         for network in networks.values():
             network(x)
         for turn in range(rounds):
+            # in turns and to and fro, because other work on the machine comes and goes
             for name in names if turn % 2 else reversed(names):
                 _wait(x.device)
                 cpu_start, wall_start = time.process_time(), time.perf_counter()

@@ -94,6 +94,7 @@ def update_running(
         seen: observations so far, of all or of each step.
         unbiased: factor on the observed variance.
     """
+    # native, because torch's few small operations take three times as long
     count = running.mean.numel()
     steps = observed.mean.numel() // count
     # the native code reads and writes this many values without looking at the tensors' sizes

@@ -1,4 +1,7 @@
-"""What follows from shapes, strides and dtypes alone, found once for all calls that share them."""
+"""What follows from shapes, strides and dtypes alone, found once for all calls that share them.
+
+Checks and layout in Python take longer than the kernels of a small layer.
+"""
 
 import math
 from collections.abc import Callable

@@ -75,7 +75,7 @@ class Blocks:
 
 blocks = Blocks()
 
-# Triton contracts a product and a sum to one rounding unless told otherwise: spikes would differ.
+# By default Triton contracts a product and a sum to one rounding: spikes would differ.
 _OPTIONS = {"enable_fp_fusion": False}
 _MERGED = {"SLOTS": 128, "GROUPS": 8}  # the tile of the kernel that merges partial results
 
