@@ -43,9 +43,7 @@ class Registry(dict[str, T]):
             SpikefoldError: if the name is another's.
         """
         if self.setdefault(name, thing) is not thing:
-            raise self.error(
-                f"{self.kind} {name!r} is registered already: give the new one a name of its own"
-            )
+            raise self.error(f"{self.kind} {name!r} is already registered: choose another name")
         return thing
 
     def find(self, name: Any) -> T:

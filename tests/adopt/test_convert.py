@@ -355,8 +355,8 @@ class Functional(nn.Module):
 
 
 REFUSED = {
-    "activation": (lambda: row(nn.ReLU(), nn.GELU()), "'2' \\(GELU\\) is no ReLU"),
-    "function": (lambda: row(Functional()), "sigmoid in '1' is no ReLU"),
+    "activation": (lambda: row(nn.ReLU(), nn.GELU()), "'2' \\(GELU\\) is not a ReLU"),
+    "function": (lambda: row(Functional()), "sigmoid in '1' is not a ReLU"),
     "statement in place": (lambda: row(InPlace("statement")), "relu_ in '1' changes its input"),
     "module in place": (lambda: row(InPlace("module")), "'1.relu' \\(ReLU\\) changes its input"),
     "method in place": (lambda: row(InPlace("method")), "add_ in '1' changes its input in place"),

@@ -167,7 +167,7 @@ def test_a_run_is_evaluated_by_its_folder(
         else:  # the run's own validation samples
             assert record["samples"] == summary["samples"]["validation"]
     assert main(["evaluate", str(tmp_path)]) == 1
-    assert "no run's, or not trained yet" in capsys.readouterr().err
+    assert "not a run's, or not trained yet" in capsys.readouterr().err
     assert main(["evaluate", str(run / "best.safetensors")]) == 1
     assert "--data names the data set" in capsys.readouterr().err
 

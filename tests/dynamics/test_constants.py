@@ -111,7 +111,7 @@ def test_a_name_is_given_once() -> None:
     class Other(Box):
         name: ClassVar[str] = "tanh"
 
-    with pytest.raises(ConfigError, match="surrogate 'tanh' is registered already"):
+    with pytest.raises(ConfigError, match="surrogate 'tanh' is already registered"):
         register_surrogate(Other)
     wrong: list[tuple[Any, str]] = [
         (NoName, "name"),

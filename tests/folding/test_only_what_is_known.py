@@ -319,7 +319,7 @@ STRANGE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "unit with a forward of its own": (
         lambda: nn.Sequential(nn.Identity(), OwnUnit(CONV(), BN(), sf.LIF())),
-        r"module '1' \(OwnUnit\) cannot be followed: .*; so it is not known what its batch norm "
+        r"module '1' \(OwnUnit\) cannot be followed: .*; so what its batch norm "
         "'norm' follows",
     ),
     "batch norm of a module that cannot be followed": (

@@ -139,11 +139,11 @@ def _require_known(followed: Graph) -> None:
     for node in followed.nodes:
         if node.kind == "activation" and not _is_relu(node):
             raise ConfigError(
-                f"convert: {node.what} is no ReLU: only ReLU and ReLU6 become neurons; replace it "
-                "first"
+                f"convert: {node.what} is not a ReLU: only ReLU and ReLU6 become neurons; "
+                "replace it first"
             )
         if node.kind in ("neurons", "frames"):
-            raise ConfigError(f"convert: {node.what}: the network is a spiking one already")
+            raise ConfigError(f"convert: {node.what}: the network is already a spiking one")
         if _is_in_place(node) and followed.users(followed[node.inputs[0]])[-1] is not node:
             raise ConfigError(
                 f"convert: {node.what} changes its input in place, which something else reads "

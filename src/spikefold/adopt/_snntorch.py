@@ -171,7 +171,7 @@ def _require_exact(what: str, leaky: Any, neuron: Neuron, last: bool) -> None:
         if getattr(leaky, option):
             raise AdoptError(f"{what}: {option} has no counterpart")
     if leaky.output and not last:
-        raise AdoptError(f"{what}: output=True, and the layer behind it takes no potential")
+        raise AdoptError(f"{what}: output=True, and the layer after it takes no potential")
 
 
 def _number(what: str, name: str, value: Tensor) -> float:

@@ -81,7 +81,7 @@ def run_jobs(
     at_once: int,
     devices: int = 0,
 ) -> list[int]:
-    """Run jobs, so many at once; the death of one leaves the others alone.
+    """Run jobs, so many at once; if one dies, the others go on.
 
     Arguments:
         jobs: what is run, picklable.

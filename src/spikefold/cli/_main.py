@@ -110,7 +110,7 @@ def _run(words: list[str]) -> int:
 
 
 def _drop_output() -> None:
-    """Forget what could not be written: the interpreter would try again at its end, and fail."""
+    """Drop output that could not be written: the interpreter would try again at exit, and fail."""
     try:
         sys.stdout.flush()
     except OSError:

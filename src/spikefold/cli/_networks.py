@@ -90,7 +90,7 @@ class RecalibrateOptions:
 def require_free(path: Path, overwrite: bool) -> None:
     """Refuse to overwrite a file without --overwrite."""
     if path.exists() and not overwrite:
-        raise ConfigError(f"{path} is there already: --overwrite replaces it")
+        raise ConfigError(f"{path} already exists: --overwrite replaces it")
 
 
 def fold_command(words: list[str]) -> None:

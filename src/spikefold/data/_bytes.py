@@ -1,4 +1,4 @@
-"""Bytes of files, no more of them than a format allows for: files may be damaged or hostile."""
+"""Bytes of files, never more than a format allows: files may be damaged or hostile."""
 
 import gzip
 import lzma
@@ -36,7 +36,7 @@ def require_file(path: Path) -> None:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if not there:
         raise DataError(f"{path}: no such file")
-    raise DataError(f"{path}: no regular file: a folder, a pipe, a device or a link to nothing")
+    raise DataError(f"{path}: not a regular file: a folder, a pipe, a device or a link to nothing")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -79,7 +79,7 @@ def read_packed(path: Path, limit: int) -> bytes:
 
 @contextmanager
 def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip archive that unpacks to no more than an honest one would.
+    """A zip archive, refused if it unpacks to far more than a real one would.
 
     Arguments:
         path: of the archive.
@@ -111,6 +111,4 @@ def require_modest(path: Path, archive: zipfile.ZipFile) -> None:
     """
     size, whole = path.stat().st_size, sum(member.file_size for member in archive.infolist())
     if whole > max(FREE, RATIO * size):
-        raise DataError(
-            f"{path}: {size:,} bytes would unpack to {whole:,}: no honest archive, left alone"
-        )
+        raise DataError(f"{path}: {size:,} bytes would unpack to {whole:,}: not opened")

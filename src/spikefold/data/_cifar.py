@@ -98,7 +98,7 @@ def cifar100(root: Path | None) -> Parts:
 
 
 def _find10(names: list[str], root: Path | None) -> Path | None:
-    """The folder with all these batches, as they are or packed."""
+    """The folder with all these batches, unpacked or packed."""
     packed = [f"{name}.xz" for name in names]
     return find(names, root, *PLACES10) or find(packed, root, *PLACES10)
 

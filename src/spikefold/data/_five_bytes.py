@@ -9,7 +9,7 @@ OVERFLOW_ROW, OVERFLOW = 240, 2**13  # no pixel; µs
 
 
 def read_nmnist(data: bytes, name: str) -> np.ndarray:
-    """Events of a .bin file: as `read_bs2`, and rows 240 mark that the camera's clock went round.
+    """Events of a .bin file: as `read_bs2`, and row 240 marks an overflow of the camera's clock.
 
     Arguments:
         data: of the file.

@@ -102,7 +102,7 @@ class ClassFolders:
 
 
 def find_classes(root: Path | None, endings: Sequence[str], what: str) -> ClassFolders:
-    """The folders of classes in a folder; those that are hidden (.git, ...) are none.
+    """The folders of classes in a folder; hidden ones (.git, ...) do not count.
 
     train/, test/, val/ and validation/ are parts if they hold folders; else a class may have such a
     name.

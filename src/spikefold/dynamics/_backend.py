@@ -29,7 +29,7 @@ Backend = Literal["reference", "fused"]
 
 @dataclass(eq=False)
 class _Entry:
-    """Somebody inside `backend(name)`."""
+    """One use of `backend(name)` that has not ended."""
 
     name: Backend
     thread: int = field(default_factory=threading.get_ident)

@@ -48,7 +48,7 @@ class Currents(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor) -> "Currents":
-        """Currents that are there already.
+        """Currents that are computed already.
 
         Raises:
             ShapeError: if x has no time dimension.

@@ -22,7 +22,7 @@ def of_step(parameter: Float[Tensor, "steps *shape"], t: int) -> Float[Tensor, "
 
 
 def per_neuron(parameter: Float[Tensor, "*shape"], ndim: int) -> Float[Tensor, "..."]:
-    """View a tensor per channel `[C]` or per element `[C, H, W]` so that it meets `[N, C, H, W]`.
+    """View a tensor per channel `[C]` or per element `[C, H, W]` to broadcast to `[N, C, H, W]`.
 
     Arguments:
         parameter: one number per channel or per element.
@@ -61,7 +61,7 @@ def sample_count(potential: Sequence[int], shape: Sequence[int]) -> int:
 def counts_together(
     counts: Sequence[int], group: distributed.ProcessGroup, device: torch.device
 ) -> list[int]:
-    """The sums of some numbers over processes, exchanged at once.
+    """The sums of some numbers over processes, in one exchange.
 
     Arguments:
         counts: this process's.

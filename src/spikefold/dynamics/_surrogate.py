@@ -1,4 +1,4 @@
-"""Surrogate gradients: what stands for the derivative of the step function in the backward pass."""
+"""Surrogate gradients: they replace the derivative of the step function in the backward pass."""
 
 import math
 from collections.abc import Callable
@@ -90,7 +90,7 @@ def register_surrogate(kind: type[SurrogateT]) -> type[SurrogateT]:
 
 
 def require_surrogate_class(kind: type) -> None:
-    """Refuse a class whose surrogates could not be written down.
+    """Refuse a class whose surrogates could not be saved.
 
     Raises:
         ConfigError: with what is missing.

@@ -175,7 +175,7 @@ def _pairs(model: nn.Module) -> list[tuple[_Slot, _Slot]]:
     for module, error in opaque:
         for name, child in module.named_children():
             if isinstance(child, _BatchNorm):
-                raise FoldError(f"{error}; so it is not known what its batch norm '{name}' follows")
+                raise FoldError(f"{error}; so what its batch norm '{name}' follows is not known")
     calls = [node.place for graph in followed for node in graph.nodes if node.place is not None]
     loose = {place.module for place in calls if not place.exact}
 

@@ -1,4 +1,4 @@
-"""The frame all models share: units over time, global pooling, a linear readout, a time mean."""
+"""What all models share: units over time, global pooling, a linear readout, a time mean."""
 
 import inspect
 from collections.abc import Callable

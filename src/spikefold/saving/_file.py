@@ -1,4 +1,4 @@
-"""The file: tensors and a JSON header, written whole, checked before anything is made of them."""
+"""The file: tensors and a JSON header, written whole, checked before it is used."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ _KEY = "spikefold"
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its tensors.
+    """What a file says about its tensors.
 
     Attributes:
         module: class of the network.
@@ -95,9 +95,7 @@ def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
             f"{path}: not a safetensors file, or cut off or damaged ({error})"
         ) from error
     if plain["format"] > 1 and plain.get("checksum") != checksum(plain, tensors):
-        raise FileFormatError(
-            f"{path}: damaged: it does not hold what was written (the checksum differs)"
-        )
+        raise FileFormatError(f"{path}: damaged: its checksum differs from the one written")
     try:
         return from_plain(plain, Header, "header"), tensors
     except ConfigError as error:

@@ -224,7 +224,7 @@ def _shapes(network: nn.Module) -> list[str]:
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
-    """Its state dict, in which torch.compile leaves no trace."""
+    """Its state dict, without the prefixes that torch.compile adds."""
     return {key.replace("_orig_mod.", ""): value for key, value in network.state_dict().items()}
 
 
@@ -234,7 +234,7 @@ def _plain_names(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 
 
 def _ties(network: nn.Module) -> list[list[str]]:
-    """Names of tensors that stand in a network by several."""
+    """Names of tensors that a network has under several names."""
     groups: dict[int, list[str]] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         groups.setdefault(id(tensor), []).append(name.replace("_orig_mod.", ""))

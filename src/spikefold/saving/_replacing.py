@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are written whole or not at all."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ UNFINISHED = ".spikefold-"
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what writers left behind that were killed; only while nobody else writes there.
+    """Remove temporary files of writers that were killed; only while nobody else writes there.
 
     Arguments:
         directory: in which they wrote.

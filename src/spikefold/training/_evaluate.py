@@ -27,7 +27,7 @@ def like_weights(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def require_classes(logits: Tensor, labels: Tensor) -> None:
-    """Refuse labels that no logit is for.
+    """Refuse labels that have no logit.
 
     Arguments:
         logits: `[N, K]`.
@@ -124,7 +124,7 @@ def recalibrate(
         if isinstance(module, _BatchNorm | Norm) and "running_mean" in module._buffers
     ]
     if not norms:
-        raise FoldError("recalibrate: the network has no running statistics left")
+        raise FoldError("recalibrate: the network has no running statistics")
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # the cumulative mean

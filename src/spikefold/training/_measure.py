@@ -1,4 +1,4 @@
-"""What a run writes down about its networks besides accuracy: potentials, thresholds, time."""
+"""What a run records about its networks besides accuracy: potentials, thresholds, time."""
 
 import math
 import platform

@@ -28,7 +28,7 @@ def is_launched() -> bool:
 
 
 def device_of(hardware: HardwareConfig) -> torch.device:
-    """Where the first process trains, and what follows a training is done."""
+    """The device of the first process, which also does what follows the training."""
     return Fabric(accelerator=hardware.accelerator, devices=1).device
 
 
@@ -51,7 +51,7 @@ def make_fabric(hardware: HardwareConfig) -> Fabric:
 
 
 def _require_there(hardware: HardwareConfig) -> None:
-    """Refuse hardware that this host has not."""
+    """Refuse hardware that this host does not have."""
     gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
     if hardware.accelerator == "cuda" or (hardware.accelerator == "auto" and gpus):
         if hardware.devices > gpus:
@@ -73,7 +73,7 @@ def _strategy(hardware: HardwareConfig) -> str:
 
 
 def launch(hardware: HardwareConfig, work: Callable[[Fabric], T]) -> T:
-    """Do the work in all processes; those that are not there yet are started.
+    """Do the work in all processes; those not yet running are started.
 
     Arguments:
         hardware: how many.
@@ -108,7 +108,7 @@ def _told(fabric: Fabric, work: Callable[[Fabric], T], errors: Any) -> T:
 
 
 def agreed(fabric: Fabric, find: Callable[[], T]) -> T:
-    """What the first process finds, in all of them: others may not see its files.
+    """Send the first process's result to all: others may not see its files.
 
     Arguments:
         fabric: of the processes.
