@@ -165,7 +165,7 @@ def test_jpeg_of_printers_colours_is_not_a_negative(tmp_path: Path) -> None:
 def test_levels_without_a_scale_are_refused(
     image: Image.Image, options: dict, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=rf"a.tif: an image of {message}: its levels have no scale"):
+    with pytest.raises(DataError, match=rf"a.tif: an image of {message}: the scale of its levels"):
         stored(image, tmp_path / "a.tif", **options)
 
 
