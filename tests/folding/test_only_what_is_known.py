@@ -287,11 +287,11 @@ CONV, BN = (lambda: nn.Conv2d(3, 3, 1)), (lambda: nn.BatchNorm2d(3))
 STRANGE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "subclass of a convolution": (
         lambda: nn.Sequential(Doubling(3, 3, 1), BN()),
-        "layer '0': Doubling cannot be fused: of a subclass",
+        "layer '0': Doubling cannot be fused: a subclass",
     ),
     "subclass of a batch norm": (
         lambda: nn.Sequential(CONV(), OwnNorm(3)),
-        "layer '0': OwnNorm cannot be fused: of a subclass",
+        "layer '0': OwnNorm cannot be fused: a subclass",
     ),
     "hook on a convolution": (
         lambda: nn.Sequential(hooked(CONV()), BN()),
