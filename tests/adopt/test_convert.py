@@ -362,7 +362,7 @@ REFUSED = {
     "method in place": (lambda: row(InPlace("method")), "add_ in '1' changes its input in place"),
     "function in place": (lambda: row(InPlace("function")), "relu in '1' changes its input"),
     "no relu": (row, "calls no ReLU"),
-    "neurons": (lambda: row(nn.ReLU(), sf.LIF()), "'2' \\(LIF\\): the network is already a spiking one"),
+    "neurons": (lambda: row(nn.ReLU(), sf.LIF()), "the network is already a spiking one"),
     "outputs": (lambda: row(Outputs()), "must give one tensor"),
     "unknown size": (
         lambda: row(nn.MaxPool2d(2), nn.ReLU()), "size of '2' \\(ReLU\\) .*give example=images"
