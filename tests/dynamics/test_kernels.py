@@ -213,7 +213,7 @@ def test_nan_in_gives_nan_out_where_the_reference_does(
 def test_statistics_are_told_as_the_reference_tells_them() -> None:
     layer = make(Case(norm="batch", elementwise=False, shortcut=True, last=True))
     ours, theirs = layer.run(), layer.run(dynamics.simulate_reference)
-    for name in ("current", "potential"):
+    for name in ("current_statistics", "potential_statistics"):
         for one, other in zip(getattr(ours, name), getattr(theirs, name), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
