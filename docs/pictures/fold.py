@@ -23,7 +23,7 @@ def potentials(network, images):
             currents, _ = sf.dynamics.compute(call.currents)
             v = torch.zeros_like(currents[0])
             for x, s in zip(currents, call.fired.spikes, strict=True):
-                u = network.get_submodule(LAYER).neuron.decay * v + x
+                u = network.get_submodule(LAYER).constants.decay * v + x
                 v = u * (1 - s)
                 seen.append(u)
 
@@ -43,7 +43,7 @@ def main():
     order = usual[np.linspace(1, len(usual) - 2, CHANNELS).round().astype(int)]
     low, high = np.quantile(u[order], [0.005, 0.995])
     grid = np.linspace(low, high, 200)
-    threshold = network.get_submodule(LAYER).neuron.threshold
+    threshold = network.get_submodule(LAYER).constants.threshold
     colours = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(order)))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.3), layout="constrained")
     for colour, c in zip(colours, order, strict=True):

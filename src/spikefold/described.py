@@ -46,11 +46,11 @@ def with_arguments(doc: str | None, entries: dict[str, str]) -> str:
 
 
 def takes(kind: Any, *left_out: str) -> Callable[[KindT], KindT]:
-    """Show the fields of a dataclass in the place of a class's `**keywords`.
+    """Show the fields of a dataclass instead of a class's `**keywords`.
 
     Arguments:
         kind: the dataclass.
-        left_out: fields that the class does not take; nor does it those it has in a way of its own.
+        left_out: fields that the class does not take, besides those it defines itself.
     """
 
     def decorate(cls: KindT) -> KindT:

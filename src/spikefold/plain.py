@@ -61,7 +61,7 @@ def flat(kind: type[T]) -> type[T]:
     types: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         types |= get_type_hints(hint) if is_dataclass(hint) else {name: hint}
-    # what has a value here always has one: `int | None` is an int
+    # a value by default is a value always: `int | None` is an int
     members = [
         (name, type(value) if NoneType in get_args(types[name]) else types[name], value)
         for name, value in spread(kind()).items()
@@ -75,7 +75,7 @@ def flat(kind: type[T]) -> type[T]:
 
 
 def spread(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass by name; in the place of those that are dataclasses, theirs."""
+    """The fields of a dataclass by name; dataclasses among them are replaced by their fields."""
     found: dict[str, Any] = {}
     for name, part in vars(value).items():
         found |= vars(part) if is_dataclass(part) else {name: part}

@@ -1,4 +1,4 @@
-"""Numbers within reason: beyond their ranges nothing is meant, and memory would tell it later."""
+"""Ranges of settings: numbers beyond them are mistakes that would fail later, or exhaust memory."""
 
 import re
 from typing import Any
@@ -11,7 +11,7 @@ _RANGE = re.compile(r"([\[(])(.+), (.+)([\])])")
 def require_within(
     what: str, owner: Any, error: type[SpikefoldError] = ConfigError, **ranges: str
 ) -> None:
-    """Refuse attributes that lie outside of their ranges; None is none of its business.
+    """Refuse attributes outside of their ranges; None is not checked.
 
     Arguments:
         what: the numbers belong to, in messages.

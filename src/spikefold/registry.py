@@ -1,4 +1,4 @@
-"""Things by name: models, surrogates, data sets, recipes; what a package of yours adds is one more.
+"""Models, surrogates, data sets and recipes by name; your own packages can register more.
 
 A package registers what it has when it is imported. One that is installed names the module that
 does so in the entry-point group `spikefold`; it is imported when a name is unknown, never because a
@@ -43,13 +43,11 @@ class Registry(dict[str, T]):
             SpikefoldError: if the name is another's.
         """
         if self.setdefault(name, thing) is not thing:
-            raise self.error(
-                f"{self.kind} {name!r} is registered already: give the new one a name of its own"
-            )
+            raise self.error(f"{self.kind} {name!r} is already registered: choose another name")
         return thing
 
     def find(self, name: Any) -> T:
-        """The thing of this name, if need be of an installed package.
+        """The thing of this name, from an installed package if necessary.
 
         Raises:
             SpikefoldError: if there is none; names the nearest.

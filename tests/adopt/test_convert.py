@@ -297,7 +297,7 @@ def test_weights_are_those_asked_for() -> None:
 def test_neurons_are_those_asked_for() -> None:
     neuron = sf.Neuron(decay=0.5, threshold=1.0, reset="soft")
     network = sf.convert(Plain(), steps=2, neuron=neuron)
-    assert {m.neuron for m in network.modules() if isinstance(m, sf.LIF)} == {neuron}
+    assert {m.constants for m in network.modules() if isinstance(m, sf.LIF)} == {neuron}
 
 
 def test_a_convolution_for_two_relus_is_shared_by_two_units() -> None:
@@ -355,14 +355,14 @@ class Functional(nn.Module):
 
 
 REFUSED = {
-    "activation": (lambda: row(nn.ReLU(), nn.GELU()), "'2' \\(GELU\\) is no ReLU"),
-    "function": (lambda: row(Functional()), "sigmoid in '1' is no ReLU"),
+    "activation": (lambda: row(nn.ReLU(), nn.GELU()), "'2' \\(GELU\\) is not a ReLU"),
+    "function": (lambda: row(Functional()), "sigmoid in '1' is not a ReLU"),
     "statement in place": (lambda: row(InPlace("statement")), "relu_ in '1' changes its input"),
     "module in place": (lambda: row(InPlace("module")), "'1.relu' \\(ReLU\\) changes its input"),
     "method in place": (lambda: row(InPlace("method")), "add_ in '1' changes its input in place"),
     "function in place": (lambda: row(InPlace("function")), "relu in '1' changes its input"),
     "no relu": (row, "calls no ReLU"),
-    "neurons": (lambda: row(nn.ReLU(), sf.LIF()), "'2' \\(LIF\\): the network is a spiking one"),
+    "neurons": (lambda: row(nn.ReLU(), sf.LIF()), "the network is already a spiking one"),
     "outputs": (lambda: row(Outputs()), "must give one tensor"),
     "unknown size": (
         lambda: row(nn.MaxPool2d(2), nn.ReLU()), "size of '2' \\(ReLU\\) .*give example=images"

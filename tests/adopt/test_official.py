@@ -75,7 +75,7 @@ def test_tensors_say_what_the_network_is() -> None:
     single = {key: value.float() for key, value in official.tensors.items()}
     network = sf.from_official(single, "resnet18", neuron=sf.Neuron(decay=0.5))
     assert {p.dtype for p in network.parameters()} == {torch.float32}
-    assert network.layers()["features.0"].lif.neuron.decay == 0.5
+    assert network.layers()["features.0"].lif.constants.decay == 0.5
     assert not network.training
 
 

@@ -96,11 +96,11 @@ def test_gradients_are_those_of_the_surrogate() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         made = sf.from_snntorch(leaky)
-    assert made.neuron.surrogate == sf.Atan(1.5)
-    assert made.neuron.detach_reset
+    assert made.constants.surrogate == sf.Atan(1.5)
+    assert made.constants.detach_reset
     leaky = Leaky(0.9, reset_mechanism="zero", reset_delay=False)
     with pytest.warns(UserWarning, match="gradients are those of Tanh"):
-        assert not sf.from_snntorch(leaky).neuron.detach_reset
+        assert not sf.from_snntorch(leaky).constants.detach_reset
 
 
 class Looping(nn.Module):

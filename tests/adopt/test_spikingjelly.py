@@ -82,8 +82,8 @@ def test_theta_is_the_number_before_the_threshold_and_the_reset_subtracts_the_th
         assert isinstance(made, sf.FoldedLIF)
         exact = torch.tensor(threshold)
         assert made.theta == torch.nextafter(exact, torch.tensor(-torch.inf))
-        assert made.neuron.threshold == threshold
-        assert (made.neuron.reset, made.neuron.decay) == ("soft", 1.0)
+        assert made.constants.threshold == threshold
+        assert (made.constants.reset, made.constants.decay) == ("soft", 1.0)
         double = imported(
             nn.Sequential(jelly.IFNode(v_threshold=threshold), nn.Linear(1, 1)).double()
         )

@@ -65,7 +65,7 @@ def test_the_stand_in_is_theirs_and_gradients_agree(mechanism: str, delay: bool)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made = sf.from_snntorch(leaky)
-        assert made.neuron.surrogate == ours
+        assert made.constants.surrogate == ours
         x = (2 * torch.randn(6, 40, 3, dtype=torch.float64)).clamp(max=3.5).requires_grad_()
         weight = torch.randn(6, 40, 3, dtype=torch.float64)
         spikes = run(leaky, x)

@@ -340,7 +340,7 @@ def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
         (["sweep", "digits", "--vary", "model.nrom=mpbn"], 2, "--model.norm"),
         (["sweep", "digits", "--vary", "seed=3,4"], 1, "sweep: seeds are given by --seeds 3 4"),
         (["sweep", "digits", "digits"], 1, "sweep: two recipes are called 'digits'"),
-        (["sweep", "digits", "{tmp}/digits.toml"], 1, "no recipe can be read"),
+        (["sweep", "digits", "{tmp}/digits.toml"], 1, "cannot be read"),
         (["table"], 1, "at least one directory"),
         (["table", "{tmp}"], 1, "no finished run"),
     ],

@@ -167,7 +167,7 @@ def test_a_run_is_evaluated_by_its_folder(
         else:  # the run's own validation samples
             assert record["samples"] == summary["samples"]["validation"]
     assert main(["evaluate", str(tmp_path)]) == 1
-    assert "no run's, or not trained yet" in capsys.readouterr().err
+    assert "not a run's, or not trained yet" in capsys.readouterr().err
     assert main(["evaluate", str(run / "best.safetensors")]) == 1
     assert "--data names the data set" in capsys.readouterr().err
 
@@ -196,7 +196,7 @@ def test_what_is_not_the_networks_input_is_refused(
         (["evaluate", n, "--data", "digits"], "the network takes images of 3 channels, 24x24"),
         (["evaluate", e, *root], "the network takes 2 frames of 2 channels, 24x24"),
         (["predict", e, str(other)], "from a sensor of 90x90, the network reads 60x40"),
-        (["predict", n, str(other)], "no image that can be read"),
+        (["predict", n, str(other)], "not a readable image"),
         (["predict", n, str(tmp_path / "mine" / "star" / "0.png"), "--by", "time"], "takes images"),
         (["predict", n, n, "--device", "moon"], "--device moon: not here"),
     ):

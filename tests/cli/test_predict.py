@@ -65,8 +65,8 @@ def test_an_image(channels: int, tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("channels", "file", "message"),
     [
-        (2, "image.png", "no recording that is known"),
-        (3, "r.bin", "no image that can be read"),
+        (2, "image.png", "not a known format of recordings"),
+        (3, "r.bin", "not a readable image"),
         (3, "none.png", "no such file"),
         (2, "none.bin", "no such file"),
     ],

@@ -159,8 +159,8 @@ def test_a_sweep_over_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["train", "--resume", "none"], "none holds no run to resume"),
-        (["train", "none/config.json", "--resume"], "no recipe can be read: No such file"),
-        (["train", "none.toml"], "none.toml: no recipe can be read: No such file"),
+        (["train", "none/config.json", "--resume"], "cannot be read: No such file"),
+        (["train", "none.toml"], "none.toml: cannot be read: No such file"),
         (["--import", "nowhere.at.all", "recipes"], "cannot import nowhere.at.all: ModuleNotFound"),
         (["--import=nowhere", "recipes"], "cannot import nowhere: ModuleNotFoundError"),
         (["--import"], "--import: name a module, as in --import mylab.experiments"),

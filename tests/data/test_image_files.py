@@ -181,7 +181,7 @@ def test_real_fashion_mnist() -> None:
         ("cifar10", "data_batch_3.bin", b"", "data_batch_3.bin is cut off"),
         ("fashion-mnist", "t10k-labels-idx1-ubyte.gz", b"no gzip", "labels.* is damaged"),
         ("fashion-mnist", "t10k-labels-idx1-ubyte.gz",
-         gzip.compress(b"\1\2\3\4", mtime=0), "no idx file"),
+         gzip.compress(b"\1\2\3\4", mtime=0), "not an idx file"),
         ("fashion-mnist", "t10k-labels-idx1-ubyte.gz",
          gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc", mtime=0), "cut off: 3 bytes"),
     ],

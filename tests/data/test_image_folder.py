@@ -149,7 +149,7 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
         load_dataset("folder", root=tmp_path)
     dataset = load_dataset("folder", root=tmp_path, only="test")
     assert dataset.notes == "no test samples of class 'amber' (and of 1 more)"
-    with pytest.raises(DataError, match=r"0.png is no image that can be read"):
+    with pytest.raises(DataError, match=r"0.png is damaged, or not a readable image"):
         next(dataset.test.batches(4))
 
 

@@ -109,7 +109,7 @@ def test_a_test_part_needs_no_training_part(tmp_path: Path) -> None:
     assert dataset.names == ("a", "b")
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [0, 0, 2]
     assert dataset.train.shape == (10, 2, 48, 48)
-    with pytest.raises(DataError, match=r"no train/ with a folder a class beside the test part"):
+    with pytest.raises(DataError, match=r"no train/ with a folder per class next to the test part"):
         load_dataset("recordings", root=tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_named_sets_have_the_sensor_they_have(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nmnist: its sensor is 34x34"):
         load_dataset("nmnist", root=tmp_path, framing=Framing(sensor=(128, 128)))
     for framing in (Framing(by="count"), Framing(sensor=(3, 4)), Framing(steps=2)):
-        with pytest.raises(DataError, match="folder holds images, no recordings: only a size"):
+        with pytest.raises(DataError, match="folder holds images, not recordings: only a size"):
             load_dataset("folder", root=tmp_path, framing=framing)
 
 

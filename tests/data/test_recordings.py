@@ -235,7 +235,7 @@ def test_npz_files_hold_columns_or_one_structured_array(
         ({"frames": np.zeros(3)}, r"arrays t, x, y and p, or `events` .* this one has frames"),
         ({"events": np.zeros((3, 4))}, "this one has events"),
         ({}, "this one has none"),
-        (columns(x=[1, 2]), r"as long as each other, got t \[3\], x \[2\], y \[3\], p \[3\]"),
+        (columns(x=[1, 2]), r"the same length, got t \[3\], x \[2\], y \[3\], p \[3\]"),
         (columns(t=[0.01, 0.5, 0.7]), "t must hold whole microseconds"),
         (columns(t=[0, np.nan, 1]), "t must hold whole microseconds"),
         (columns(x=[-1, 0, 1]), r"x must hold whole numbers in \[0, 65536\)"),
@@ -267,11 +267,11 @@ def test_npz_files_run_no_code_and_say_where_they_are_damaged(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("empty", b"", "no recording that is known"),
-        ("text.raw", b"hello", "no recording that is known"),
-        ("a.raw", b"% evt 2.1\n" + bytes(64), "no recording that is known"),
-        ("a.bin", b"1234567", "7 bytes are no whole number"),
-        ("a.bs2", b"1234567", "7 bytes are no whole number"),
+        ("empty", b"", "not a known format of recordings"),
+        ("text.raw", b"hello", "not a known format of recordings"),
+        ("a.raw", b"% evt 2.1\n" + bytes(64), "not a known format of recordings"),
+        ("a.bin", b"1234567", "7 bytes are not a whole number"),
+        ("a.bs2", b"1234567", "7 bytes are not a whole number"),
         ("a.aedat4", b"#!AER-DAT4.0\r\n", "damaged or cut off"),
         ("b.aedat4", aedat4(ROWS, (128, 128))[:-30], "damaged or cut off"),
         ("c.aedat4", aedat4([], (128, 128)), "no events"),
@@ -298,5 +298,5 @@ def test_foreign_and_broken_files_are_named(
 def test_absent_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.raw: no such file"):
         read_recording(tmp_path / "none.raw")
-    with pytest.raises(DataError, match="no regular file: a folder"):
+    with pytest.raises(DataError, match="not a regular file: a folder"):
         read_recording(tmp_path)

@@ -103,7 +103,7 @@ def is_possible(case: Case) -> bool:
     )
 
 
-def fused_layer(
+def simulate_fused(
     currents: Currents,
     condition: Condition,
     neuron: Neuron,
@@ -111,7 +111,7 @@ def fused_layer(
     decay: Tensor | None = None,
 ) -> Fired:
     """What the kernels do, and no other."""
-    fired = _kernels.fused_layer(currents, condition, neuron, v, decay)
+    fired = _kernels.simulate_fused(currents, condition, neuron, v, decay)
     assert not isinstance(fired, str), fired
     return fired
 
@@ -128,7 +128,7 @@ class Layer:
     leaves: dict[str, Tensor]  # what gets a gradient
     weights: tuple[Tensor, Tensor]  # of spikes and last potential, in the loss
 
-    def run(self, layer: Callable[..., Fired] = dynamics.layer) -> Fired:
+    def run(self, layer: Callable[..., Fired] = dynamics.simulate) -> Fired:
         """Spikes and last potential, by this implementation."""
         return layer(self.currents, self.condition, self.case.neuron, self.state, self.decay)
 

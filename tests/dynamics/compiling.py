@@ -24,9 +24,9 @@ def small() -> sf.models.Network:
 def operator() -> None:
     """The operator computes what eager mode does, to the bit."""
     layer = make(Case(norm="batch", shortcut=True, state=True))
-    compiled = torch.compile(dynamics.layer, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(dynamics.simulate, backend="aot_eager", fullgraph=True)
     results = []
-    for run in (dynamics.layer, compiled):
+    for run in (dynamics.simulate, compiled):
         fired = layer.run(run)
         results.append([fired.spikes, *layer.gradients(fired.spikes, fired.v).values()])
     assert all(map(torch.equal, *results))

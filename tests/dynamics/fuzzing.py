@@ -22,7 +22,7 @@ from spikefold.dynamics import (
     Neuron,
     Normalization,
     Statistics,
-    reference_layer,
+    simulate_reference,
 )
 from spikefold.dynamics._kernels._arguments import Arguments
 from spikefold.errors import SpikefoldError
@@ -149,7 +149,7 @@ def expected(a: Arguments) -> Tensor | None:
         condition = Condition(norm(a.potential[:4], a.eps))
     neuron = Neuron(a.decay, a.threshold, a.reset, detach_reset=bool(a.detach_reset))  # type: ignore[arg-type]
     currents = Currents(a.input, a.steps, current, a.shortcut)
-    return reference_layer(currents, condition, neuron, a.v, a.decays).spikes
+    return simulate_reference(currents, condition, neuron, a.v, a.decays).spikes
 
 
 def call(chance: random.Random, count: Counter[str]) -> None:

@@ -39,8 +39,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return run
 
-    monkeypatch.setattr(_kernels, "fused_layer", noted("fused", _kernels.fused_layer))
-    monkeypatch.setattr(_backend, "reference_layer", noted("reference", _backend.reference_layer))
+    monkeypatch.setattr(_kernels, "simulate_fused", noted("fused", _kernels.simulate_fused))
+    monkeypatch.setattr(
+        _backend, "simulate_reference", noted("reference", _backend.simulate_reference)
+    )
     return names
 
 
@@ -153,10 +155,10 @@ def test_currents_may_come_computed_or_not() -> None:
     norm = dynamics.Normalization(torch.rand(1, 5), torch.randn(1, 5), 1e-5)
     currents = dynamics.Currents(x, 3, norm, torch.randn(3, 4, 5, 6, 6))
     computed, observed = dynamics.compute(currents)
-    at_once = dynamics.layer(currents, dynamics.PLAIN, dynamics.Neuron())
-    apart = dynamics.layer(dynamics.Currents.of(computed), dynamics.PLAIN, dynamics.Neuron())
+    at_once = dynamics.simulate(currents, dynamics.PLAIN, dynamics.Neuron())
+    apart = dynamics.simulate(dynamics.Currents.of(computed), dynamics.PLAIN, dynamics.Neuron())
     assert torch.equal(at_once.spikes, apart.spikes)
-    for ours, theirs in zip(at_once.current, observed, strict=True):
+    for ours, theirs in zip(at_once.current_statistics, observed, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 

@@ -65,7 +65,7 @@ class OfATensor(Box):
         ({"surrogate": sf.Tanh}, r"such as sf.Tanh\(\), got Tanh"),
         ({"surrogate": NoName()}, "NoName needs a name"),
         ({"surrogate": NoDerivative()}, "NoDerivative has no form and no derivative"),
-        ({"surrogate": NoFields()}, "k is no field: NoFields must be a frozen dataclass"),
+        ({"surrogate": NoFields()}, "k is not a field: NoFields must be a frozen dataclass"),
         ({"surrogate": OfATensor(torch.tensor(1.0))}, "half must be a number, got a Tensor"),
         ({"detach_reset": 1}, "detach_reset must be a bool"),
     ],
@@ -77,7 +77,7 @@ def test_what_would_be_ignored_is_refused(settings: dict[str, Any], message: str
 
 @pytest.mark.usefixtures("as_user")
 def test_whole_numbers_are_numbers() -> None:
-    assert sf.LIF(decay=1, threshold=2).neuron == sf.LIF(decay=1.0, threshold=2.0).neuron
+    assert sf.LIF(decay=1, threshold=2).constants == sf.LIF(decay=1.0, threshold=2.0).constants
 
 
 def test_a_surrogate_of_ones_own_trains_folds_and_is_saved(
@@ -111,7 +111,7 @@ def test_a_name_is_given_once() -> None:
     class Other(Box):
         name: ClassVar[str] = "tanh"
 
-    with pytest.raises(ConfigError, match="surrogate 'tanh' is registered already"):
+    with pytest.raises(ConfigError, match="surrogate 'tanh' is already registered"):
         register_surrogate(Other)
     wrong: list[tuple[Any, str]] = [
         (NoName, "name"),

@@ -72,10 +72,10 @@ def test_kernels_go_on_from_statistics_they_do_not_take(over: Over, sets: int, s
         condition = Condition(Normalization(gain, shift, EPS))
         shortcut = torch.randn(SHAPE, dtype=torch.float64).to(dtype)
         weights = torch.randn(SHAPE, dtype=torch.float64).to(dtype)
-        run: Any = dynamics.layer if dtype == torch.float32 else dynamics.reference_layer
+        run: Any = dynamics.simulate if dtype == torch.float32 else dynamics.simulate_reference
         fired = run(currents._replace(shortcut=shortcut), condition, Neuron())
         grads = torch.autograd.grad((fired.spikes * weights).sum(), leaves)
-        found.append((fired.spikes, *fired.current[:2], *grads))
+        found.append((fired.spikes, *fired.current_statistics[:2], *grads))
     assert 0.05 < found[0][0].mean() < 0.95
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-4)
@@ -102,4 +102,6 @@ def test_a_statistic_of_one_value_is_refused() -> None:
         norm = Normalization(one, one, EPS, over=over)
         for backend in ("fused", "reference"):
             with sf.backend(backend), pytest.raises(sf.ShapeError, match="larger batch"):
-                dynamics.layer(Currents(torch.randn(shape), shape[0], norm), Condition(), Neuron())
+                dynamics.simulate(
+                    Currents(torch.randn(shape), shape[0], norm), Condition(), Neuron()
+                )

@@ -54,7 +54,7 @@ def test_inference_fires_as_the_reference_to_the_bit(case: Case) -> None:
     if not case.infers:
         return
     layer = make(case)
-    ours, theirs = layer.run(), layer.run(dynamics.reference_layer)
+    ours, theirs = layer.run(), layer.run(dynamics.simulate_reference)
     assert torch.equal(ours.spikes, theirs.spikes)
     assert torch.equal(ours.v, theirs.v)
 
@@ -74,10 +74,10 @@ def test_inference_within_a_few_ulp_of_every_threshold(condition: str, instructi
     currents = dynamics.Currents.of(x)
     _cpu.native.limit_instruction_set(instructions)
     try:
-        ours = dynamics.layer(currents, layer.condition, case.neuron)
+        ours = dynamics.simulate(currents, layer.condition, case.neuron)
     finally:
         _cpu.native.limit_instruction_set(2)
-    theirs = dynamics.reference_layer(currents, layer.condition, case.neuron)
+    theirs = dynamics.simulate_reference(currents, layer.condition, case.neuron)
     assert torch.equal(ours.spikes, theirs.spikes)
     torch.testing.assert_close(ours.v, theirs.v, rtol=0, atol=0, equal_nan=True)
     assert 0.3 < ours.spikes.mean() < 0.7
@@ -92,7 +92,7 @@ def test_training_differs_from_the_reference_only_at_ties_and_below_one_in_a_mil
         case = Case((4, 32, 48, 14, 14), norm=norm, shortcut=norm == "batch", seed=seed)
         layer = make(case)
         with torch.no_grad():
-            ours, theirs = layer.run().spikes, layer.run(dynamics.reference_layer).spikes
+            ours, theirs = layer.run().spikes, layer.run(dynamics.simulate_reference).spikes
         _, distance, _ = expected(layer, ours)
         differs = (ours > 0) != (distance > 0)
         assert (distance[differs].abs() < TIE).all()
@@ -141,7 +141,9 @@ def test_half_precision_is_rounded_at_the_border_only(case: Case) -> None:
             norms[key] = norms[key]._replace(**parameters)
     currents = currents._replace(norm=norms["norm"])
     condition = layer.condition._replace(norm=norms["condition"])
-    float32 = dynamics.layer(currents, condition, case.neuron, wide.get("state"), wide.get("decay"))
+    float32 = dynamics.simulate(
+        currents, condition, case.neuron, wide.get("state"), wide.get("decay")
+    )
     assert torch.equal(float32.spikes, fired.spikes.float())
     assert torch.equal(float32.v, fired.v)
     # the gradient of the spikes reaches the kernel in their dtype
@@ -158,7 +160,7 @@ def test_half_precision_is_rounded_at_the_border_only(case: Case) -> None:
 def test_every_half_is_read_and_any_float_is_rounded_as_torch_does(dtype: torch.dtype) -> None:
     halves = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).reshape(1, 256, 256)
     never = Neuron(threshold=3e38, detach_reset=True)
-    fired = dynamics.layer(dynamics.Currents.of(halves), PLAIN, never)
+    fired = dynamics.simulate(dynamics.Currents.of(halves), PLAIN, never)
     quiet = fired.spikes[0] == 0  # infinity fires
     same = {"rtol": 0, "atol": 0, "equal_nan": True}
     torch.testing.assert_close(fired.v[quiet], halves[0].float()[quiet], **same)
@@ -166,7 +168,7 @@ def test_every_half_is_read_and_any_float_is_rounded_as_torch_does(dtype: torch.
     generator = torch.Generator().manual_seed(0)
     bits = torch.randint(-(2**31), 2**31, (1000, 500), dtype=torch.int32, generator=generator)
     x = torch.zeros(1, 1000, 500, dtype=dtype, requires_grad=True)
-    v = dynamics.layer(dynamics.Currents.of(x), PLAIN, never).v
+    v = dynamics.simulate(dynamics.Currents.of(x), PLAIN, never).v
     v.backward(bits.view(torch.float32))
     expect = bits.view(torch.float32).to(dtype)
     torch.testing.assert_close(x.grad[0], expect, **same)
@@ -200,7 +202,7 @@ def test_nan_in_gives_nan_out_where_the_reference_does(
     with torch.no_grad():
         layer.currents.input[1, 2, 3, 0, 0] = math.nan
     for_each = []
-    for run in (dynamics.layer, dynamics.reference_layer):
+    for run in (dynamics.simulate, dynamics.simulate_reference):
         fired = layer.run(run)
         for_each.append([fired.v, *layer.gradients(fired.spikes, fired.v).values()])
     for ours, theirs in zip(*for_each, strict=True):
@@ -210,8 +212,8 @@ def test_nan_in_gives_nan_out_where_the_reference_does(
 
 def test_statistics_are_told_as_the_reference_tells_them() -> None:
     layer = make(Case(norm="batch", elementwise=False, shortcut=True, last=True))
-    ours, theirs = layer.run(), layer.run(dynamics.reference_layer)
-    for name in ("current", "potential"):
+    ours, theirs = layer.run(), layer.run(dynamics.simulate_reference)
+    for name in ("current_statistics", "potential_statistics"):
         for one, other in zip(getattr(ours, name), getattr(theirs, name), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
@@ -247,13 +249,13 @@ def test_statistics_are_exact_where_float32_holds_the_differences(
     x = x.movedim(2, -1).contiguous().movedim(-1, 2) if last else x.contiguous()
     one = torch.ones(1, *(x.shape[2:] if elementwise else x.shape[2:3]))
     norm, neuron = dynamics.Normalization(one, one, 1e-3), Neuron(decay=0.0)
-    fired = dynamics.layer(dynamics.Currents.of(x), Condition(norm), neuron)
-    assert fired.current is None
-    found = [(fired.potential, [1] if elementwise else [1, 3, 4])]
+    fired = dynamics.simulate(dynamics.Currents.of(x), Condition(norm), neuron)
+    assert fired.current_statistics is None
+    found = [(fired.potential_statistics, [1] if elementwise else [1, 3, 4])]
     if not elementwise:
-        fired = dynamics.layer(dynamics.Currents(x, len(x), norm), PLAIN, neuron)
-        assert fired.potential is None
-        found.append((fired.current, [0, 1, 3, 4]))
+        fired = dynamics.simulate(dynamics.Currents(x, len(x), norm), PLAIN, neuron)
+        assert fired.potential_statistics is None
+        found.append((fired.current_statistics, [0, 1, 3, 4]))
     for statistics, axes in found:
         variance, mean = torch.var_mean(x.double(), axes, correction=0)
         assert torch.equal(statistics.mean, mean.float().reshape(statistics.mean.shape))
@@ -271,7 +273,7 @@ def test_derivatives_at_all_distances_and_on_the_edges(surrogate: dynamics.Surro
     z = torch.cat([torch.linspace(-3, 3, 6001), edges, -edges])
     x = z[None, None].clone().requires_grad_()
     neuron = Neuron(threshold=0.0, surrogate=surrogate)
-    dynamics.layer(dynamics.Currents.of(x), PLAIN, neuron).spikes.sum().backward()
+    dynamics.simulate(dynamics.Currents.of(x), PLAIN, neuron).spikes.sum().backward()
     right = surrogate.derivative(z.double())
     torch.testing.assert_close(x.grad[0, 0].double(), right, rtol=1e-5, atol=1e-30)
 
@@ -284,7 +286,7 @@ def test_an_infinite_gradient_goes_where_the_reference_sends_it(
     x = torch.randn(3, 4, 50, requires_grad=True)
     neuron = Neuron(reset=reset, detach_reset=detach)
     found: list[Tensor] = []
-    for run in (dynamics.layer, dynamics.reference_layer):
+    for run in (dynamics.simulate, dynamics.simulate_reference):
         v = run(dynamics.Currents.of(x), PLAIN, neuron).v
         found += torch.autograd.grad(v, x, torch.full_like(v, math.inf))
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5, equal_nan=True)

@@ -57,7 +57,7 @@ WRONG = [
     ({"reset": "none"}, ConfigError, "reset must be"),
     ({"decay": 2.0}, ConfigError, r"decay must lie in \[0, 1\]"),
     ({"threshold": float("nan")}, ConfigError, "threshold be finite"),
-    ({"scale": float("nan")}, ConfigError, "are no form"),
+    ({"scale": float("nan")}, ConfigError, "are not a form"),
     ({"shape": "tanh"}, ConfigError, "unknown shape 'tanh'"),
     (
         {"current_eps": 0.1, "current_gain": torch.ones(3, 4)},

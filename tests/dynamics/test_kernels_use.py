@@ -40,7 +40,7 @@ def test_strides_that_are_not_dense_are_taken_as_they_are_or_copied() -> None:
             shortcut = shortcut.movedim(2, -1).contiguous().movedim(-1, 2) if last else shortcut
             currents = dynamics.Currents(x, len(x), None, shortcut)
             found = []
-            for run in (dynamics.layer, dynamics.reference_layer):
+            for run in (dynamics.simulate, dynamics.simulate_reference):
                 fired = run(currents, condition, Neuron())
                 (grad,) = torch.autograd.grad(fired.spikes.sum(), whole)  # an expanded gradient
                 found.append((fired.spikes, grad))
@@ -72,7 +72,7 @@ def test_steps_may_lie_apart(norm: str, last: bool, expanded: bool) -> None:
     for *tensors, grad in ([x, shortcut.clone(), weights.clone()], spread):
         leaves = [tensor.requires_grad_() for tensor in tensors]
         currents = layer.currents._replace(input=leaves[0], shortcut=leaves[1])
-        fired = dynamics.layer(currents, layer.condition, layer.case.neuron)
+        fired = dynamics.simulate(currents, layer.condition, layer.case.neuron)
         found.append([fired.spikes, fired.v, *torch.autograd.grad(fired.spikes, leaves, grad)])
     assert all(map(torch.equal, *found))
 
@@ -143,12 +143,12 @@ def test_what_the_reference_refuses_is_refused() -> None:
         (dynamics.Currents.of(x), odd, None, r"\[\[4\], \[3\]\]"),
     ]:
         with pytest.raises(ShapeError, match=message):
-            dynamics.layer(currents, condition, Neuron(), v)
+            dynamics.simulate(currents, condition, Neuron(), v)
     folded = Condition(None, torch.ones(2, 4))
     with pytest.raises(ShapeError, match="parameters for 2 time steps, but the sequence has 3"):
-        dynamics.layer(dynamics.Currents.of(x), folded, Neuron())
+        dynamics.simulate(dynamics.Currents.of(x), folded, Neuron())
     with pytest.raises(ShapeError, match=r"decay of shape \[3\]"):
-        dynamics.layer(dynamics.Currents.of(x), PLAIN, Neuron(), decay=torch.ones(3))
+        dynamics.simulate(dynamics.Currents.of(x), PLAIN, Neuron(), decay=torch.ones(3))
 
 
 @pytest.mark.parametrize(
@@ -170,22 +170,22 @@ def test_what_the_kernels_cannot_do_is_said_and_done_by_the_reference(
     condition = Condition(dynamics.Normalization(gain, gain, 1e-5))
     arguments = (currents, condition, Neuron(), change.get("v"))
     with pytest.raises(ConfigError, match=f"cannot run here.*{message}"):
-        dynamics.layer(*arguments)
+        dynamics.simulate(*arguments)
     _backend._chosen = None  # automatic, until the fixture ends
-    dynamics.layer(*arguments)
+    dynamics.simulate(*arguments)
 
 
 @pytest.mark.usefixtures("as_user")
 def test_tensors_on_two_devices_are_refused_before_a_kernel_reads_them() -> None:
     x, gain = torch.randn(2, 3, 4), torch.ones(1, 4, device="meta")
     with pytest.raises(ConfigError, match="tensors lie on cpu and on meta"):
-        dynamics.layer(dynamics.Currents.of(x), Condition(None, gain), Neuron())
+        dynamics.simulate(dynamics.Currents.of(x), Condition(None, gain), Neuron())
 
 
 def test_parameters_for_some_of_the_spatial_dimensions_run_on_the_reference() -> None:
     x, theta = torch.randn(2, 3, 4, 5, 6), torch.randn(1, 4, 5)
     with pytest.raises(ConfigError, match="neither per channel nor per element"):
-        dynamics.layer(dynamics.Currents.of(x), Condition(None, theta), Neuron())
+        dynamics.simulate(dynamics.Currents.of(x), Condition(None, theta), Neuron())
 
 
 def test_statistics_with_a_gradient_run_on_the_reference() -> None:
@@ -193,14 +193,14 @@ def test_statistics_with_a_gradient_run_on_the_reference() -> None:
     fixed = dynamics.Statistics(torch.zeros(1, 4, requires_grad=True), one)
     norm = dynamics.Normalization(one, one, 1e-5, fixed)
     with pytest.raises(ConfigError, match="need a gradient"):
-        dynamics.layer(dynamics.Currents.of(torch.randn(2, 3, 4)), Condition(norm), Neuron())
+        dynamics.simulate(dynamics.Currents.of(torch.randn(2, 3, 4)), Condition(norm), Neuron())
 
 
 def test_a_second_derivative_is_refused() -> None:
     x = torch.randn(2, 3, 4, requires_grad=True)
-    spikes = dynamics.layer(dynamics.Currents.of(x), PLAIN, Neuron()).spikes
+    spikes = dynamics.simulate(dynamics.Currents.of(x), PLAIN, Neuron()).spikes
     with pytest.raises(ConfigError, match="no second derivative"):
         torch.autograd.grad(spikes.sum(), x, create_graph=True)
     with sf.backend("reference"):
-        spikes = dynamics.layer(dynamics.Currents.of(x), PLAIN, Neuron()).spikes
+        spikes = dynamics.simulate(dynamics.Currents.of(x), PLAIN, Neuron()).spikes
     torch.autograd.grad(spikes.sum(), x, create_graph=True)

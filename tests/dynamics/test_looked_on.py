@@ -30,7 +30,7 @@ def over_time(y: Tensor) -> Tensor:
 
 
 def by_currents(y: Tensor) -> Tensor:
-    return dynamics.layer(Currents(y.expand(4, *y.shape), 4), PLAIN, Neuron()).spikes
+    return dynamics.simulate(Currents(y.expand(4, *y.shape), 4), PLAIN, Neuron()).spikes
 
 
 def by_operator(y: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def test_statistics_that_need_a_gradient_get_one_or_are_refused() -> None:
         norm = dynamics.Normalization(one, one, 1e-5, dynamics.Statistics(*fixed))
         currents = Currents.of(torch.randn(3, 5, 4))
         with pytest.raises(ConfigError, match="fixed need a gradient"):
-            dynamics.layer(currents, Condition(norm), Neuron())
+            dynamics.simulate(currents, Condition(norm), Neuron())
 
 
 # ------------------------------------------------------------------ modes
@@ -225,6 +225,6 @@ def test_statistics_that_are_not_contiguous_are_updated(momentum: float | None) 
 
 def test_more_steps_than_the_input_has_are_refused() -> None:
     x = torch.randn(2, 4, 8, 16, 16)
-    for run in (dynamics.layer, dynamics.reference_layer):
+    for run in (dynamics.simulate, dynamics.simulate_reference):
         with pytest.raises(sf.ShapeError, match="2 time steps"):
             run(Currents(x, 2000), PLAIN, Neuron())

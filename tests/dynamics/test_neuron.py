@@ -133,8 +133,8 @@ def test_training_equals_an_independent_float64_implementation(
     neuron = Neuron(decay, 0.5, "soft" if soft else "hard", detach_reset=detach)
     condition = Condition(Normalization(gamma[None], beta[None], 1e-5))
     fired = dynamics.integrate(x, condition, neuron)
-    assert fired.potential is not None
-    spikes, (means, variances, samples) = fired.spikes, fired.potential
+    assert fired.potential_statistics is not None
+    spikes, (means, variances, samples) = fired.spikes, fired.potential_statistics
     weights = torch.randn(shape, generator=generator, dtype=torch.float64)
     grads = torch.autograd.grad((spikes * weights).sum(), (x, gamma, beta))
 
@@ -175,7 +175,7 @@ def test_gradcheck_with_a_soft_step(reset: dynamics.Reset, detach: bool) -> None
             u = dynamics.charge(v, x_t, neuron.decay)
             h, _ = condition.potential(u, t)
             spikes.append(neuron.surrogate.antiderivative(h - neuron.threshold))
-            v = dynamics.discharge(u, spikes[-1], neuron)
+            v = dynamics.reset(u, spikes[-1], neuron)
         return torch.stack(spikes)
 
     if detach:  # what is detached has no gradient, so the numbers must differ

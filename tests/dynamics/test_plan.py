@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import spikefold as sf
-from spikefold.dynamics import Condition, Currents, Neuron, Statistics, layer, reference_layer
+from spikefold.dynamics import Condition, Currents, Neuron, Statistics, simulate, simulate_reference
 from spikefold.dynamics._kernels import _arguments, _plan
 from spikefold.errors import ShapeError
 
@@ -32,8 +32,10 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
 
 
 def run(x: Tensor, theta: Tensor, **constants: float) -> Tensor:
-    spikes = layer(Currents.of(x), Condition(None, theta), Neuron(**constants)).spikes
-    expected = reference_layer(Currents.of(x), Condition(None, theta), Neuron(**constants)).spikes
+    spikes = simulate(Currents.of(x), Condition(None, theta), Neuron(**constants)).spikes
+    expected = simulate_reference(
+        Currents.of(x), Condition(None, theta), Neuron(**constants)
+    ).spikes
     assert torch.equal(spikes, expected)
     return spikes
 
@@ -72,9 +74,9 @@ def test_whatever_else_differs_is_another_geometry(change, planned: list[torch.S
 def test_what_is_refused_stays_refused(planned: list[torch.Size]) -> None:
     for _ in range(2):
         with pytest.raises(ShapeError, match="parameters of shape"):
-            layer(Currents.of(torch.randn(3, 2, 4)), Condition(None, torch.ones(1, 3)), Neuron())
+            simulate(Currents.of(torch.randn(3, 2, 4)), Condition(None, torch.ones(1, 3)), Neuron())
         with pytest.raises(sf.SpikefoldError, match="float64"):
-            layer(Currents.of(torch.randn(3, 2, 4).double()), Condition(), Neuron())
+            simulate(Currents.of(torch.randn(3, 2, 4).double()), Condition(), Neuron())
 
 
 def test_plans_are_few_and_hold_no_tensor(
@@ -97,7 +99,7 @@ def test_plans_are_few_and_hold_no_tensor(
 @pytest.mark.parametrize("size", [1, 2000])
 def test_an_input_replaced_before_the_backward_pass_is_not_read_as_the_old_one(size: int) -> None:
     x, grad = torch.randn(1, 8, 4, requires_grad=True), torch.randn(1, 8, 4)
-    spikes = layer(Currents.of(x), Condition(), Neuron()).spikes
+    spikes = simulate(Currents.of(x), Condition(), Neuron()).spikes
     x.data = torch.randn(1, size, 4)
     with pytest.raises(RuntimeError, match=r"must match|broadcast shape"):  # by no kernel
         torch.autograd.grad(spikes, x, grad)

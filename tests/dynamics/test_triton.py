@@ -25,11 +25,11 @@ from spikefold.dynamics import (
     Neuron,
     Normalization,
     Statistics,
-    reference_layer,
+    simulate_reference,
 )
 from spikefold.dynamics._kernels import _cpu, _operators, _triton
 from spikefold.dynamics._surrogate import SURROGATES
-from tests.dynamics.cases import fused_layer
+from tests.dynamics.cases import simulate_fused
 
 BLOCKS = {
     "one tile": _triton.Blocks(),
@@ -134,7 +134,11 @@ def leaves(
 
 
 def outputs(fired: Fired) -> list[Tensor]:
-    taken = [part for observed in (fired.current, fired.potential) for part in (observed or ())]
+    taken = [
+        part
+        for observed in (fired.current_statistics, fired.potential_statistics)
+        for part in (observed or ())
+    ]
     return [fired.spikes, fired.v, *(part for part in taken if isinstance(part, Tensor))]
 
 
@@ -168,9 +172,9 @@ def check(neuron: Neuron, through: str = "both", **case: Any) -> None:
     dtype = case.get("dtype", torch.float32)
     arguments = make(**case)
     ours = half(arguments, dtype)
-    found = learn(fused_layer, ours, neuron, through)
+    found = learn(simulate_fused, ours, neuron, through)
     exact = tuple(to(argument, torch.float64) for argument in arguments)
-    expected = learn(reference_layer, exact, neuron, through)
+    expected = learn(simulate_reference, exact, neuron, through)
     assert found[0].dtype == dtype
     assert torch.equal(found[0].double(), expected[0])
     for a, b in zip(found[1:], expected[1:], strict=True):
@@ -299,8 +303,8 @@ def test_in_inference_not_one_bit_differs(condition: str, reset: Any) -> None:
     x[1, 0, :, 0, 0] = torch.tensor([math.nan, math.inf, -math.inf, 0.0])
     currents = currents._replace(input=x)
 
-    found = outputs(fused_layer(currents, firing, neuron))
-    expected = outputs(reference_layer(currents, firing, neuron))
+    found = outputs(simulate_fused(currents, firing, neuron))
+    expected = outputs(simulate_reference(currents, firing, neuron))
 
     assert 0.2 < found[0].mean() < 0.8
     for a, b in zip(found, expected, strict=True):
@@ -312,9 +316,9 @@ def test_in_inference_not_one_bit_differs(condition: str, reset: Any) -> None:
 @pytest.mark.skipif(_cpu.native is None, reason="no compiled kernels")
 def test_both_kernels_agree(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = make((3, 6, 3, 4, 4), current="batch", shortcut=True)
-    found = learn(fused_layer, half(case, torch.float32), Neuron())
+    found = learn(simulate_fused, half(case, torch.float32), Neuron())
     monkeypatch.setitem(_operators.KERNELS, device, _cpu)
-    expected = learn(fused_layer, half(case, torch.float32), Neuron())
+    expected = learn(simulate_fused, half(case, torch.float32), Neuron())
     assert torch.equal(found[0], expected[0])
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
@@ -325,9 +329,9 @@ def test_both_kernels_agree(device: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_statistics_do_not_suffer_from_a_large_mean(last: bool) -> None:
     currents, condition, *_ = make((2, 8, 2, 5, 5), last=last, current="batch", state=False)
     currents = currents._replace(input=currents.input + 1000)
-    fired = fused_layer(currents, condition, Neuron())
+    fired = simulate_fused(currents, condition, Neuron())
     exact = torch.var_mean(currents.input.double(), dim=(0, 1, 3, 4), correction=0)
-    mean, variance = (value[0].double() for value in fired.current[:2])
+    mean, variance = (value[0].double() for value in fired.current_statistics[:2])
     torch.testing.assert_close(variance, exact[0], rtol=1e-5, atol=0)
     torch.testing.assert_close(mean, exact[1], rtol=5e-7, atol=0)
 
@@ -337,8 +341,8 @@ def test_steps_may_lie_apart() -> None:
     currents, condition, v, _ = make()
     apart = torch.stack([currents.input, currents.input + 1], dim=1).flatten(0, 1)[::2]
     assert not apart.is_contiguous()
-    found = fused_layer(currents._replace(input=apart), condition, Neuron(), v)
-    assert torch.equal(found.spikes, fused_layer(currents, condition, Neuron(), v).spikes)
+    found = simulate_fused(currents._replace(input=apart), condition, Neuron(), v)
+    assert torch.equal(found.spikes, simulate_fused(currents, condition, Neuron(), v).spikes)
 
 
 def python(code: str, **environment: str) -> str:
@@ -381,7 +385,7 @@ def compile_only(self, *arguments, grid, warmup, **options):
 JITFunction.run = compile_only
 
 from spikefold.dynamics._kernels import _operators, _triton
-from tests.dynamics.cases import fused_layer
+from tests.dynamics.cases import simulate_fused
 from spikefold.dynamics import Condition, Currents, Neuron, Normalization
 
 _operators.KERNELS["cpu"] = _triton
@@ -389,7 +393,7 @@ norm = [Normalization(*torch.ones(2, 1, 16, requires_grad=True), 1e-5) for _ in 
 x = torch.zeros(2, 12, 16, 28, 28, dtype=torch.bfloat16, requires_grad=True)
 for size in (5, 28):  # all steps in one launch, a launch for each step
     part = x[..., :size, :size].contiguous()
-    fired = fused_layer(Currents(part, 2, norm[0], part), Condition(norm[1]), Neuron())
+    fired = simulate_fused(Currents(part, 2, norm[0], part), Condition(norm[1]), Neuron())
     fired.spikes.sum().backward()
 """
 
@@ -420,7 +424,7 @@ def test_the_operator_is_sound(case: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spikefold.dynamics._kernels._fused._apply", lambda *a: recorded.append(a))
         with pytest.raises(TypeError):
-            fused_layer(currents, condition, Neuron(), v)
+            simulate_fused(currents, condition, Neuron(), v)
     torch.library.opcheck(torch.ops.spikefold.layer.default, recorded[0][:-1])
 
 
@@ -429,7 +433,7 @@ def test_the_operator_is_sound(case: str) -> None:
 def test_the_same_input_gives_the_same_bits() -> None:
     with torch.device("cuda"):
         case = make((4, 64, 64, 32, 32), current="batch", shortcut=True)
-        first = learn(fused_layer, half(case, torch.float32), Neuron())
-        second = learn(fused_layer, half(case, torch.float32), Neuron())
+        first = learn(simulate_fused, half(case, torch.float32), Neuron())
+        second = learn(simulate_fused, half(case, torch.float32), Neuron())
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a, b)

@@ -181,7 +181,7 @@ def test_hooks_on_neurons_and_their_norm_are_named() -> None:
 def test_what_holds_nothing_to_fold_passes_untouched() -> None:
     class Own(sf.SpikingNeuron):
         def integrate(self, currents: Any, state: Any) -> Any:
-            return sf.dynamics.layer(currents, sf.dynamics.PLAIN, self.neuron)
+            return sf.dynamics.simulate(currents, sf.dynamics.PLAIN, self.constants)
 
     network = trained(nn.Sequential(unit(), Own(sf.Neuron()), sf.LIF(), OwnForward()), *X)
     folded = sf.fold(network)
@@ -287,11 +287,11 @@ CONV, BN = (lambda: nn.Conv2d(3, 3, 1)), (lambda: nn.BatchNorm2d(3))
 STRANGE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "subclass of a convolution": (
         lambda: nn.Sequential(Doubling(3, 3, 1), BN()),
-        "layer '0': Doubling cannot be fused: of a subclass",
+        "layer '0': Doubling cannot be fused: a subclass",
     ),
     "subclass of a batch norm": (
         lambda: nn.Sequential(CONV(), OwnNorm(3)),
-        "layer '0': OwnNorm cannot be fused: of a subclass",
+        "layer '0': OwnNorm cannot be fused: a subclass",
     ),
     "hook on a convolution": (
         lambda: nn.Sequential(hooked(CONV()), BN()),
@@ -319,7 +319,7 @@ STRANGE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "unit with a forward of its own": (
         lambda: nn.Sequential(nn.Identity(), OwnUnit(CONV(), BN(), sf.LIF())),
-        r"module '1' \(OwnUnit\) cannot be followed: .*; so it is not known what its batch norm "
+        r"module '1' \(OwnUnit\) cannot be followed: .*; so what its batch norm "
         "'norm' follows",
     ),
     "batch norm of a module that cannot be followed": (

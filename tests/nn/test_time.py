@@ -94,7 +94,7 @@ def test_a_shared_norm_is_where_those_of_each_step_begin() -> None:
     x = torch.randn(4, 20, 3)
     assert torch.equal(sf.LIF(begun).eval()(x), sf.LIF(shared).eval()(x))
     assert not begun.training
-    with pytest.raises(ConfigError, match="its sets for 4 steps already"):
+    with pytest.raises(ConfigError, match="already has sets for 4 steps"):
         begun.per_step(4)
 
 

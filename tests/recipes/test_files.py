@@ -135,7 +135,7 @@ def test_what_is_no_recipe_at_all(tmp_path: Path) -> None:
         ("half.json", "no JSON: Expecting"),
         ("deep.json", "no JSON"),
         ("none.toml", "No such file"),
-        ("", "config.json: no recipe can be read: No such file"),
+        ("", "config.json: cannot be read: No such file"),
     ):
         with pytest.raises(ConfigError, match=message) as caught:
             find_recipe(str(tmp_path / name))

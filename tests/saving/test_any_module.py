@@ -175,7 +175,9 @@ def test_tied_weights_of_a_model_are_not_written(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_told_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     sf.save(sf.fold(trained(Mine())), path)
-    with pytest.raises(FileFormatError, match=r"holds a Mine, which is no model .*into=") as caught:
+    with pytest.raises(
+        FileFormatError, match=r"holds a Mine, which is not a model .*into="
+    ) as caught:
         sf.load(path)
     assert str(path) in str(caught.value)
     with pytest.raises(FileFormatError, match=r"do not fit Mine: size mismatch for readout.weight"):

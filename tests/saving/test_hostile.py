@@ -177,7 +177,7 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
         sf.save(network, tmp_path / "n.safetensors")
     network = sf.models.small(in_channels=1, image_size=8, steps=2)
     for extra in ({"a": print}, {"a": {1, 2}}):
-        with pytest.raises(FileFormatError, match="extra is no plain data"):
+        with pytest.raises(FileFormatError, match="extra is not plain data"):
             sf.save(network, tmp_path / "n.safetensors", extra=extra)
     assert os.listdir(tmp_path) == []
 

@@ -118,7 +118,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path, digits: Dataset
     other = dataclasses.replace(QUICK, model=dataclasses.replace(QUICK.model, neuron=Neuron(0.5)))
     with pytest.raises(ConfigError, match=r"model.decay is 0.25 there, 0.5 here"):
         training.train(other, digits, tmp_path, resume=True)
-    with pytest.raises(FileFormatError, match="no checkpoint"):
+    with pytest.raises(FileFormatError, match="not a checkpoint"):
         training.read_checkpoint(tmp_path / "best.safetensors", QUICK.build(digits))
     with pytest.raises(FileFormatError, match="another model"):
         training.read_checkpoint(tmp_path / "last.safetensors", other.build(digits))

@@ -68,11 +68,11 @@ def convert(
     behind them. Train it, then `fold`, `verify`, `fuse_conv_bn`, `save` it as any network.
 
     Arguments:
-        cnn: any network for images that `sf.graph` can follow; left as it is.
+        cnn: any network for images that `sf.graph` can follow; not changed.
         steps: T, how often an image is shown; `forward` can be told otherwise.
         norm: of the membrane potentials: "mpbn" channel-wise, "mpbn-element" element-wise,
             "mpbn-steps" channel-wise with a set for each of `steps`, or "none".
-        weights: keep weights and statistics; else they are initialized anew.
+        weights: keep weights and statistics; else they are initialized again.
         example: an image batch, from which sizes are learnt where they cannot be read from the
             layers: for "mpbn-element", and where a ReLU follows no convolution or batch norm.
         neuron: constants of all neurons; default: the paper's.
@@ -139,11 +139,11 @@ def _require_known(followed: Graph) -> None:
     for node in followed.nodes:
         if node.kind == "activation" and not _is_relu(node):
             raise ConfigError(
-                f"convert: {node.what} is no ReLU: only ReLU and ReLU6 become neurons; replace it "
-                "first"
+                f"convert: {node.what} is not a ReLU: only ReLU and ReLU6 become neurons; "
+                "replace it first"
             )
         if node.kind in ("neurons", "frames"):
-            raise ConfigError(f"convert: {node.what}: the network is a spiking one already")
+            raise ConfigError(f"convert: {node.what}: the network is already a spiking one")
         if _is_in_place(node) and followed.users(followed[node.inputs[0]])[-1] is not node:
             raise ConfigError(
                 f"convert: {node.what} changes its input in place, which something else reads "
@@ -243,7 +243,7 @@ class _Rewriting:
     ) -> None:
         self.source, self.followed = source, followed
         self.shapes = shapes
-        self.norm, self.steps, self.neuron = norm, steps, neuron
+        self.norm, self.steps, self.constants = norm, steps, neuron
         self.parts: dict[str, Any] = {}
         self.body = fx.Graph()
         # what calls give, by their names: over time, and with time merged into the batch
@@ -294,7 +294,7 @@ class _Rewriting:
         assert connection is not None
         assert norm is not None
         sizes = self._sizes(relu, unit)
-        lif = LIF.of(self.neuron, membrane_norm(self.norm, *sizes, self.steps))
+        lif = LIF.of(self.constants, membrane_norm(self.norm, *sizes, self.steps))
         named = unit.connection or unit.norm
         path = f"{relu.scope}.{relu.name}".lstrip(".") if named is None else named.path
         args = [self._over_time(name) for name in (unit.x, unit.shortcut) if name is not None]

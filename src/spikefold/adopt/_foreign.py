@@ -30,7 +30,7 @@ def require_plain(what: str, module: nn.Module) -> None:
 
 
 def require_step(what: str, function: Callable[[Tensor], Tensor], at_zero: float) -> None:
-    """Refuse a firing function that is no step from 0 to 1.
+    """Refuse a firing function that is not a step from 0 to 1.
 
     Arguments:
         what: whose, for the message.
@@ -70,7 +70,7 @@ def require_one_call(model: nn.Module) -> None:
 
 
 class Notes:
-    """What a user must know of single neurons, said once for all of whom it holds."""
+    """What a user must know about single neurons, one message for all that it concerns."""
 
     def __init__(self, function: str) -> None:
         self.function = function

@@ -59,7 +59,7 @@ def from_official(
     Raises:
         AdoptError: if a tensor is missing, left over or of the wrong shape or dtype; names it.
         ConfigError: if an argument is out of range.
-        FileFormatError: if the file is no checkpoint.
+        FileFormatError: if the file is not a checkpoint.
 
     Source: names of tensors: the official code of Guo et al., ICCV 2023.
 

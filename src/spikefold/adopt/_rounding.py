@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spikefold.dynamics import Neuron, discharge
+from spikefold.dynamics import Neuron, reset
 
 STEPS, VALUES = 4, 20_000
 
@@ -40,12 +40,12 @@ class Side(NamedTuple):
     Attributes:
         charge: gives the potential u.
         fires: decides, from u.
-        neuron: how u is reset.
+        constants: of the reset.
     """
 
     charge: Charge
     fires: Callable[[Tensor], Tensor]
-    neuron: Neuron
+    constants: Neuron
 
 
 def random_currents(centre: Tensor, spread: Tensor) -> Tensor:
@@ -80,6 +80,6 @@ def compare(theirs: Side, ours: Side, gain: float, currents: Tensor) -> Rounding
         unequal += int((alike & ((u.double() * gain).to(h.dtype) != h)).sum())
         decisions += int((alike & (s != z)).sum())
         alike &= s == z
-        v = discharge(h, s.to(h.dtype), theirs.neuron)
-        w = discharge(u, z.to(u.dtype), ours.neuron)
+        v = reset(h, s.to(h.dtype), theirs.constants)
+        w = reset(u, z.to(u.dtype), ours.constants)
     return Rounding(potentials, unequal, decisions)

@@ -28,7 +28,7 @@ from spikefold.nn import LIF, OverTime, copied
 
 
 def from_snntorch(network: nn.Module) -> nn.Module:
-    """A new network with spikefold's neurons in the place of snnTorch's `Leaky`.
+    """A new network in which spikefold's neurons replace snnTorch's `Leaky`.
 
     Takes a `Leaky`, or an `nn.Sequential` of ordinary layers and of `Leaky`, with
     `reset_mechanism="zero"`; or "subtract" with `reset_delay=False`, which is the same only while
@@ -41,7 +41,7 @@ def from_snntorch(network: nn.Module) -> nn.Module:
     steps together.
 
     Arguments:
-        network: left as it is.
+        network: not changed.
 
     Returns:
         a `LIF`, or an `nn.Sequential` with the same names, in evaluation mode, with tensors of its
@@ -171,7 +171,7 @@ def _require_exact(what: str, leaky: Any, neuron: Neuron, last: bool) -> None:
         if getattr(leaky, option):
             raise AdoptError(f"{what}: {option} has no counterpart")
     if leaky.output and not last:
-        raise AdoptError(f"{what}: output=True, and the layer behind it takes no potential")
+        raise AdoptError(f"{what}: output=True, and the layer after it takes no potential")
 
 
 def _number(what: str, name: str, value: Tensor) -> float:

@@ -15,7 +15,7 @@ from spikefold.nn import OverTime, copied, replaced, twin
 
 
 def from_spikingjelly(network: nn.Module) -> nn.Module:
-    """A new network with spikefold's neurons in the place of SpikingJelly's.
+    """A new network in which spikefold's neurons replace SpikingJelly's.
 
     Takes networks in multi-step mode, `[T, N, ...]`, of SpikingJelly 2.0.0's layers (`layer.*`:
     convolutions, linear, batch norm, pooling, flatten, dropout, voting), containers, and nodes IF,
@@ -28,7 +28,7 @@ def from_spikingjelly(network: nn.Module) -> nn.Module:
     decay for each channel, for inference: its statistics stay as they are in training too.
 
     Arguments:
-        network: left as it is.
+        network: not changed.
 
     Returns:
         a network of the same class, in evaluation mode, with tensors of its own.
@@ -45,7 +45,7 @@ def from_spikingjelly(network: nn.Module) -> nn.Module:
     if not importer.made:
         raise AdoptError(f"from_spikingjelly: a {type(network).__name__} has none of its modules")
     result = copied(replaced(with_ours, importer.made)).eval()
-    require_one_call(twin(result))  # what a forward notes while it is followed stays apart
+    require_one_call(twin(result))  # a twin: tracing may leave attributes behind
     notes.say()
     return result
 
@@ -91,7 +91,7 @@ class SameDropout(nn.Module):
 
 
 class _Importer:
-    """Goes over a network from above, and makes what is to stand in the place of its modules.
+    """Walks over a network from its root, and makes the modules that replace its own.
 
     Attributes:
         made: the new module by the id of the old one.
@@ -148,7 +148,7 @@ class _Importer:
         return neurons(what, module, self.dtype, self.notes).to(self.device)
 
     def _container(self, what: str, known: str, container: nn.Module) -> nn.Module:
-        """Its modules in a row; layer by layer is step by step, for nothing leads back."""
+        """Its modules in a row: without feedback, layer by layer equals step by step."""
         parts = dict(container.named_children())
         ours = {name: self.made.get(id(part), part) for name, part in parts.items()}
         if not _loops(known, container):

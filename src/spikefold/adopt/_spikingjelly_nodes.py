@@ -6,7 +6,7 @@
 With `decay_input`, ours is theirs times tau, and so are theta and what a soft reset subtracts.
 Theta is the last potential at which theirs is silent after a reset: for plain neurons the number
 before the threshold. Where tau is 2 (without `decay_input`) or nothing leaks, the potentials are
-equal to the bit; else they are rounded otherwise, which is measured and said.
+equal to the bit; else they are rounded differently, which is measured and reported.
 
 The MPBN node carries the normalized potential on, the paper's the raw one:
 

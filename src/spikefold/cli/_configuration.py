@@ -24,7 +24,7 @@ RULES = ConstructorRegistry()
 
 
 def one_of(names: Iterable[str]) -> str:
-    """How help shows what can be chosen from."""
+    """How help shows choices."""
     return f"{{{','.join(names)}}}"
 
 

@@ -1,4 +1,4 @@
-"""Modules of the user's own, imported for what they register before a command looks for it."""
+"""The user's modules, imported for what they register before a command looks for it."""
 
 from spikefold.errors import ConfigError
 from spikefold.registry import import_extension

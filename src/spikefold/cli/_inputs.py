@@ -65,7 +65,9 @@ def network_file(path: Path) -> Path:
     for name in (FOLDED, BEST):
         if (path / name).is_file():
             return path / name
-    raise ConfigError(f"{path}: a folder without {FOLDED} or {BEST}: no run's, or not trained yet")
+    raise ConfigError(
+        f"{path}: a folder without {FOLDED} or {BEST}: not a run's, or not trained yet"
+    )
 
 
 def load_data_for(network: Network, path: Path, options: DataOptions, split: SplitName) -> Dataset:
@@ -116,7 +118,7 @@ def _config(path: Path, options: DataOptions) -> DataConfig:
         if options.data not in (None, config.name):
             config = DataConfig(options.data)
     elif options.data is None:
-        raise ConfigError(f"{path} is a file, no run's folder: --data names the data set")
+        raise ConfigError(f"{path} is a file, not a run's folder: --data names the data set")
     else:
         config = DataConfig(options.data)
     return config if options.root is None else replace(config, root=str(options.root))

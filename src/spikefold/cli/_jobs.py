@@ -81,7 +81,7 @@ def run_jobs(
     at_once: int,
     devices: int = 0,
 ) -> list[int]:
-    """Run jobs, so many at once; the death of one leaves the others alone.
+    """Run jobs, so many at once; if one dies, the others go on.
 
     Arguments:
         jobs: what is run, picklable.
@@ -124,7 +124,7 @@ def run_jobs(
 
 
 def _show(lines: Any, shown: _Shown) -> None:
-    """All that was said meanwhile; waits a little for the first of it."""
+    """All messages so far; waits briefly for the first one."""
     wait = 0.2
     while True:
         try:

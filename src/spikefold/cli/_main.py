@@ -14,7 +14,7 @@ from spikefold.errors import ConfigError, SpikefoldError
 from spikefold.registry import unknown
 
 # Module and summary of each. A module is imported when its command is asked for: torch takes
-# seconds, which whoever wants the list of commands need not wait for.
+# seconds, and the list of commands does not need it.
 COMMANDS = {
     "run": ("_experiments", "train, fold, fuse, verify, evaluate and report a recipe"),
     "train": ("_experiments", "only train a recipe"),
@@ -25,7 +25,7 @@ COMMANDS = {
     "predict": ("_predict", "class of one event recording or image"),
     "sweep": ("_sweep", "run recipes x settings x seeds; resumes where it stopped"),
     "table": ("_table", "mean and deviation of accuracy over many runs"),
-    "recalibrate": ("_networks", "estimate a checkpoint's statistics anew"),
+    "recalibrate": ("_networks", "estimate a checkpoint's statistics again"),
     "datasets": ("_datasets", "list the data sets, and whether they are there"),
     "recipes": ("_experiments", "list the recipes"),
     "show": ("_experiments", "a recipe with all its settings, as a file: > my.toml"),
@@ -77,7 +77,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print_error(str(interrupt) or "interrupted")
         return 128 + (SIGTERM if isinstance(interrupt, Terminated) else SIGINT)
     except BrokenPipeError:
-        # Who read the output has left, as `| head` does: that is no error to tell of.
+        # The reader of the output has gone, as `| head` does: not an error.
         _drop_output()
         return 1
     except (SpikefoldError, OSError) as error:
@@ -110,7 +110,7 @@ def _run(words: list[str]) -> int:
 
 
 def _drop_output() -> None:
-    """Forget what could not be written: the interpreter would try again at its end, and fail."""
+    """Drop output that could not be written: the interpreter would try again at exit, and fail."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -69,7 +69,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class RecalibrateOptions:
-    """Estimate the running statistics of a checkpoint anew over all training samples."""
+    """Estimate the running statistics of a checkpoint again over all training samples."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """network file, not folded"""
@@ -88,9 +88,9 @@ class RecalibrateOptions:
 
 
 def require_free(path: Path, overwrite: bool) -> None:
-    """Refuse to write over a file without being told to."""
+    """Refuse to overwrite a file without --overwrite."""
     if path.exists() and not overwrite:
-        raise ConfigError(f"{path} is there already: --overwrite replaces it")
+        raise ConfigError(f"{path} already exists: --overwrite replaces it")
 
 
 def fold_command(words: list[str]) -> None:
@@ -168,7 +168,7 @@ def evaluate_command(words: list[str]) -> None:
 
 
 def recalibrate_command(words: list[str]) -> None:
-    """Estimate statistics anew."""
+    """Estimate statistics again."""
     options = tyro.cli(RecalibrateOptions, args=words, prog="spikefold recalibrate")
     require_free(options.output, options.overwrite)
     on = options.on

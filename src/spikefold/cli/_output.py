@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-# Columns of what is no terminal.
+# Width of output that does not go to a terminal.
 UNLIMITED = 1_000_000
 
 

@@ -12,7 +12,7 @@ from rich.progress import Progress as Drawn
 
 from spikefold.training import Advance, Progress
 
-# Seconds after which a task without notes says something.
+# Seconds after which a task without notes prints a line.
 SILENCE = 60
 
 

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RunFlags:
-    """Options of a run beside its configuration."""
+    """Options of a run besides its configuration."""
 
     out: Path | None = None
     """directory of the run; default: runs/RECIPE"""
@@ -36,7 +36,7 @@ class RunFlags:
 
 
 def is_first() -> bool:
-    """Whether this process speaks for all that torchrun started."""
+    """Whether this is the first of the processes that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -97,7 +97,7 @@ def recorded(directory: Path, word: str, recipe: Recipe) -> Recipe:
 
 
 def make_free(directory: Path, experiment: Experiment, flags: RunFlags) -> None:
-    """See to it that a run may write into its directory; the first process does.
+    """Make sure that a run may write into its directory; the first process does.
 
     Raises:
         ConfigError: if another run is there.

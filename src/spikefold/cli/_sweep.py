@@ -115,8 +115,8 @@ def sweep_command(words: list[str]) -> None:
         failed = run_jobs(left, run_planned, names, options.jobs, gpus)
         if failed:
             raise ConfigError(
-                f"sweep: {len(failed)} of {len(left)} runs did not end well (the same command goes "
-                f"on with them): {', '.join(names[number] for number in failed)}"
+                f"sweep: {len(failed)} of {len(left)} runs failed (the same command "
+                f"continues them): {', '.join(names[number] for number in failed)}"
             )
     records = accuracy_records(read_summaries([planned.directory for planned in runs]))
     if options.json:

@@ -1,4 +1,4 @@
-"""AEDAT 4 by way of a reader in a process of its own, which a damaged file may take down."""
+"""AEDAT 4, read in a process of its own, because a damaged file may crash the reader."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ class Aedat4Reader:
         except DataError:
             raise
         except (OSError, EOFError, ValueError) as error:
-            raise DataError(f"{damaged}: its reader died") from error
+            raise DataError(f"{damaged}: its reader crashed") from error
         width, height = answer["sensor"]
         return structured(events), (width, height)
 
@@ -65,7 +65,7 @@ def aedat4_reader() -> Iterator[Aedat4Reader]:
         [sys.executable, str(PROGRAM)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # where panics are described to programmers
+        stderr=subprocess.DEVNULL,  # a panic's message is of no use to the user
     )
     try:
         yield Aedat4Reader(process)

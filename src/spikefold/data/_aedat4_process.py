@@ -29,7 +29,7 @@ def main() -> None:
     for line in sys.stdin:
         try:
             sensor, events = decoded(json.loads(line))
-        except BaseException as error:  # the reader's panics are no Exception
+        except BaseException as error:  # the reader's panics do not derive from Exception
             print(json.dumps({"error": str(error)}), flush=True)
             continue
         array = io.BytesIO()

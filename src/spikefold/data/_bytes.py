@@ -1,4 +1,4 @@
-"""Bytes of files, no more of them than a format allows for: files may be damaged or hostile."""
+"""Bytes of files, never more than a format allows: files may be damaged or hostile."""
 
 import gzip
 import lzma
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spikefold.errors import DataError
 
-# an archive of a user's may unpack to this, and beyond it to so many times its size
+# a user's archive may unpack to this size; a larger one to this many times its own
 FREE, RATIO = 2**26, 100
 # what readers of archives raise: damaged, cut off, encrypted, of an unknown compression
 ARCHIVE_ERRORS = (
@@ -20,7 +20,7 @@ ARCHIVE_ERRORS = (
 
 
 def require_file(path: Path) -> None:
-    """Refuse what is no regular file: reading a pipe or a device need not end.
+    """Refuse what is not a regular file: reading a pipe or a device may never end.
 
     Arguments:
         path: links are followed.
@@ -36,7 +36,7 @@ def require_file(path: Path) -> None:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if not there:
         raise DataError(f"{path}: no such file")
-    raise DataError(f"{path}: no regular file: a folder, a pipe, a device or a link to nothing")
+    raise DataError(f"{path}: not a regular file: a folder, a pipe, a device or a link to nothing")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -46,7 +46,7 @@ def read_bytes(path: Path) -> bytes:
         path: of the file.
 
     Raises:
-        DataError: if it is no regular file, or cannot be read.
+        DataError: if it is not a regular file, or cannot be read.
     """
     require_file(path)
     try:
@@ -79,7 +79,7 @@ def read_packed(path: Path, limit: int) -> bytes:
 
 @contextmanager
 def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip archive that unpacks to no more than an honest one would.
+    """A zip archive, refused if it unpacks to far more than a real one would.
 
     Arguments:
         path: of the archive.
@@ -111,6 +111,4 @@ def require_modest(path: Path, archive: zipfile.ZipFile) -> None:
     """
     size, whole = path.stat().st_size, sum(member.file_size for member in archive.infolist())
     if whole > max(FREE, RATIO * size):
-        raise DataError(
-            f"{path}: {size:,} bytes would unpack to {whole:,}: no honest archive, left alone"
-        )
+        raise DataError(f"{path}: {size:,} bytes would unpack to {whole:,}: not opened")

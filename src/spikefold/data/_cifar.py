@@ -98,7 +98,7 @@ def cifar100(root: Path | None) -> Parts:
 
 
 def _find10(names: list[str], root: Path | None) -> Path | None:
-    """The folder with all these batches, as they are or packed."""
+    """The folder with all these batches, unpacked or packed."""
     packed = [f"{name}.xz" for name in names]
     return find(names, root, *PLACES10) or find(packed, root, *PLACES10)
 
@@ -139,7 +139,7 @@ def _records(path: Path, size: int) -> np.ndarray:
     data = read_packed(path, LARGEST * size)
     if not data or len(data) % size:
         raise DataError(
-            f"{path} is cut off: {len(data):,} bytes are no whole number of {size}-byte records: "
-            "fetch it again"
+            f"{path} is cut off: {len(data):,} bytes are not a whole number of {size}-byte "
+            "records: fetch it again"
         )
     return np.frombuffer(data, dtype=np.uint8).reshape(-1, size)

@@ -34,7 +34,7 @@ def color_jitter(
 
     Arguments:
         images: in [0, 1]; rounded to 256 levels.
-        strengths: of brightness, contrast, saturation and hue; 0: left as it is.
+        strengths: of brightness, contrast, saturation and hue; 0: not changed.
         generator: source of all choices, on the CPU.
 
     Source: torchvision's ColorJitter on Pillow images, as the official code uses it for ImageNet.

@@ -64,7 +64,7 @@ def read_idx(path: Path) -> torch.Tensor:
     """
     data = read_packed(path, LARGEST)
     if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise DataError(f"{path} is no idx file of bytes")
+        raise DataError(f"{path} is not an idx file of bytes")
     dimensions = data[3]
     header = 4 + 4 * dimensions
     if len(data) < header:

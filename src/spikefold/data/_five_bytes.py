@@ -9,14 +9,14 @@ OVERFLOW_ROW, OVERFLOW = 240, 2**13  # no pixel; µs
 
 
 def read_nmnist(data: bytes, name: str) -> np.ndarray:
-    """Events of a .bin file: as `read_bs2`, and rows 240 mark that the camera's clock went round.
+    """Events of a .bin file: as `read_bs2`, and row 240 marks an overflow of the camera's clock.
 
     Arguments:
         data: of the file.
         name: of the file, for messages.
 
     Raises:
-        DataError: if the bytes are no whole number of events.
+        DataError: if the bytes are not a whole number of events.
 
     Source: Orchard et al. 2015, the function Read_Ndataset that comes with the data sets.
     """
@@ -34,13 +34,13 @@ def read_bs2(data: bytes, name: str) -> np.ndarray:
         name: of the file, for messages.
 
     Raises:
-        DataError: if the bytes are no whole number of events.
+        DataError: if the bytes are not a whole number of events.
 
     Source: Shrestha and Orchard, "SLAYER: Spike Layer Error Reassignment in Time", 2018, the
     function read2Dspikes of its code.
     """
     if not data or len(data) % 5:
-        raise DataError(f"{name}: {len(data)} bytes are no whole number of 5-byte events")
+        raise DataError(f"{name}: {len(data)} bytes are not a whole number of 5-byte events")
     raw = np.frombuffer(data, np.uint8).reshape(-1, 5).astype(np.int64)
     events = np.empty(len(raw), dtype=EVENT)
     events["x"], events["y"] = raw[:, 0], raw[:, 1]

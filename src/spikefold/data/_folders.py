@@ -57,10 +57,12 @@ class ClassFolders:
 
         Raises:
             DataError: if there is no such part or no file in it, it has a class that is not
-                trained, or something in it is no regular file.
+                trained, or something in it is not a regular file.
         """
         if place is None:
-            raise DataError(f"{self.root}: no {TRAIN}/ with a folder a class beside the test part")
+            raise DataError(
+                f"{self.root}: no {TRAIN}/ with a folder per class next to the test part"
+            )
         strangers = set(visible_folders(place)) - set(self.names)
         if strangers:
             raise DataError(
@@ -100,7 +102,7 @@ class ClassFolders:
 
 
 def find_classes(root: Path | None, endings: Sequence[str], what: str) -> ClassFolders:
-    """The folders of classes in a folder; those that are hidden (.git, ...) are none.
+    """The folders of classes in a folder; hidden ones (.git, ...) do not count.
 
     train/, test/, val/ and validation/ are parts if they hold folders; else a class may have such a
     name.

@@ -63,7 +63,7 @@ class Framing:
         return f"{self.steps}x{self.size}-{self.by}-{sensor}"
 
     def over(self, default: "Framing") -> "Framing":
-        """This framing, with the default's values where it has none."""
+        """This framing, completed with the default's values."""
         return replace(default, **{k: v for k, v in vars(self).items() if v is not None})
 
 

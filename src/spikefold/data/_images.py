@@ -46,13 +46,13 @@ def read_image(
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is no image that can be read, or damaged ({error})") from error
+        raise DataError(f"{path} is damaged, or not a readable image ({error})") from error
     channels = np.atleast_3d(pixels.clip(0, depth) / np.float32(depth)).transpose(2, 0, 1)
     return np.broadcast_to(channels, (1 if gray else 3, size, size)).astype(np.float32)
 
 
 def _require_modest(image: Image.Image, path: Path, shorter: int) -> None:
-    """Refuse an image that scaling would blow up: the whole is scaled before the centre is cut."""
+    """Refuse an image that would become too large: it is scaled whole, before the centre is cut."""
     longer = shorter * max(image.size) // max(1, min(image.size))
     if shorter * longer > LARGEST:
         raise DataError(
@@ -74,7 +74,7 @@ def _plain(image: Image.Image, path: Path) -> Image.Image:
         levels = np.asarray(image).astype(np.float32) / _highest(image)
         return Image.fromarray(1 - levels if _is_negative(image) else levels)
     raise DataError(
-        f"{path}: an image of mode {image.mode} ({image.format}): its levels have no scale that is "
+        f"{path}: an image of mode {image.mode} ({image.format}): the scale of its levels is not "
         "known: save it with 8 bits a colour, or as gray with 16"
     )
 
@@ -86,7 +86,7 @@ def _highest(image: Image.Image) -> np.float32:
 
 
 def _is_negative(image: Image.Image) -> bool:
-    """Whether level 0 is white, which Pillow looks after for 8 bits only."""
+    """Whether level 0 is white, which Pillow handles for 8 bits only."""
     return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 

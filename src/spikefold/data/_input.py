@@ -54,7 +54,7 @@ class InputSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample: `(C, H, W)` of an image, `(T, C, H, W)` of frames."""
+        """Shape of a sample: `(C, H, W)` for images, `(T, C, H, W)` for frames."""
         size = self.framing.size
         assert size is not None
         image = (self.channels, size, size)
@@ -86,7 +86,7 @@ def spec_of(dataset: Dataset) -> InputSpec:
 
 
 def read_input(path: Path, spec: InputSpec) -> tuple[Float[Tensor, "..."], str]:
-    """A file as a network's input, in a batch of one; and in words what it holds.
+    """A file as a network's input, in a batch of one; and a description of it.
 
     Arguments:
         path: image file or event recording.

@@ -40,7 +40,7 @@ VALIDATION_HINT = "take another fraction of each class, or 0 to train on all sam
 
 
 def anywhere(root: Path | None) -> Path:
-    """Where a data set is that is wherever one looks."""
+    """The place of a data set that is always there."""
     return root or Path()
 
 
@@ -270,7 +270,7 @@ def _parts(info: DatasetInfo, root: Path | None, asked: Framing) -> Parts:
             raise DataError(f"{info.name} has one form only: it cannot be read with {asked}")
         return info.load(root)
     if own.steps is None and replace(asked, size=None, margin=None) != Framing():
-        raise DataError(f"{info.name} holds images, no recordings: only a size can be asked for")
+        raise DataError(f"{info.name} holds images, not recordings: only a size can be chosen")
     if own.steps is not None and asked.margin is not None:
         raise DataError(f"{info.name} holds recordings: a margin is for image files")
     if own.sensor and asked.sensor not in (None, own.sensor):
@@ -279,7 +279,7 @@ def _parts(info: DatasetInfo, root: Path | None, asked: Framing) -> Parts:
 
 
 def _sizes_note(parts: Parts, read: Mapping[SplitName, Samples]) -> str:
-    """What is missing of the whole data set, if anything of what was read is."""
+    """A note on what is missing from the parts that were read, or an empty one."""
     if parts.sizes is None:
         return ""
     sizes = dict(zip(("training", "test"), parts.sizes, strict=True))

@@ -88,5 +88,5 @@ def _recordings(place: Path, part: str) -> Iterator[tuple[int, str, bytes]]:
 
 
 def _is_recording(path: Path) -> bool:
-    """Whether a file lies in a digit's folder, and is not a system's hidden companion of one."""
+    """Whether a file is in a digit's folder, and not hidden (systems add such files)."""
     return path.parts[-2] in NAMES and not path.name.startswith(".")

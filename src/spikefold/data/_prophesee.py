@@ -127,7 +127,7 @@ def _latest(chosen: np.ndarray, values: Words, bits: int | None = None) -> Words
 
 
 def _unrolled(counter: Words, bits: int) -> Words:
-    """A counter that goes on where it begins again at 0: where it falls by more than half."""
+    """A counter without overflows, which are where it falls by more than half."""
     falls = np.diff(counter, prepend=counter[:1]) < -(1 << (bits - 1))
     return counter + (falls.cumsum() << bits)
 

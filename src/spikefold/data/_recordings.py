@@ -100,11 +100,11 @@ def _read(path: Path, head: bytes) -> Recording:
         return _fitted(events, "N-MNIST" if small else "N-Caltech101", (NMNIST, CALTECH))
     if path.suffix == ".bs2" and head:
         return _fitted(read_bs2(path.read_bytes(), str(path)), "bs2", (DVS128,))
-    raise DataError(f"{path}: no recording that is known ({KNOWN})")
+    raise DataError(f"{path}: not a known format of recordings ({KNOWN})")
 
 
 def _fitted(events: np.ndarray, name: str, sensors: Sequence[tuple[int, int]]) -> Recording:
-    """A recording whose file does not tell the sensor: the first that fits."""
+    """A recording whose file does not state its sensor: the smallest usual one that fits."""
     if not len(events):
         return Recording(events, (1, 1), name, stated=False)
     smallest = int(events["x"].max()) + 1, int(events["y"].max()) + 1
@@ -141,7 +141,7 @@ def _read_npz(path: Path) -> np.ndarray:
         )
     if len({arrays[name].shape for name in "txyp"}) > 1 or arrays["t"].ndim != 1:
         shapes = ", ".join(f"{name} {list(arrays[name].shape)}" for name in "txyp")
-        raise DataError(f"{path}: t, x, y and p must be as long as each other, got {shapes}")
+        raise DataError(f"{path}: t, x, y and p must have the same length, got {shapes}")
     events = np.empty(len(arrays["t"]), dtype=EVENT)
     limits = {"t": (-(2**63), 2**63), "x": (0, 2**16), "y": (0, 2**16), "p": (-1, 2)}
     for name, (low, high) in limits.items():

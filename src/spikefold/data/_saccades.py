@@ -1,4 +1,4 @@
-"""Digits moved before a simulated event camera, as N-MNIST was made with a real one."""
+"""Digits moved in front of a simulated event camera, as N-MNIST was made with a real one."""
 
 import itertools
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where data lie: a folder of the user's, or a cache into which they are downloaded."""
+"""Where data are: the user's folder, or a cache into which they are downloaded."""
 
 import hashlib
 import os
@@ -57,7 +57,7 @@ def download(url: str, md5: str, root: Path | None) -> Path:
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{url}: cannot be downloaded ({type(error).__name__}): put {name} into "
-            f"{folder(root)}, or name the folder in which it lies as root"
+            f"{folder(root)}, or give its folder as root"
         ) from error
     return Path(path)
 
@@ -93,7 +93,7 @@ def cached(
 
 
 def _keep(arrays: dict[str, np.ndarray], path: Path) -> None:
-    """Write arrays into a file that is whole or not there."""
+    """Write arrays into a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
     try:

@@ -119,7 +119,7 @@ def empty_classes(labels: Int64[Tensor, "N"], names: Sequence[str], part: str) -
 def held_out(
     whole: Callable[[], Samples], names: Sequence[str], fraction: float = 0.1
 ) -> tuple[Callable[[], Samples], Callable[[], Samples]]:
-    """Readers of training and test samples where there is no test set: a share of each class.
+    """Readers of training and test samples without a test set: a share of each class is held out.
 
     Arguments:
         whole: reads all samples; called once.

@@ -1,8 +1,11 @@
 """The equations of the neuron and of its normalization, once, as pure functions in plain torch;
-beside them fused kernels that compute the same, held to them.
+next to them fused kernels, tested to compute the same.
 """
 
-from spikefold.dynamics._backend import Backend, backend, layer, update_running
+from typing import TYPE_CHECKING
+
+from spikefold import renamed
+from spikefold.dynamics._backend import Backend, backend, simulate, update_running
 from spikefold.dynamics._check import batch_first
 from spikefold.dynamics._condition import (
     PLAIN,
@@ -14,15 +17,15 @@ from spikefold.dynamics._condition import (
 )
 from spikefold.dynamics._kernels import PreparedLayer, is_looked_on
 from spikefold.dynamics._kernels import missing as missing_kernels
-from spikefold.dynamics._layer import Currents, compute, reference_layer
+from spikefold.dynamics._layer import Currents, compute, simulate_reference
 from spikefold.dynamics._neuron import (
     Fired,
     Neuron,
     Reset,
     charge,
-    discharge,
     integrate,
     membrane_dtype,
+    reset,
 )
 from spikefold.dynamics._norm import (
     Observed,
@@ -74,22 +77,31 @@ __all__ = [
     "batch_first",
     "charge",
     "compute",
-    "discharge",
     "fire",
     "integrate",
     "is_above",
     "is_looked_on",
-    "layer",
     "membrane_dtype",
     "missing_kernels",
     "normalize",
     "of_step",
     "per_neuron",
-    "reference_layer",
     "reference_update",
     "register_surrogate",
+    "reset",
     "sample_count",
     "scale",
+    "simulate",
+    "simulate_reference",
     "statistics",
     "update_running",
 ]
+
+if not TYPE_CHECKING:
+    _constants = renamed.arguments(neuron="constants")
+    __getattr__ = renamed.names(
+        __name__,
+        discharge=_constants(reset),
+        layer=_constants(simulate),
+        reference_layer=_constants(simulate_reference),
+    )

@@ -17,7 +17,7 @@ from spikefold.dynamics._layer import (
     Currents,
     by_gain,
     counted,
-    reference_layer,
+    simulate_reference,
     with_statistics,
 )
 from spikefold.dynamics._neuron import Fired, Neuron
@@ -29,15 +29,15 @@ Backend = Literal["reference", "fused"]
 
 @dataclass(eq=False)
 class _Entry:
-    """Somebody inside `backend(name)`."""
+    """One use of `backend(name)` that has not ended."""
 
     name: Backend
     thread: int = field(default_factory=threading.get_ident)
 
 
 _entries: list[_Entry] = []
-# The name of the last entry. Of the whole process, for threads of a training must agree, and a
-# plain variable, for torch.compile reads it.
+# The name of the last entry. Process-wide, because all threads of a training must agree; a plain
+# variable, because torch.compile cannot trace a ContextVar.
 _chosen: Backend | None = None
 
 
@@ -65,7 +65,7 @@ def backend(name: Backend) -> Iterator[None]:
     """
     if name not in get_args(Backend):
         raise ConfigError(f"backend must be one of {', '.join(get_args(Backend))}, got {name!r}")
-    if torch.compiler.is_dynamo_compiling():  # which takes no threads apart
+    if torch.compiler.is_dynamo_compiling():  # which cannot trace thread identities
         global _chosen
         before, _chosen = _chosen, name
         try:
@@ -74,7 +74,7 @@ def backend(name: Backend) -> Iterator[None]:
             _chosen = before
         return
     entry = _Entry(name)
-    # entered before it looks, so that of two threads that ask at once at least one is refused
+    # added before the check, so that of two threads that enter at once at least one is refused
     _entries.append(entry)
     try:
         others = {e.name for e in tuple(_entries) if e.thread != entry.thread} - {name}
@@ -101,31 +101,31 @@ def _say_once(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
-def layer(
+def simulate(
     currents: Currents,
     condition: Condition,
-    neuron: Neuron,
+    constants: Neuron,
     v: Tensor | None = None,
     decay: Tensor | None = None,
 ) -> Fired:
-    """What a layer of neurons does: `reference_layer`, by kernels where they can.
+    """Run the neurons of a layer: `simulate_reference`, by kernels where they can.
 
     Arguments:
         currents: what reaches the neurons.
         condition: when they fire.
-        neuron: the constants.
+        constants: of the neurons.
         v: membrane potential before the first step; None is zero.
-        decay: in the place of the constant one, `[]` or `[C]`; gets a gradient.
+        decay: learnt, replaces the constant one: `[]` or `[C]`; gets a gradient.
 
     Raises:
         ShapeError: if something does not fit together.
         ConfigError: inside `backend("fused")`, if the kernels cannot do this.
     """
     if _chosen == "reference":
-        return reference_layer(currents, condition, neuron, v, decay)
+        return simulate_reference(currents, condition, constants, v, decay)
     if _observes_first(currents.norm):
-        return _observed_first(currents, condition, neuron, v, decay)
-    fired = _kernels.fused_layer(currents, condition, neuron, v, decay)
+        return _observed_first(currents, condition, constants, v, decay)
+    fired = _kernels.simulate_fused(currents, condition, constants, v, decay)
     if not isinstance(fired, str):
         return fired
     if _chosen == "fused":
@@ -136,7 +136,7 @@ def layer(
         )
     if fired == _kernels.missing(currents.input.device.type):
         _say_once(f"{fired}: the neurons run in plain torch, with the same results but slower")
-    return reference_layer(currents, condition, neuron, v, decay)
+    return simulate_reference(currents, condition, constants, v, decay)
 
 
 def _observes_first(norm: Normalization | None) -> bool:
@@ -147,14 +147,18 @@ def _observes_first(norm: Normalization | None) -> bool:
 
 
 def _observed_first(
-    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None, decay: Tensor | None
+    currents: Currents,
+    condition: Condition,
+    constants: Neuron,
+    v: Tensor | None,
+    decay: Tensor | None,
 ) -> Fired:
-    """The statistics of the currents in plain torch, then the layer by what they are."""
+    """The statistics of the currents in plain torch, then the neurons with these as constants."""
     currents.check(condition, v, decay)
     currents, condition = counted(currents, condition)
     norm, observed = with_statistics(currents)
-    fired = layer(currents._replace(norm=by_gain(norm)), condition, neuron, v, decay)
-    return fired._replace(current=observed)
+    fired = simulate(currents._replace(norm=by_gain(norm)), condition, constants, v, decay)
+    return fired._replace(current_statistics=observed)
 
 
 def update_running(

@@ -1,4 +1,4 @@
-"""What fits together in a layer of neurons, asked once where a layer is run."""
+"""Shapes that fit together in a layer's neurons, checked once where they are run."""
 
 from collections.abc import Sequence
 

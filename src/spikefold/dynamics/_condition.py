@@ -120,6 +120,7 @@ class Condition(NamedTuple):
         if self.norm is not None:
             return self.norm(u, t)
         if self.polarity is not None:
+            # exact: a change of sign does not round
             return u * per_neuron(of_step(self.polarity, t), u.ndim), None
         return u, None
 

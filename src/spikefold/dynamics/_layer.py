@@ -1,4 +1,4 @@
-"""What follows the connection of a layer, as data, and its meaning in plain torch.
+"""The part of a layer after its connection, as data, and its definition in plain torch.
 
 `norm(input) + shortcut` makes the currents; a firing condition decides. The kernels of
 `dynamics._kernels` compute the same without writing anything in between to memory.
@@ -48,7 +48,7 @@ class Currents(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor) -> "Currents":
-        """Currents that are there already.
+        """Currents that are computed already.
 
         Raises:
             ShapeError: if x has no time dimension.
@@ -68,7 +68,7 @@ class Currents(NamedTuple):
         v: Tensor | None = None,
         decay: Tensor | None = None,
     ) -> None:
-        """Refuse what is no sequence, or does not fit together.
+        """Refuse an input that is not a sequence, or shapes that do not fit together.
 
         Arguments:
             condition: when the neurons fire.
@@ -114,7 +114,7 @@ def _normalized(x: Float[Tensor, "steps N C *spatial"], norm: Normalization) -> 
     gain, shift, mean, variance = (value.expand(steps, *norm.shape) for value in parameters)
     if steps > 1:
         x = x.expand(steps, *x.shape[1:])
-    # a step beside the channels: [N, steps, C, *spatial] and [steps, C]
+    # steps next to the channels: [N, steps, C, *spatial] and [steps, C]
     return normalize(x.transpose(0, 1), mean, variance, gain, shift, norm.eps).transpose(0, 1)
 
 
@@ -176,6 +176,7 @@ def by_gain(norm: Normalization) -> Normalization:
     """
     assert norm.fixed is not None
     mean, variance = norm.fixed
+    # root.detach() / root is 1, but its gradient is that of the variance
     root = torch.sqrt(variance.double() + norm.eps)
     gain = norm.gain * (root.detach() / root).to(norm.gain.dtype)
     shift = norm.shift + (mean.detach() - mean) * (norm.gain / root.to(norm.gain.dtype))
@@ -183,11 +184,12 @@ def by_gain(norm: Normalization) -> Normalization:
 
 
 def counted(currents: Currents, condition: Condition) -> tuple[Currents, Condition]:
-    """The same, after processes have told each other how many values they have, once for all steps.
+    """The same, with the processes' numbers of values exchanged, once for all steps.
 
     Arguments:
         currents, condition: whose norms take statistics over several processes, or not.
     """
+    # one exchange for norm and condition: each collective waits for the slowest process
     step = currents.shape[1:]
     merged = (len(currents.input) * step[0], *step[1:])
     norms = (currents.norm, condition.norm)
@@ -215,21 +217,21 @@ def _asks(norm: Normalization) -> bool:
     return norm.fixed is None and norm.group is not None and norm.samples is None
 
 
-def reference_layer(
+def simulate_reference(
     currents: Currents,
     condition: Condition,
-    neuron: Neuron,
+    constants: Neuron,
     v: Tensor | None = None,
     decay: Tensor | None = None,
 ) -> Fired:
-    """What a layer of neurons does, in plain torch: the definition.
+    """Run the neurons of a layer in plain torch: the definition.
 
     Arguments:
         currents: what reaches the neurons.
         condition: when they fire.
-        neuron: the constants.
+        constants: of the neurons.
         v: membrane potential before the first step; None is zero.
-        decay: in the place of the constant one, `[]` or `[C]`.
+        decay: learnt, replaces the constant one: `[]` or `[C]`.
 
     Raises:
         ShapeError: if something does not fit together.
@@ -237,5 +239,5 @@ def reference_layer(
     currents.check(condition, v, decay)
     currents, condition = counted(currents, condition)
     x, current = compute(currents)
-    fired = integrate(x, condition, neuron, v, decay)
-    return fired._replace(spikes=fired.spikes.to(currents.input.dtype), current=current)
+    fired = integrate(x, condition, constants, v, decay)
+    return fired._replace(spikes=fired.spikes.to(currents.input.dtype), current_statistics=current)

@@ -12,12 +12,13 @@ One convention everywhere (time first, `[T, N, C, *spatial]` or `[T, N, F]`):
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spikefold import renamed
 from spikefold.dynamics._check import check_layer
 from spikefold.dynamics._condition import Condition, condition_parameters
 from spikefold.dynamics._norm import Observed, per_neuron
@@ -29,10 +30,10 @@ Reset = Literal["hard", "soft"]
 
 @dataclass(frozen=True)
 class Neuron:
-    """The constants of a layer of neurons.
+    """The constants of a layer's neurons.
 
     Arguments:
-        decay: what is left of the membrane potential after a step, in [0, 1]; 1 is the
+        decay: share of the membrane potential that remains after a step, in [0, 1]; 1 is the
             integrate-and-fire neuron (IF).
         threshold: firing threshold; the soft reset subtracts it.
         reset: "hard" (to zero) or "soft" (by subtraction).
@@ -70,19 +71,24 @@ class Neuron:
 
 
 class Fired(NamedTuple):
-    """What a layer of neurons did.
+    """The result of a layer's neurons.
 
     Attributes:
         spikes: zeros and ones `[T, N, C, *spatial]`, of the input's dtype.
-        v: the last membrane potential `[N, C, *spatial]`.
-        current: statistics `[1, C]` or `[T, C]` of the currents' norm, if it took the batch's.
-        potential: statistics `[T, *shape]` of the condition's norm, if it took the batch's.
+        v: membrane potential after the last step `[N, C, *spatial]`.
+        current_statistics: of the batch, where the currents' norm took them: `[1, C]` or `[T, C]`.
+        potential_statistics: of the batch, where the condition's norm took them: `[T, *shape]`.
     """
 
     spikes: Tensor
     v: Tensor
-    current: Observed | None = None
-    potential: Observed | None = None
+    current_statistics: Observed | None = None
+    potential_statistics: Observed | None = None
+
+
+if not TYPE_CHECKING:  # a NamedTuple takes none in its body
+    Fired.current = renamed.Attribute("Fired.current", "current_statistics")
+    Fired.potential = renamed.Attribute("Fired.potential", "potential_statistics")
 
 
 def membrane_dtype(x: Tensor) -> torch.dtype:
@@ -107,19 +113,20 @@ def charge(
     return v * decay + x
 
 
-def discharge(
-    u: Float[Tensor, "N C *spatial"], s: Float[Tensor, "N C *spatial"], neuron: Neuron
+def reset(
+    u: Float[Tensor, "N C *spatial"], s: Float[Tensor, "N C *spatial"], constants: Neuron
 ) -> Float[Tensor, "N C *spatial"]:
     """The potential after the reset: u (1 - s) hard, u - threshold · s soft."""
-    if neuron.detach_reset:
+    if constants.detach_reset:
         s = s.detach()
-    return u * (1 - s) if neuron.reset == "hard" else u - neuron.threshold * s
+    return u * (1 - s) if constants.reset == "hard" else u - constants.threshold * s
 
 
+@renamed.arguments(neuron="constants")
 def integrate(
     x: Float[Tensor, "T N C *spatial"],
     condition: Condition,
-    neuron: Neuron,
+    constants: Neuron,
     v: Float[Tensor, "N C *spatial"] | None = None,
     decay: Float[Tensor, "*shape"] | None = None,
 ) -> Fired:
@@ -128,13 +135,13 @@ def integrate(
     Arguments:
         x: input currents. Half precision is integrated in float32.
         condition: when the neurons fire.
-        neuron: the constants.
+        constants: of the neurons.
         v: membrane potential before the first step; None is zero.
-        decay: in the place of the constant one, `[]` or `[C]`; gets a gradient.
+        decay: learnt, replaces the constant one: `[]` or `[C]`; gets a gradient.
 
     Returns:
-        spikes (x's dtype and memory format), the last membrane potential, and statistics if the
-        condition takes those of the batch.
+        spikes (x's dtype and memory format), the membrane potential after the last step, and
+        statistics if the condition takes those of the batch.
 
     Raises:
         ShapeError: if something does not fit together.
@@ -144,15 +151,16 @@ def integrate(
     check_layer(x, len(x), None, v, (), condition_parameters(condition), decay=decay)
     dtype = membrane_dtype(x)
     if v is None:
+        # like x, not of its shape: the loop keeps x's memory format
         v = torch.zeros_like(x[0], dtype=dtype)
-    kept = neuron.decay if decay is None else decay
+    kept = constants.decay if decay is None else decay
     spikes: list[Tensor] = []
     observed: list[Observed] = []
     for t, x_t in enumerate(x):
         u = charge(v, x_t.to(dtype), kept)
         h, statistics = condition.potential(u, t)
-        s = fire(h, condition.limit(neuron.threshold, t, u.ndim), neuron.surrogate)
-        v = discharge(u, s, neuron)
+        s = fire(h, condition.limit(constants.threshold, t, u.ndim), constants.surrogate)
+        v = reset(u, s, constants)
         spikes.append(s.to(x.dtype))
         if statistics is not None:
             observed.append(statistics)
@@ -160,7 +168,7 @@ def integrate(
     return Fired(
         torch.cat(spikes).unflatten(0, x.shape[:2]),
         v,
-        potential=_of_all_steps(observed) if observed else None,
+        potential_statistics=_of_all_steps(observed) if observed else None,
     )
 
 

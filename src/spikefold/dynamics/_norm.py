@@ -22,7 +22,7 @@ def of_step(parameter: Float[Tensor, "steps *shape"], t: int) -> Float[Tensor, "
 
 
 def per_neuron(parameter: Float[Tensor, "*shape"], ndim: int) -> Float[Tensor, "..."]:
-    """View a tensor per channel `[C]` or per element `[C, H, W]` so that it meets `[N, C, H, W]`.
+    """View a tensor per channel `[C]` or per element `[C, H, W]` to broadcast to `[N, C, H, W]`.
 
     Arguments:
         parameter: one number per channel or per element.
@@ -61,7 +61,7 @@ def sample_count(potential: Sequence[int], shape: Sequence[int]) -> int:
 def counts_together(
     counts: Sequence[int], group: distributed.ProcessGroup, device: torch.device
 ) -> list[int]:
-    """The sums of some numbers over processes, exchanged at once.
+    """The sums of some numbers over processes, in one exchange.
 
     Arguments:
         counts: this process's.
@@ -136,6 +136,7 @@ def statistics(
     if group is None:
         variance, mean = torch.var_mean(u, dim=reduced, correction=0)
         return Observed(mean, variance, samples)
+    # two sums over the processes, one after the other: E[u²] - E[u]² would cancel
     mean = _Sum.apply(u.sum(reduced), group) / samples
     deviation = u - per_neuron(mean, u.ndim)
     variance = _Sum.apply((deviation * deviation).sum(reduced), group) / samples
@@ -226,6 +227,7 @@ def _update(
         for r, o, unbiased in pairs:
             r.lerp_(unbiased * o.to(r.dtype), momentum)
         return
+    # in closed form: one operation for all steps instead of T
     keep = (1 - momentum) ** steps
     weight = first.new_tensor([momentum * (1 - momentum) ** (steps - 1 - t) for t in range(steps)])
     for r, o, unbiased in pairs:

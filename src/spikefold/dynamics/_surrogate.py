@@ -1,4 +1,4 @@
-"""Surrogate gradients: what stands for the derivative of the step function in the backward pass."""
+"""Surrogate gradients: they replace the derivative of the step function in the backward pass."""
 
 import math
 from collections.abc import Callable
@@ -90,7 +90,7 @@ def register_surrogate(kind: type[SurrogateT]) -> type[SurrogateT]:
 
 
 def require_surrogate_class(kind: type) -> None:
-    """Refuse a class whose surrogates could not be written down.
+    """Refuse a class whose surrogates could not be saved.
 
     Raises:
         ConfigError: with what is missing.
@@ -205,7 +205,7 @@ class Atan(Surrogate):
 
 
 def require_surrogate(surrogate: object) -> None:
-    """Refuse what is no surrogate, or could not be written down.
+    """Refuse what is not a surrogate, or could not be saved.
 
     Raises:
         ConfigError: with what would be right.
@@ -219,7 +219,8 @@ def require_surrogate(surrogate: object) -> None:
         if name not in named:
             kind = type(surrogate).__name__
             raise ConfigError(
-                f"surrogate {surrogate.name}: {name} is no field: {kind} must be a frozen dataclass"
+                f"surrogate {surrogate.name}: {name} is not a field: {kind} must be a frozen "
+                "dataclass"
             )
         if not isinstance(value, bool | Real | str):
             kind = type(value).__name__
@@ -265,7 +266,7 @@ class _Fire(torch.autograd.Function):
 
 
 class _FireForward(_Fire):
-    """With a forward derivative too; apart, for torch.compile takes no function that has one."""
+    """With a forward derivative too; a class of its own, because torch.compile refuses one."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:

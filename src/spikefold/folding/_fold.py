@@ -1,4 +1,4 @@
-"""The fold: membrane normalization into firing thresholds, with not one spike changed."""
+"""The fold: membrane normalization into firing thresholds, without changing a spike."""
 
 from collections.abc import Callable
 from typing import TypeVar, cast, overload
@@ -40,8 +40,8 @@ def exact_thresholds(
 
     Arguments:
         condition: with fixed statistics, float32 or float64: of neurons in evaluation mode,
-            `condition()`. One that is no `Normalization` is tried at 10,000 potentials; that it is
-            monotone between them is taken on trust.
+            `condition()`. One that is not a `Normalization` is tried at 10,000 potentials, and
+            assumed to be monotone between them.
         threshold: firing threshold.
         like: any tensor of the neurons' shape, dtype and device, where the condition has none.
 
@@ -51,7 +51,7 @@ def exact_thresholds(
 
     Raises:
         FoldError: if statistics or parameters are not finite, a variance is negative, or a
-            condition of one's own is not monotone; if this thread flushes denormal numbers to zero.
+            custom condition is not monotone; if this thread flushes denormal numbers to zero.
     """
     _require_denormals()
     if isinstance(condition.norm, Normalization):
@@ -80,9 +80,11 @@ def _thresholds_at(
     assert norm.fixed is not None
     mean, variance = (dynamics.of_step(value, t) for value in norm.fixed)
     gain = dynamics.of_step(norm.gain, t)
+    # a negative gain turns the comparison: searched as if u had the other sign
     polarity = torch.where(gain < 0, -one, one)
     theta = polarity * _last_silent(lambda u: fires(polarity * u), like)
-    # A gain that vanishes leaves a constant, whatever u; no search, for u - mean may overflow.
+    # A factor of 0 makes h constant. The search does not count there: u - mean may overflow, and
+    # inf · 0 is NaN.
     constant = dynamics.scale(gain, variance, norm.eps) == 0
     limit = torch.where(fires(mean.expand_as(like)), -torch.inf * one, torch.inf * one)
     return torch.where(constant, limit, theta), torch.where(constant, one, polarity)
@@ -121,6 +123,7 @@ def _direction(potential: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
 
 
 def _require_denormals() -> None:
+    # torch sets this mode, but does not tell it
     smallest = torch.tensor([torch.finfo(torch.float32).tiny], dtype=torch.float32)
     if bool(smallest / 2 == 0):
         raise FoldError(
@@ -149,18 +152,18 @@ def _check(norm: Normalization) -> None:
     if bool((variance < 0).any()):
         raise FoldError("running variance has negative values")
     if bool(((variance + norm.eps == 0) & (norm.gain == 0)).any()):
-        raise FoldError("gain and variance + eps are both 0 in a channel: 0 / 0 is no potential")
+        raise FoldError("gain and variance + eps are both 0 in a channel: 0 / 0 is not a potential")
 
 
 def _foldable(neuron: SpikingNeuron) -> Condition | None:
-    """The condition that is to be folded of these neurons, None if nothing is.
+    """The condition to be folded, None if there is nothing to fold.
 
     Raises:
         FoldError: if they do something else besides, or it is not known what.
     """
     try:
         condition = neuron.condition()
-    except NotImplementedError:  # it does everything in a way of its own
+    except NotImplementedError:  # it has an `integrate` of its own
         return None
     if condition.norm is None:
         return None
@@ -181,10 +184,10 @@ Thresholds = Callable[[Condition, float, Tensor | None], Condition]
 
 
 def _folded(neuron: SpikingNeuron, condition: Condition, thresholds: Thresholds) -> FoldedLIF:
-    found = thresholds(condition, neuron.neuron.threshold, _like(neuron))
+    found = thresholds(condition, neuron.constants.threshold, _like(neuron))
     decay = neuron.decay()
     kept = None if decay is None else decay.detach().clone()
-    return FoldedLIF(found, neuron.neuron, kept).eval()
+    return FoldedLIF(found, neuron.constants, kept).eval()
 
 
 def no_thresholds(condition: Condition, threshold: float, like: Tensor | None) -> Condition:

@@ -25,7 +25,7 @@ def fuse(connection: Connection, norm: _BatchNorm) -> Connection:
         scale = gamma / sqrt(variance + eps)
 
     Arguments:
-        connection: convolution or linear; left as it is.
+        connection: convolution or linear; not changed.
         norm: batch normalization with running statistics.
 
     Raises:
@@ -39,6 +39,7 @@ def fuse(connection: Connection, norm: _BatchNorm) -> Connection:
             f"{len(connection.weight)} channels go into a batch normalization of "
             f"{norm.num_features}: it normalizes another dimension"
         )
+    # in float64, so that the new weights are rounded once
     mean, variance = norm.running_mean.double(), norm.running_var.double()
     if not bool((torch.isfinite(mean) & torch.isfinite(variance)).all()):
         raise FoldError("running statistics of the batch normalization are NaN or infinite")
@@ -65,15 +66,15 @@ def fuse_shapes(connection: Connection, norm: _BatchNorm) -> Connection:
 
 
 # What computes `fuse`'s formula, by exact type: a subclass may do more. To fuse a type of your own,
-# enter a function (connection, norm) -> connection; if it is no subclass of torch's, also enter its
-# kind in `graphs.MODULES`.
+# enter a function (connection, norm) -> connection; if it is not a subclass of torch's, also enter
+# its kind in `graphs.MODULES`.
 FUSIONS: dict[type[nn.Module], Callable[[Any, Any], nn.Module]] = dict.fromkeys(
     (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear), fuse
 )
 
 
 class Features(nn.Module):
-    """In the place of a batch norm that was fused into a linear layer: `[N, F]` passes.
+    """Replaces a batch norm that was fused into a linear layer: lets `[N, F]` pass.
 
     Of `[N, C, L]` the batch norm would have normalized C, while the linear layer made L.
     """
@@ -103,7 +104,7 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
     Only what is known is fused: exact types of `FUSIONS` with torch's own batch norms.
 
     Arguments:
-        model: trained network, folded or not; left as it is.
+        model: trained network, folded or not; not changed.
 
     Returns:
         the fused network, in evaluation mode.
@@ -174,7 +175,7 @@ def _pairs(model: nn.Module) -> list[tuple[_Slot, _Slot]]:
     for module, error in opaque:
         for name, child in module.named_children():
             if isinstance(child, _BatchNorm):
-                raise FoldError(f"{error}; so it is not known what its batch norm '{name}' follows")
+                raise FoldError(f"{error}; so what its batch norm '{name}' follows is not known")
     calls = [node.place for graph in followed for node in graph.nodes if node.place is not None]
     loose = {place.module for place in calls if not place.exact}
 
@@ -214,6 +215,6 @@ def _require_known(connection: nn.Module, norm: nn.Module) -> None:
     for module, known in ((connection, FUSIONS), (norm, {*BATCH_NORMS, nn.SyncBatchNorm})):
         problem = strange(module)
         if problem is None and type(module) not in known:
-            problem = "of a subclass it is not known what it computes"
+            problem = "a subclass may compute something else"
         if problem is not None:
             raise FoldError(f"{type(module).__name__} cannot be fused: {problem}")

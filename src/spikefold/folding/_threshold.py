@@ -49,7 +49,7 @@ def last_silent(
     low = torch.full(shape, -top - 1, dtype=torch.int64, device=device)
     high = -low
     for _ in range(torch.iinfo(_INTEGER[dtype]).bits):
-        # halves of both, for their sum may overflow in float64
+        # half of each, because their sum may overflow for float64
         middle = (low >> 1) + (high >> 1) + (low & high & 1)
         fired = fires(from_ordinal(middle.clamp(-top, top), dtype))
         inside = (low < middle) & (middle < high)

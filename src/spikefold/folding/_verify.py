@@ -20,7 +20,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 @dataclass
 class LayerRecord:
-    """What one layer of neurons did in both networks.
+    """One layer's neurons in both networks.
 
     Attributes:
         compared: pairs of a neuron and a time step compared, over all samples.
@@ -89,7 +89,7 @@ class Verification:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a JSON record; an infinite difference as a string, for JSON has none."""
+        """Plain data for a JSON record, which has no infinity: such a difference is a string."""
         layers = {
             name: {**asdict(layer), "firing_rate": layer.firing_rate}
             for name, layer in self.layers.items()
@@ -119,7 +119,7 @@ def evaluation(model: ModelT) -> Iterator[ModelT]:
 
 
 class _Comparison:
-    """Two networks on the same batches, and what is found out about them."""
+    """Two networks on the same batches, and how they compare."""
 
     def __init__(self, model: nn.Module, folded: nn.Module, record: Verification) -> None:
         self.networks = (model, folded)
@@ -133,7 +133,7 @@ class _Comparison:
         outputs = tuple(dict(_named(result)) for result in results)
         self.compare_outputs(*outputs)
         if not outputs[0]:
-            raise ShapeError(f"the network returns a {type(results[0]).__name__}, no tensor")
+            raise ShapeError(f"the network returns a {type(results[0]).__name__}, not a tensor")
         first = next(iter(outputs[0].values()))
         if first.ndim < (2 if per_step else 1):
             raise ShapeError(f"outputs {list(first.shape)} have no batch dimension")
@@ -274,14 +274,14 @@ def verify(
         _require_eager(network)
     odd = _neurons(model) ^ _neurons(folded)
     if odd:
-        raise FoldError(f"the networks differ in their layers of neurons: {', '.join(sorted(odd))}")
+        raise FoldError(f"the networks differ in their layers: {', '.join(sorted(odd))}")
     record = Verification()
     arguments = {} if steps is None else {"steps": steps}
     with evaluation(model) as one, evaluation(folded) as other, _eagerly():
         comparison = _Comparison(one, other, record)
         for batch in batches:
             comparison.add(batch, arguments, per_step)
-            # Else it would be in memory beside the next one.
+            # Otherwise it would stay in memory next to the following one.
             del batch
             on_batch()
         if not record.samples:
@@ -297,7 +297,7 @@ def _eagerly() -> Iterator[None]:
         with torch.compiler.set_stance("force_eager"):
             yield
         return
-    # Nothing was compiled yet: there is no stance to set without importing the compiler.
+    # Nothing was compiled yet: no stance is needed, and setting one would import the compiler.
     yield
     if "torch._dynamo" in sys.modules:
         raise FoldError(
@@ -326,7 +326,7 @@ def _neurons(network: nn.Module) -> set[str]:
 
 
 def _require_eager(network: nn.Module) -> None:
-    """Refuse what runs other code than its modules' own, where nothing can be seen."""
+    """Refuse networks that run compiled or exported code, in which decisions cannot be seen."""
     if not isinstance(network, nn.Module):
         raise FoldError(f"verify takes networks, got {type(network).__name__}")
     for name, module in network.named_modules():

@@ -34,7 +34,7 @@ Kind = Literal[
     "other",
 ]
 
-# Subclasses count; whoever changes a module asks for its exact type.
+# Subclasses count; code that changes a module asks for its exact type.
 MODULES: dict[type[nn.Module] | tuple[type[nn.Module], ...], Kind] = {
     SpikingNeuron: "neurons",
     (conv._ConvNd, nn.Linear): "connection",

@@ -14,7 +14,7 @@ from spikefold.nn import CurrentNorm, OverTime, SpikingLayer, attached, over_tim
 
 @dataclass(frozen=True)
 class Place:
-    """Where a module that is called stands: `owner` has it by `name`.
+    """The place of a called module: attribute `name` of `owner`.
 
     `exact` tells that the call goes by this very name (in rows and units); else `name` is the first
     of those that the module has.
@@ -33,7 +33,7 @@ class Place:
 
 
 class Root(nn.Module):
-    """Calls the network, so that its own hooks, forward and defaults count as anybody's."""
+    """Calls the network, so that its own hooks, forward and defaults are recorded too."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Tracer(fx.Tracer):
             self.scopes.pop()
 
     def child(self, owner: nn.Module, name: str, x: Any) -> Any:
-        """Call a child by the name it has here: it may stand in a network by several."""
+        """Call a child under the name it has here: it may have several in a network."""
         place = Place(owner, name, exact=True)
         self.expected = place.module, place, f"{self.scopes[-1]}.{name}".lstrip(".")
         return place.module(x)
@@ -147,7 +147,7 @@ def _unit(tracer: Tracer, unit: nn.Module, x: Any, shortcut: Any = None) -> Any:
     return tracer.child(unit, "lif", y if shortcut is None else y + shortcut)
 
 
-# What these compute, call by call; by their forward, for a subclass may have one of its own.
+# Modules taken apart into the calls they make, by their forward: a subclass may have another.
 _ROWS: dict[Callable[..., Any], Callable[..., Any]] = {
     nn.Sequential.forward: _row,
     OverTime.forward: _row_over_time,

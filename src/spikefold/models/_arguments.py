@@ -1,4 +1,4 @@
-"""What a model is built from: what is chosen, and what the data decide."""
+"""What a model is built from: the user's choices, and what follows from the data."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal, get_args
@@ -13,7 +13,7 @@ Learnt = Literal["no", "layer", "channel"]
 
 @dataclass(frozen=True)
 class Task:
-    """What the data decide of a model.
+    """What follows from the data.
 
     Arguments:
         num_classes: K, the number of logits.
@@ -41,7 +41,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Options:
-    """What is chosen of a model, whatever the data.
+    """The user's choices, independent of the data.
 
     Arguments:
         norm: "mpbn" channel-wise, "mpbn-element" element-wise, "mpbn-steps" channel-wise with a
@@ -73,12 +73,12 @@ class Options:
                     f"{getattr(self, name)!r}"
                 )
         if self.norm == "mpbn-steps" and self.steps is None:
-            raise ConfigError("model: norm mpbn-steps needs steps, for it has a set for each")
+            raise ConfigError("model: norm mpbn-steps needs steps, because it has a set for each")
 
 
 @dataclass(frozen=True)
 class Arguments(Options, Task):
-    """What every model is built from: what is chosen, and what the data decide.
+    """What every model is built from: the user's choices, and what follows from the data.
 
     Arguments:
         neuron: constants of all neurons; default: the paper's.

@@ -1,4 +1,4 @@
-"""The frame all models share: units over time, global pooling, a linear readout, a time mean."""
+"""What all models share: units over time, global pooling, a linear readout, a time mean."""
 
 import inspect
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def as_frames(
     Raises:
         ShapeError: if a dimension is missing, channels or steps do not fit, or the batch comes
             before time, as far as that can be seen: the second dimension is `default`, the first
-            is not. `steps` says that it is meant.
+            is not. `steps` confirms that it is meant.
     """
     if x.ndim == 5:
         length, batch = x.shape[:2]
@@ -79,7 +79,7 @@ def as_frames(
         if steps is None and default not in (None, 1, length) and batch == default:
             raise ShapeError(
                 f"frames {list(x.shape)} for a network of {default} steps: time comes first, "
-                f"[T, N, C, H, W]: x.transpose(0, 1), or steps={length} if T is {length} indeed"
+                f"[T, N, C, H, W]: x.transpose(0, 1), or steps={length} if T really is {length}"
             )
         frames = x
     elif x.ndim == 4:

@@ -1,4 +1,4 @@
-"""What a call of a module does besides its class's forward: what computes past it must ask."""
+"""What a call of a module does besides its class's forward: code that bypasses calls must ask."""
 
 from torch import nn
 from torch.nn.modules import module as torch_module
@@ -6,7 +6,7 @@ from torch.nn.utils import parametrize
 
 
 def attached(module: nn.Module) -> str | None:
-    """What is attached to a module, so that it has to be called as one; None if nothing is.
+    """What is attached to a module and would be lost without calling it; None if nothing is.
 
     Hooks (pruning and torch's older weight normalization are such), a forward patched onto the
     object, hooks of all modules.

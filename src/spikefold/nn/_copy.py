@@ -22,7 +22,7 @@ def copied(model: ModelT) -> ModelT:
     """A network with tensors of its own.
 
     Arguments:
-        model: left as it is.
+        model: not changed.
 
     Raises:
         ConfigError: if something in it cannot be copied; names the module.
@@ -55,14 +55,14 @@ def _require_tensors(model: nn.Module) -> None:
 def twin(
     model: ModelT, replace: Callable[[str, nn.Module], None] = lambda name, made: None
 ) -> ModelT:
-    """The same network once more: its own module tree, with a mode of its own, the same tensors.
+    """A second module tree for the same tensors, with a training mode of its own.
 
-    What leads from one module to another is led to its twin: children, attributes, lists, tuples
-    and dicts of modules, methods and closures that were patched on. What torch.compile made of a
-    module is left out: the twin runs eagerly.
+    References between modules point to the twins: children, attributes, lists, tuples and dicts of
+    modules, methods and closures that were patched on. What torch.compile made of a module is left
+    out: the twin runs eagerly.
 
     Arguments:
-        model: left as it is.
+        model: not changed.
         replace: called with each new module and its name, to change what is its own.
 
     Raises:
@@ -74,12 +74,12 @@ def twin(
         if isinstance(module, torch.jit.ScriptModule):
             twins[id(module)] = copy.deepcopy(module)  # it cannot share tensors
             continue
-        # not its class's __new__, which may want arguments
+        # not through the class's __new__, which may require arguments
         made = object.__new__(type(module))
         made.__dict__ = {**module.__dict__, "_compiled_call_impl": None}
         twins[id(module)] = made
         replace(name, made)
-    for module in model.modules():  # what torch.compile wrapped stands for itself
+    for module in model.modules():  # a twin runs what torch.compile wrapped, not the wrapper
         if "_orig_mod" in module._modules:
             twins[id(module)] = twins[id(module._modules["_orig_mod"])]
     own = {id(made): made for made in twins.values()}.values()
@@ -88,7 +88,7 @@ def twin(
 
 
 def replaced(model: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Module:
-    """Put modules in the place of others, whatever leads to them.
+    """Replace modules, wherever they are referred to.
 
     Arguments:
         model: changed in place.
@@ -102,7 +102,7 @@ def replaced(model: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Modu
 
 
 def _lead_all(modules: Iterable[nn.Module], others: Mapping[int, nn.Module]) -> None:
-    """Let all that modules refer to, lead to other modules, in place."""
+    """Redirect, in place, all references that modules hold."""
     lead = _Lead(others)
     for module in modules:
         attributes = module.__dict__
@@ -114,17 +114,19 @@ def _lead_all(modules: Iterable[nn.Module], others: Mapping[int, nn.Module]) -> 
         }
 
 
-# A module's own tables; of tensors and hooks also its twin's: what moves one moves both.
+# A module's own tables. Those of tensors and hooks are shared with the twin: `to`, or a new hook,
+# acts on both.
 _OWN = set(vars(nn.Module()))
 
 
 class _Lead:
-    """Leads values that refer to modules to others in their place; the rest is left as it is."""
+    """Rebuilds values that refer to replaced modules; returns all others unchanged."""
 
     def __init__(self, others: Mapping[int, nn.Module]) -> None:
         self.others = others
         self.done: dict[int, Any] = {}
-        self.kept: list[Any] = []  # so that no id is given away meanwhile
+        # keeps the keys' objects alive, because Python reuses the ids of objects that are gone
+        self.kept: list[Any] = []
 
     def to_others(self, value: Any) -> Any:
         if id(value) in self.others:
@@ -132,7 +134,7 @@ class _Lead:
         if not isinstance(value, _LEADING) or isinstance(value, nn.Module):
             return value
         if id(value) not in self.done:
-            self.done[id(value)] = value  # in a circle: as it is
+            self.done[id(value)] = value  # a cycle ends here
             self.kept.append(value)
             self.done[id(value)] = self._led(value)
         return self.done[id(value)]
@@ -164,7 +166,7 @@ class _Lead:
         for cell in cells:
             try:
                 content = cell.cell_contents
-            except ValueError:  # empty yet
+            except ValueError:  # still empty
                 led.append(cell)
                 continue
             other = self.to_others(content)

@@ -1,4 +1,4 @@
-"""The unit networks are made of, and what carries ordinary modules over time."""
+"""The layer that networks are made of, and ordinary modules applied to every time step."""
 
 import torch
 from jaxtyping import Float
@@ -29,9 +29,10 @@ def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Ten
     """
     if x.ndim < 3:
         raise ShapeError(f"expected [T, N, ...], got {list(x.shape)}: is a dimension missing?")
+    # one that knows time must see it
     if isinstance(module, CurrentNorm):
         return module(x)
-    # what needs a gradient needs one a step
+    # an input that needs a gradient needs one for each step
     if is_constant_in_time(x) and not (x.requires_grad and torch.is_grad_enabled()):
         x = x[:1]
     y: Tensor = module(x.flatten(0, 1))
@@ -44,7 +45,7 @@ def over_time(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "
 
     Time is merged into the batch, so a BatchNorm sees (T, N, H, W) jointly. Where the input is one
     image shown T times (an expanded tensor), the module runs once and its result is expanded.
-    A `CurrentNorm` gets the sequence as it is.
+    A `CurrentNorm` gets the whole sequence.
 
     Arguments:
         module: a convolution, linear, pooling, a norm, or a sequence of such.
@@ -62,7 +63,7 @@ def over_time(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "
 
 @traceable
 def merge_time(x: Float[Tensor, "T N ..."]) -> Float[Tensor, "TN ..."]:
-    """Time merged into the batch, for what sees `[N, ...]`."""
+    """Time merged into the batch, for modules that take `[N, ...]`."""
     return x.flatten(0, 1)
 
 
@@ -70,7 +71,7 @@ def merge_time(x: Float[Tensor, "T N ..."]) -> Float[Tensor, "TN ..."]:
 def split_time(
     x: Float[Tensor, "TN ..."], like: Float[Tensor, "T ..."]
 ) -> Float[Tensor, "T N ..."]:
-    """Time and batch apart again, with the steps of another tensor."""
+    """Time and batch separated again, with the steps of another tensor."""
     return x.unflatten(0, (like.shape[0], -1))
 
 
@@ -89,7 +90,7 @@ class OverTime(nn.Sequential):
 
 
 def _normed(norm: nn.Module, y: Tensor, steps: int) -> tuple[Tensor, Normalization | None]:
-    """The connection's output and its norm; or, of a norm that has to be called, what it makes."""
+    """The connection's output and its norm; or, where the norm must be called, its output alone."""
     if isinstance(norm, CurrentNorm):
         if is_called(norm):
             return norm(y.expand(steps, *y.shape[1:])), None
@@ -112,7 +113,7 @@ def _normed_step(norm: nn.Module, y: Tensor, state: State) -> tuple[Tensor, Norm
     """
     name = type(norm).__name__
     if isinstance(norm, _BatchNorm) and kept(norm) is None:
-        raise ConfigError(f"{name} takes statistics of whole sequences: there is no stream of it")
+        raise ConfigError(f"{name} takes statistics of whole sequences: it cannot step")
     if not isinstance(norm, CurrentNorm):
         return _normed(norm, y, 1)
     if is_called(norm):
@@ -121,7 +122,7 @@ def _normed_step(norm: nn.Module, y: Tensor, state: State) -> tuple[Tensor, Norm
         )
     known = norm.normalization()
     if known.fixed is None and known.over != "each":
-        raise ConfigError(f"{name} takes statistics of whole sequences: there is no stream of it")
+        raise ConfigError(f"{name} takes statistics of whole sequences: it cannot step")
     return y, state.part(known, 1, f"this {name}")
 
 
@@ -133,7 +134,7 @@ def _observe(norm: nn.Module, observed: Observed) -> None:
 
 
 class SpikingLayer(nn.Module):
-    """The unit of a network: `lif(norm(connection(x)) + shortcut)`.
+    """A layer, the unit networks are made of: `lif(norm(connection(x)) + shortcut)`.
 
     A batch norm of torch or a `CurrentNorm`, the shortcut and the neurons are computed together,
     with the currents in float32 also under mixed precision. Norm and neurons that carry hooks are
@@ -143,7 +144,7 @@ class SpikingLayer(nn.Module):
         connection: convolution or linear; sees time merged into the batch.
         norm: normalization after the connection: a `CurrentNorm`, or a module that sees time
             merged into the batch (one BN over time, batch and space), or `nn.Identity()`.
-        lif: the neurons, `LIF` or `FoldedLIF`.
+        lif: the neurons, any `SpikingNeuron`.
 
     Example:
         >>> import torch, spikefold as sf
@@ -179,6 +180,7 @@ class SpikingLayer(nn.Module):
         y, steps = _distinct_steps(self.connection, x), x.shape[0]
         y, norm = _normed(self.norm, y, steps)
         currents = Currents(y, steps, norm, shortcut)
+        # hooks, and a forward of the user's, must see computed currents
         if lif.is_called():
             currents.check()
             computed, observed = dynamics.compute(currents)

@@ -79,7 +79,7 @@ class MPBN(MembraneNorm):
         self.keep_statistics(steps, momentum)
 
     def per_step(self, steps: int) -> "MPBN":
-        """A new one with a set for each time step, all of which begin as this one's.
+        """A new MPBN with a set for each time step, each starting from this one's.
 
         Arguments:
             steps: T.
@@ -88,7 +88,7 @@ class MPBN(MembraneNorm):
             ConfigError: if it has sets a step already.
         """
         if self.steps is not None:
-            raise ConfigError(f"this MPBN has its sets for {self.steps} steps already")
+            raise ConfigError(f"this MPBN already has sets for {self.steps} steps")
         made = MPBN(
             self.shape, steps=steps, eps=self.eps, momentum=self.momentum, affine=self.affine
         )

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spikefold import dynamics
+from spikefold import dynamics, renamed
 from spikefold.described import takes
 from spikefold.dynamics import (
     Condition,
@@ -26,15 +26,16 @@ from spikefold.nn._state import State, begun
 
 
 class SpikingNeuron(nn.Module):
-    """What all neurons share: a sequence in, spikes out; no state is kept between calls.
+    """Base of all neurons: a sequence in, spikes out; no state is kept between calls.
 
     A neuron of your own gives its `condition`, or overrides `integrate`. Everything goes through
-    `fire`, which is final: there `spikefold.verify` and others see what fired.
+    `fire`, which is final, so that `spikefold.verify` and other observers miss no call.
 
     Arguments:
-        neuron: the constants of the layer.
+        constants: decay, threshold, reset and surrogate.
     """
 
+    neuron = renamed.Attribute("SpikingNeuron.neuron", "constants")
     recording: tuple[Recorder, str] | None = None  # see `with_spikes`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -42,9 +43,10 @@ class SpikingNeuron(nn.Module):
         if cls.fire is not SpikingNeuron.fire:
             raise TypeError(f"{cls.__name__}: fire is final: override condition or integrate")
 
-    def __init__(self, neuron: Neuron) -> None:
+    @renamed.arguments(neuron="constants")
+    def __init__(self, constants: Neuron) -> None:
         super().__init__()
-        self.neuron = neuron
+        self.constants = constants
 
     def forward(self, x: Float[Tensor, "T N C *spatial"]) -> Float[Tensor, "T N C *spatial"]:
         """Spikes of a whole sequence that starts at rest.
@@ -74,7 +76,7 @@ class SpikingNeuron(nn.Module):
 
         Raises:
             ShapeError: past the last step, where there are parameters for each.
-            ConfigError: if the state is none.
+            ConfigError: if the state is not one that `step` returned.
         """
         state = begun(state)
         fired = self.fire(Currents.of(x.unsqueeze(0)), state)
@@ -82,16 +84,17 @@ class SpikingNeuron(nn.Module):
 
     @final
     def fire(self, currents: Currents, state: State | None = None) -> Fired:
-        """What a sequence of currents does that starts from `state`, shown to who observes.
+        """Run the neurons over a sequence of currents, starting from `state`, and notify observers.
 
         Arguments:
             currents: computed or not; the kernels compute them on the way.
-            state: where the stream stands; None: the sequence is whole, and starts at rest.
+            state: of the stream; None: the sequence is whole, and starts at rest.
 
         Raises:
             ShapeError: if something does not fit together.
         """
         fired = self.integrate(currents, state)
+        # a compiler traces no ContextVar, in which observers are kept
         if not torch.compiler.is_dynamo_compiling():
             notify(self, currents, state, fired)
         elif self.recording is not None:
@@ -104,16 +107,16 @@ class SpikingNeuron(nn.Module):
 
         Arguments:
             currents: computed or not.
-            state: where the stream stands; None starts at rest.
+            state: of the stream; None starts at rest.
         """
         condition, v = self.condition(), None
         self.check(currents, condition)
         if state is not None:
             v, condition = state.v, state.part(condition, currents.steps, "these neurons")
-        return dynamics.layer(currents, condition, self.neuron, v, self.decay())
+        return dynamics.simulate(currents, condition, self.constants, v, self.decay())
 
     def check(self, currents: Currents, condition: Condition) -> None:
-        """Refuse currents for which the condition does not hold, whatever the kernels take.
+        """Refuse currents for which the condition does not hold, though the kernels might run them.
 
         Arguments:
             currents: computed or not.
@@ -121,7 +124,7 @@ class SpikingNeuron(nn.Module):
         """
 
     def decay(self) -> Tensor | None:
-        """Learnt, in the place of the constant one: `[]` or `[C]`; None: the constant one."""
+        """The learnt decay, `[]` or `[C]`; None: the constant one."""
         return None
 
     def is_called(self) -> bool:
@@ -134,7 +137,7 @@ class SpikingNeuron(nn.Module):
 
     def extra_repr(self) -> str:
         """The constants, for print."""
-        return ", ".join(f"{key}={value}" for key, value in vars(self.neuron).items())
+        return ", ".join(f"{key}={value}" for key, value in vars(self.constants).items())
 
 
 class NoDecay(TypedDict, total=False):
@@ -185,33 +188,34 @@ class LIF(SpikingNeuron):
                 "SpikingLayer's norm"
             )
         if norm is not None:
-            norm.suit(self.neuron.threshold)
+            norm.suit(self.constants.threshold)
         self.norm = norm
 
     @classmethod
-    def of(cls, neuron: Neuron, norm: MembraneNorm | None = None) -> "LIF":
-        """The layer with these constants."""
-        return cls(norm, **vars(neuron))
+    @renamed.arguments(neuron="constants")
+    def of(cls, constants: Neuron, norm: MembraneNorm | None = None) -> "LIF":
+        """Neurons with these constants."""
+        return cls(norm, **vars(constants))
 
     def condition(self) -> Condition:
         """The potential, normalized if there is a norm, is above the threshold."""
         norm = self.norm
         if norm is None:
             return Condition()
-        # one that does more than its class says is called, a step at a time
+        # a norm with hooks or a forward of its own is called, a step at a time
         if is_called(norm):
             return Condition(lambda u, t: (norm(u) if norm.steps is None else norm(u, t), None))
         return Condition(norm.normalization())
 
     def integrate(self, currents: Currents, state: State | None) -> Fired:
-        """What a sequence of currents does; in training the norm observes its statistics."""
+        """Run the neurons over a sequence; in training the norm observes its statistics."""
         norm = self.norm
         if norm is None:
             return super().integrate(currents, state)
         norm.check(currents.input.shape[1:])
         fired = super().integrate(currents, state)
-        if fired.potential is not None:
-            norm.observe(fired.potential, (state and state.t) or 0)
+        if fired.potential_statistics is not None:
+            norm.observe(fired.potential_statistics, (state and state.t) or 0)
         return fired
 
 
@@ -261,16 +265,17 @@ class PLIF(LIF):
         **constants: Unpack[Constants],
     ) -> None:
         super().__init__(norm, **constants)
-        if not 0 < self.neuron.decay < 1:
+        if not 0 < self.constants.decay < 1:
             raise ConfigError(
-                f"PLIF: decay must lie in (0, 1) at the start, got {self.neuron.decay}"
+                f"PLIF: decay must lie in (0, 1) at the start, got {self.constants.decay}"
             )
-        tau = 1 / (1 - self.neuron.decay)
+        tau = 1 / (1 - self.constants.decay)
         shape = () if channels is None else (channels,)
         self.w = nn.Parameter(torch.full(shape, -math.log(tau - 1)))
 
     def decay(self) -> Tensor:
-        """What is left of the potential after a step, `[]` or `[C]`."""
+        """The share of the potential that remains after a step, `[]` or `[C]`."""
+        # rounded once, so that it does not depend on a device's float32 sigmoid
         return (1 - torch.sigmoid(self.w.double())).to(self.w.dtype)
 
 
@@ -279,7 +284,7 @@ class FoldedLIF(SpikingNeuron):
 
         s[t] = 1[polarity · u[t] > polarity · theta]
 
-    There is no normalization left. `spikefold.fold` makes it; few people write one by hand. The
+    There is no normalization left. `spikefold.fold` makes it; few people need to write one. The
     thresholds hold for potentials of their dtype only, so `double()` and `half()` leave them as
     they are, and potentials of another dtype are refused (those of half precision are float32).
 
@@ -287,7 +292,7 @@ class FoldedLIF(SpikingNeuron):
         condition: theta `[1, *shape]`, or `[T, *shape]` for thresholds of each time step (shape
             `()`: one for all neurons), ±inf where a neuron never or always fires; polarity +1 or
             -1 (gain negative: the neuron fires below theta), None makes all +1.
-        neuron: the constants; its `threshold` is what a soft reset subtracts.
+        constants: their `threshold` is what a soft reset subtracts.
         decay: what was learnt, `[]` or `[C]`; None: the constant one.
     """
 
@@ -295,8 +300,11 @@ class FoldedLIF(SpikingNeuron):
     polarity: Tensor
     kept: Tensor | None
 
-    def __init__(self, condition: Condition, neuron: Neuron, decay: Tensor | None = None) -> None:
-        super().__init__(neuron)
+    @renamed.arguments(neuron="constants")
+    def __init__(
+        self, condition: Condition, constants: Neuron, decay: Tensor | None = None
+    ) -> None:
+        super().__init__(constants)
         theta, polarity = condition.theta, condition.polarity
         if theta is None:
             raise ConfigError("FoldedLIF: the condition has no thresholds")

@@ -76,7 +76,7 @@ class Norm(nn.Module):
 
 
 class MembraneNorm(Norm):
-    """What `LIF(norm=...)` takes: it says what is done to the potential before it is compared.
+    """What `LIF(norm=...)` takes: normalizes the potential before it meets the threshold.
 
     One of your own sets `shape` and returns a `Normalization`, an affine map whose parameters have
     a leading time axis (`[1, C]`, or `[T, C]` for one a step): kernels run it, the fold folds it.
@@ -205,7 +205,7 @@ class CurrentNorm(Norm):
         return y.to(x.dtype)
 
 
-# Of those that do what their `normalization` says, and no more.
+# The forwards of norms that do exactly what their `normalization` says.
 FORWARDS = (MembraneNorm.forward, CurrentNorm.forward)
 
 

@@ -1,4 +1,4 @@
-"""Watching neurons: a call's own observers see what every layer of neurons did.
+"""Watching neurons: observers see every call of a network's neurons.
 
 They belong to the `with` that set them (and its thread), not to a module or to the process, and
 nothing about what runs depends on them.
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Call(NamedTuple):
-    """One call of a layer of neurons.
+    """One call of a layer's neurons.
 
     Attributes:
-        neuron: the layer.
-        currents: what reached it.
-        state: where the stream stood; None was at rest.
-        fired: what it did.
+        neuron: the module.
+        currents: its input.
+        state: of the stream before the call; None was at rest.
+        fired: its result.
     """
 
     neuron: "SpikingNeuron"
@@ -35,7 +35,7 @@ class Call(NamedTuple):
 
 
 class Recorder:
-    """Where neurons note their spikes while torch.compile traces them: it takes no ContextVar."""
+    """Where neurons record spikes under torch.compile, which cannot trace a ContextVar."""
 
     def __init__(self) -> None:
         self.spikes: dict[str, list[Tensor]] = {}
@@ -52,7 +52,7 @@ def observing(model: nn.Module, see: Callable[[str, Call], None]) -> Iterator[No
     torch.compile compiled are not seen.
 
     Arguments:
-        model: whose neurons are watched; a layer that has two names goes by the first.
+        model: whose neurons are watched; neurons with two names are shown under the first.
         see: must not change what it is shown.
     """
     names = {id(module): name for name, module in model.named_modules()}
@@ -69,6 +69,6 @@ def observing(model: nn.Module, see: Callable[[str, Call], None]) -> Iterator[No
 
 
 def notify(neuron: "SpikingNeuron", currents: Currents, state: State | None, fired: Fired) -> None:
-    """Show what has just happened to all who observe; see `Call`."""
+    """Show a call to all observers; see `Call`."""
     for see in _observers.get():
         see(Call(neuron, currents, state, fired))

@@ -1,4 +1,4 @@
-"""Spikes as outputs of a network, for what looks at outputs only: compiled, traced, exported."""
+"""Spikes as outputs of a network, for tools that see outputs only: compiled, traced, exported."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class WithSpikes(nn.Module):
         network: whose tensors it shares.
 
     Raises:
-        ConfigError: if it has no neurons, or some that are not asked through `fire`.
+        ConfigError: if it has no neurons, or some that are not called through `fire`.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -73,7 +73,7 @@ def with_spikes(network: nn.Module) -> WithSpikes:
 
     So that a loss may depend on spikes, and compiled, traced and exported networks can be compared
     with others. It shares parameters and buffers with the network (trained through either, moved
-    with either), which is left as it is. Fold first, then ask for spikes.
+    with either), which is not changed. Fold first, then ask for spikes.
 
     Arguments:
         network: any module with spiking neurons, in the mode that counts.

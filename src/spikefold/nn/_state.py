@@ -1,4 +1,4 @@
-"""Where a stream stands, and what cannot step: streams have a state that the caller keeps."""
+"""The state of a stream, which the caller keeps; and which modules cannot step."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
@@ -14,7 +14,7 @@ TimedT = TypeVar("TimedT", Condition, Normalization)
 
 
 class State(NamedTuple):
-    """Where a layer of neurons stands in a stream: plain data.
+    """The state of a layer's neurons in a stream: plain data.
 
     Attributes:
         v: membrane potential `[N, C, *spatial]`; None at rest.
@@ -70,18 +70,18 @@ class State(NamedTuple):
             ShapeError: past the last step for which there are parameters.
             ConfigError: if it depends on t, and there is not one t for all entries.
         """
-        last = whole.steps()
+        total = whole.steps()
         if self.t is None:
             norm = whole if isinstance(whole, Normalization) else whole.norm
-            if last is not None or not (norm is None or isinstance(norm, Normalization)):
+            if total is not None or not (norm is None or isinstance(norm, Normalization)):
                 raise ConfigError(
                     "entries of this stream stand at different time steps, for each of which "
-                    f"{owner} may have other parameters: start the whole batch anew (state=None)"
+                    f"{owner} may have other parameters: restart the whole batch (state=None)"
                 )
             return whole
-        if last is not None and self.t + steps > last:
+        if total is not None and self.t + steps > total:
             raise ShapeError(
-                f"time step {self.t + steps} of a stream is past the last of {last}, for which "
+                f"time step {self.t + steps} of a stream is past the last of {total}, for which "
                 f"{owner} have parameters"
             )
         return whole.part(self.t, steps)
@@ -91,7 +91,7 @@ def begun(state: State | None) -> State:
     """The state, at rest if there is none.
 
     Raises:
-        ConfigError: if it is none that `step` returned.
+        ConfigError: if it is not one that `step` returned.
     """
     if state is None:
         return State(None, 0)
@@ -101,7 +101,7 @@ def begun(state: State | None) -> State:
 
 
 def require_step(module: nn.Module) -> None:
-    """Refuse a module of which `step` may do something else than a call.
+    """Refuse a module whose `step` may do something else than a call.
 
     Raises:
         ConfigError: if it has a forward of its own and no step to go with it, or hooks.

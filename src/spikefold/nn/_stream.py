@@ -1,4 +1,4 @@
-"""One time step of a network: of its rows, its blocks and its layers."""
+"""One time step of a network, through its containers, blocks and layers."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ States = dict[str, State]  # by name of the layer
 
 
 class Stream:
-    """One time step of a module, part by part: takes their states apart, and together again.
+    """One time step of a module, part by part: splits the states for the parts and merges them.
 
     Arguments:
         states: what the step before left; None: all begin at rest.
 
     Raises:
-        ConfigError: if they are none.
+        ConfigError: if they are not states.
     """
 
     def __init__(self, states: States | None) -> None:
@@ -40,7 +40,7 @@ class Stream:
             name: of the part in the module.
             part: one with a `step`; a row of parts; or one without neurons, for `[T, N, ...]`.
             x: of this step.
-            shortcut: handed on to the part's `step`, where given.
+            shortcut: passed to the part's `step`, where given.
 
         Raises:
             ConfigError: if the part cannot step, or the states are those of another network.

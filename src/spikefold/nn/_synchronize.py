@@ -18,12 +18,12 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 def synchronize_statistics(model: ModelT, group: distributed.ProcessGroup | None = None) -> ModelT:
     """A new model whose norms take the statistics of their batch over all processes.
 
-    Batch norms of torch, MPBN, and other membrane and current norms that hand on their `group`.
+    Batch norms of torch, MPBN, and other membrane and current norms that pass on their `group`.
 
     torch's own `SyncBatchNorm` does so already and stays.
 
     Arguments:
-        model: left as it is.
+        model: not changed.
         group: the processes; default: all.
 
     Raises:
@@ -49,7 +49,7 @@ def synchronize_statistics(model: ModelT, group: distributed.ProcessGroup | None
 
 
 def _require_group(name: str, norm: Norm) -> None:
-    """Refuse what would take statistics of its own batch alone."""
+    """Refuse norms that would use the statistics of their own batch alone."""
     kind = type(norm)
     if kind.forward not in FORWARDS:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Recipes as files: TOML for people, and the `config.json` of a run that is there."""
+"""Recipes as files: TOML for people, and the `config.json` of an existing run."""
 
 import json
 import textwrap
@@ -16,7 +16,10 @@ from spikefold.plain import explained, from_plain, to_plain
 from spikefold.recipes._recipes import NOT_YET, RECIPES, Recipe
 from spikefold.training import CONFIG, Experiment
 
-REQUIRED = ("data", "model")  # sections whose name must be said: no other data in silence
+REQUIRED = (
+    "data",
+    "model",
+)  # sections whose name must be given, never assumed
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -50,7 +53,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def is_file(word: str) -> bool:
-    """Whether a recipe that is asked for is meant to be a file, or the directory of a run."""
+    """Whether the name of a recipe means a file, or the directory of a run."""
     path = Path(word)
     return word not in RECIPES and (path.suffix in (".toml", ".json") or path.name != word)
 
@@ -69,7 +72,7 @@ def _parse(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
-        raise ConfigError(f"{path}: no recipe can be read: {error.strerror or error}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: no {path.suffix[1:].upper()}: {error}") from error
     if not isinstance(data, dict):

@@ -1,4 +1,4 @@
-"""The whole job: train, fold, fuse, verify, evaluate, time, and write it all down."""
+"""The whole job: train, fold, fuse, verify, evaluate, time, and record it all."""
 
 import json
 import math
@@ -118,7 +118,7 @@ def _fold(
     directory: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Fold, fuse, verify and time; the part of the summary that says so."""
+    """Fold, fuse, verify and time; the part of the summary about these."""
     folded = fold(network)
     fused = fuse_conv_bn(folded)
     save(folded, directory / FOLDED)

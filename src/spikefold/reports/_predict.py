@@ -26,7 +26,7 @@ def plot_input(frames: np.ndarray, title: str, path: Path) -> None:
             axes.set_title(f"step {step + 1}", fontsize=8)
     if frames.ndim == 4:
         figure.supxlabel("red: brighter, blue: darker", fontsize=8)
-    # Named, for else the path's suffix decides, and one without gets another name.
+    # Explicit, because the default goes by the suffix, and adds one to a path without.
     figure.savefig(path, dpi=120, format="png")
 
 

@@ -50,7 +50,7 @@ def _fold_rows(summary: dict[str, Any]) -> list[Row]:
 
 
 def _time_rows(timing: dict[str, Any], hardware: dict[str, Any]) -> list[Row]:
-    """Of a CPU the time that it worked; of a GPU, which works beside it, the time that passed."""
+    """CPU time on a CPU; wall time on a GPU, which works in parallel to the CPU."""
     if timing.get("device", "cpu") == "cpu":
         what, seconds, ratio = "CPU time", "cpu_seconds", "cpu_ratio"
         where, threads, least = hardware["processor"], f"{timing['threads']} thread, ", "minimum"

@@ -1,4 +1,4 @@
-"""The file: tensors and a JSON header, written whole, checked before anything is made of them."""
+"""The file: tensors and a JSON header, written whole, checked before it is used."""
 
 import hashlib
 import json
@@ -26,12 +26,12 @@ _KEY = "spikefold"
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its tensors.
+    """What a file says about its tensors.
 
     Attributes:
         module: class of the network.
         transforms: what was done to it, each with the path of the part to which it was done.
-        extra: plain data of whoever saved it.
+        extra: plain data of the caller's.
         model, arguments: what rebuilds it, of a model of `spikefold.models`.
         input: how its input is read, where that is known.
         format: of the file.
@@ -66,7 +66,7 @@ def write_file(path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
     try:
         text = json.dumps(plain | {"checksum": checksum(plain, whole)})
     except (TypeError, ValueError, RecursionError) as error:
-        raise FileFormatError(f"cannot write {path}: extra is no plain data ({error})") from error
+        raise FileFormatError(f"cannot write {path}: extra is not plain data ({error})") from error
     with replacing(path) as temporary:
         # copies: tensors that share memory are stored each
         copies = {name: value.clone() for name, value in whole.items()}
@@ -96,9 +96,7 @@ def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
             f"{path}: not a safetensors file, or cut off or damaged ({error})"
         ) from error
     if plain["format"] > 1 and plain.get("checksum") != checksum(plain, tensors):
-        raise FileFormatError(
-            f"{path}: damaged: it does not hold what was written (the checksum differs)"
-        )
+        raise FileFormatError(f"{path}: damaged: its checksum differs from the one written")
     try:
         # a file must not choose which code is imported
         with registered_only():

@@ -37,7 +37,7 @@ def locked(directory: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise ConfigError(
-            f"{directory}: another process is at work on this run: wait for it, or choose another "
+            f"{directory}: another process is working on this run: wait for it, or choose another "
             "folder"
         ) from error
     except OSError as error:

@@ -92,8 +92,8 @@ def load(path: str | Path, into: ModelT | None = None) -> Network | ModelT:
 
     Arguments:
         path: the file.
-        into: for a module that is no model of `spikefold.models`: one of the structure that it had
-            when it was built (`MyNet()`); left as it is.
+        into: for a module that is not from `spikefold.models`: one of the structure it had
+            when it was built (`MyNet()`); not changed.
 
     Returns:
         the model; or a new module of the class of `into`, to which was done what the file says,
@@ -134,7 +134,7 @@ def read(path: str | Path, into: ModelT | None = None) -> Stored[Network] | Stor
     state, others = _part(tensors, "network."), _part(tensors, "extra.")
     if into is None and header.model is None:
         raise FileFormatError(
-            f"{path}: holds a {header.module}, which is no model of spikefold.models: "
+            f"{path}: holds a {header.module}, which is not a model of spikefold.models: "
             "load(path, into=...) with a new one"
         )
     try:
@@ -224,7 +224,7 @@ def _shapes(network: nn.Module) -> list[str]:
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
-    """Its state dict, in which torch.compile leaves no trace."""
+    """Its state dict, without the prefixes that torch.compile adds."""
     return {key.replace("_orig_mod.", ""): value for key, value in network.state_dict().items()}
 
 
@@ -234,7 +234,7 @@ def _plain_names(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 
 
 def _ties(network: nn.Module) -> list[list[str]]:
-    """Names of tensors that stand in a network by several."""
+    """Names of tensors that a network has under several names."""
     groups: dict[int, list[str]] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         groups.setdefault(id(tensor), []).append(name.replace("_orig_mod.", ""))

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are written whole or not at all."""
 
 import os
 import tempfile
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from spikefold.errors import FileFormatError
 
-# begins the names of files that are being written; short, for a name has at most 255 bytes
+# begins the names of files being written; short, because a name has at most 255 bytes
 UNFINISHED = ".spikefold-"
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what writers left behind that were killed; only while nobody else writes there.
+    """Remove temporary files of writers that were killed; only while nobody else writes there.
 
     Arguments:
         directory: in which they wrote.

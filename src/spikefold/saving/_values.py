@@ -1,4 +1,4 @@
-"""What the values of a network can be; refused alike before they are written and when read."""
+"""Values that a network may have; others are refused both on writing and on reading."""
 
 from collections.abc import Iterator
 
@@ -58,7 +58,7 @@ def _wrong(owner: nn.Module, key: str, value: Tensor) -> str | None:
 
 
 def _mixed(network: nn.Module, state: dict[str, Tensor]) -> str | None:
-    """A dtype with which a model could not run: one holds for all connections."""
+    """A dtype with which a model could not run: all connections share one."""
     whole = state.get("classifier.weight")
     if whole is None:
         return None

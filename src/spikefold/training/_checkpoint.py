@@ -54,7 +54,7 @@ def read_checkpoint(path: Path, network: Network) -> Stored[Network]:
     """
     stored = read(path)
     if "training" not in stored.extra:
-        raise FileFormatError(f"{path}: a network, but no checkpoint: training cannot go on")
+        raise FileFormatError(f"{path}: a network, but not a checkpoint: training cannot continue")
     if (stored.network.name, stored.network.arguments) != (network.name, network.arguments):
         raise FileFormatError(
             f"{path}: a checkpoint of another model: {stored.network.name} with "

@@ -93,10 +93,10 @@ def train_epoch(
 def require_statistics(
     network: nn.Module, dataset: Dataset, experiment: Experiment, processes: int
 ) -> None:
-    """Refuse sizes of batches of which a layer could take no statistics.
+    """Refuse batch sizes for which a layer could not take statistics.
 
     Arguments:
-        network: that is to be trained, on the CPU; left as it is.
+        network: that is to be trained, on the CPU; not changed.
         dataset: of which the training samples are used.
         experiment: batch size and parts.
         processes: that share a batch and have statistics of their own.
@@ -114,8 +114,8 @@ def require_statistics(
         except (ShapeError, ValueError) as error:
             raise ConfigError(
                 f"optimizer: {count:,} samples in batches of {config.batch_size} (processes: "
-                f"{processes}, accumulate: {config.accumulate}) leave one sample alone, of which "
-                f"there are no statistics: take another batch_size ({error})"
+                f"{processes}, accumulate: {config.accumulate}) leave one sample alone, which "
+                f"has no statistics: choose another batch_size ({error})"
             ) from error
 
 
@@ -154,7 +154,7 @@ def _gradient_is_finite(network: nn.Module) -> bool:
 def _diagnose(
     what: str, learner: Learner, dataset: Dataset, experiment: Experiment, x: Tensor
 ) -> str:
-    """Where the first number that is not finite came up, in a copy without other processes."""
+    """Where the first number that is not finite appeared, in a copy without other processes."""
     parameter = next(learner.network.parameters())
     copy = experiment.build(dataset).to(parameter)
     copy.load_state_dict(learner.network.state_dict())
@@ -169,7 +169,7 @@ def _diagnose(
 
 @torch.no_grad()
 def first_non_finite_layer(network: nn.Module, x: Tensor) -> str:
-    """The first layer of neurons, in firing order, whose input is NaN or infinite.
+    """The first layer, in firing order, whose neurons get NaN or infinity.
 
     Arguments:
         network: run once, in the mode it is in.

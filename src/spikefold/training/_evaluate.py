@@ -1,4 +1,4 @@
-"""Accuracy, and statistics estimated anew."""
+"""Accuracy, and statistics estimated again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ def like_weights(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def require_classes(logits: Tensor, labels: Tensor) -> None:
-    """Refuse labels that no logit is for.
+    """Refuse labels that have no logit.
 
     Arguments:
         logits: `[N, K]`.
@@ -97,7 +97,7 @@ def recalibrate(
     the batch's own statistics below, as in training.
 
     Arguments:
-        network: trained, not folded; left as it is.
+        network: trained, not folded; not changed.
         samples: training samples.
         batch_size: samples a batch; a smaller last batch is left out.
         on_batch: called after each batch, for progress.
@@ -124,7 +124,7 @@ def recalibrate(
         if isinstance(module, _BatchNorm | Norm) and "running_mean" in module._buffers
     ]
     if not norms:
-        raise FoldError("recalibrate: the network has no running statistics left")
+        raise FoldError("recalibrate: the network has no running statistics")
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # the cumulative mean

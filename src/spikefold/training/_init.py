@@ -27,7 +27,7 @@ def start_from(path: Path, network: Network) -> str:
         in words, what was taken over.
 
     Raises:
-        FileFormatError: if the file is no network.
+        FileFormatError: if the file is not a network.
         ConfigError: if it does not fit; says in what.
     """
     trained = load(path)

@@ -204,7 +204,7 @@ def _validated(network: Network, samples: Samples) -> dict[str, float]:
 
 
 def _note(record: dict[str, Any]) -> str:
-    """What progress says of an epoch."""
+    """What progress says about an epoch."""
     note = f"loss {record['train_loss']:.3f}"
     if "validation_accuracy" in record:
         note += f"  validation {record['validation_accuracy']:.2%}"

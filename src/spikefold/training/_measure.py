@@ -1,4 +1,4 @@
-"""What a run writes down about its networks besides accuracy: potentials, thresholds, time."""
+"""What a run records about its networks besides accuracy: potentials, thresholds, time."""
 
 import math
 import platform
@@ -39,11 +39,11 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
         try:
             condition = call.neuron.condition()
         except NotImplementedError:
-            # A neuron that does everything in a way of its own has no potential to look at.
+            # Neurons with an `integrate` of their own have no potential to look at.
             return
         if condition.theta is not None:
             return
-        layers[name] = (call.neuron.neuron, condition.norm is not None)
+        layers[name] = (call.neuron.constants, condition.norm is not None)
         before, after = values.setdefault(name, ([], []))
         v = None
         if call.state is not None:
@@ -59,7 +59,7 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
 
         currents, _ = dynamics.compute(call.currents)
         dynamics.integrate(
-            currents, Condition(note), call.neuron.neuron, v, decay=call.neuron.decay()
+            currents, Condition(note), call.neuron.constants, v, decay=call.neuron.decay()
         )
 
     with evaluation(network) as network, observing(network, see):
@@ -92,14 +92,14 @@ def _histogram(values: list[Tensor]) -> dict[str, Any]:
 
 
 def thresholds(folded: nn.Module) -> dict[str, Any]:
-    """Folded thresholds and polarities, per layer; ±inf as strings, for JSON has none."""
+    """Folded thresholds and polarities, per layer; ±inf as strings, because JSON has none."""
     record = {}
     for name, module in folded.named_modules():
         if isinstance(module, FoldedLIF):
             theta = module.theta.flatten().tolist()
             negative = int((module.polarity < 0).sum())
             record[name] = {
-                "threshold": module.neuron.threshold,
+                "threshold": module.constants.threshold,
                 "theta": [value if math.isfinite(value) else str(value) for value in theta],
                 "negative_polarity": negative,
             }
@@ -142,6 +142,7 @@ def time_in_turns(
         for network in networks.values():
             network(x)
         for turn in range(rounds):
+            # in turns and to and fro, because other work on the machine comes and goes
             for name in names if turn % 2 else reversed(names):
                 _wait(x.device)
                 cpu_start, wall_start = time.process_time(), time.perf_counter()
@@ -176,7 +177,7 @@ def time_in_turns(
 
 
 def _wait(device: torch.device) -> None:
-    """Until a GPU has done what it was told: a call returns before."""
+    """Wait for a GPU, on which a call returns before its work is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

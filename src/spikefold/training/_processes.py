@@ -23,12 +23,12 @@ PRECISIONS = {
 
 
 def is_launched() -> bool:
-    """Whether torchrun started this process, beside others."""
+    """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def device_of(hardware: HardwareConfig) -> torch.device:
-    """Where the first process trains, and what follows a training is done."""
+    """The device of the first process, which also does what follows the training."""
     return Fabric(accelerator=hardware.accelerator, devices=1).device
 
 
@@ -44,14 +44,14 @@ def make_fabric(hardware: HardwareConfig) -> Fabric:
         strategy=_strategy(hardware),
         precision=PRECISIONS[hardware.precision],  # type: ignore[arg-type]
     )
-    # Fabric would take bf16 without a word.
+    # Fabric would use bf16 instead, silently.
     if hardware.precision == "fp16" and fabric.device.type == "cpu":
         raise ConfigError("hardware: precision fp16 needs a GPU; on a CPU take bf16 or float32")
     return fabric
 
 
 def _require_there(hardware: HardwareConfig) -> None:
-    """Refuse hardware that this host has not."""
+    """Refuse hardware that this host does not have."""
     gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
     if hardware.accelerator == "cuda" or (hardware.accelerator == "auto" and gpus):
         if hardware.devices > gpus:
@@ -73,7 +73,7 @@ def _strategy(hardware: HardwareConfig) -> str:
 
 
 def launch(hardware: HardwareConfig, work: Callable[[Fabric], T]) -> T:
-    """Do the work in all processes; those that are not there yet are started.
+    """Do the work in all processes; those not yet running are started.
 
     Arguments:
         hardware: how many.
@@ -99,7 +99,7 @@ def launch(hardware: HardwareConfig, work: Callable[[Fabric], T]) -> T:
 
 
 def _told(fabric: Fabric, work: Callable[[Fabric], T], errors: Any) -> T:
-    """The work of a process that was started; its errors are told to the one that started it."""
+    """The work of a started process; its errors are reported to the one that started it."""
     try:
         return work(fabric)
     except (SpikefoldError, OSError) as error:
@@ -108,7 +108,7 @@ def _told(fabric: Fabric, work: Callable[[Fabric], T], errors: Any) -> T:
 
 
 def agreed(fabric: Fabric, find: Callable[[], T]) -> T:
-    """What the first process finds, in all of them: others may not see its files.
+    """Send the first process's result to all: others may not see its files.
 
     Arguments:
         fabric: of the processes.

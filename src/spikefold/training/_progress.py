@@ -1,4 +1,4 @@
-"""How long work tells where it stands; the command line draws it."""
+"""How long work reports its progress; the command line draws it."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, runtime_checkable

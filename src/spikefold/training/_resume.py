@@ -9,7 +9,7 @@ from spikefold.training._config import Experiment
 
 
 def require_continued(recorded: Experiment, asked: Experiment, path: Path) -> None:
-    """Refuse settings with which a run would not be the one that it was begun as.
+    """Refuse settings with which a run would not continue as it was started.
 
     Arguments:
         recorded: the run's own settings.

@@ -1,10 +1,6 @@
-"""The neuron as fused kernels: between two connections, memory is read once and written once.
+"""The neurons as fused kernels; README.md beside this file explains them."""
 
-`dynamics._layer.reference_layer` is the definition. `_operators` makes torch operators of them;
-`_memory` says how tensors lie in memory, `_cpu` and `_triton` compute.
-"""
-
-from spikefold.dynamics._kernels._fused import fused_layer, is_looked_on, missing, update_running
+from spikefold.dynamics._kernels._fused import is_looked_on, missing, simulate_fused, update_running
 from spikefold.dynamics._kernels._prepared import PreparedLayer
 
-__all__ = ["PreparedLayer", "fused_layer", "is_looked_on", "missing", "update_running"]
+__all__ = ["PreparedLayer", "is_looked_on", "missing", "simulate_fused", "update_running"]

@@ -21,7 +21,7 @@ class Arguments(NamedTuple):
 
     Attributes:
         input: `[T, N, C, *spatial]`, or `[1, N, C, *spatial]` for all steps.
-        decays: `[]` or `[C]`, in the place of decay; or None.
+        decays: `[]` or `[C]`, used instead of decay; or None.
         current_*: the norm after the connection, `[1, C]` or `[T, C]`; no eps: none; no mean: the
             batch's statistics.
         gain, shift, mean, variance, eps: the norm before the firing condition, likewise, `[1, C]`
@@ -153,7 +153,7 @@ def check(a: Arguments) -> None:
 
 
 def check_call(a: Arguments) -> Arguments:
-    """The same for whoever calls the operator by its name, with anything.
+    """The same for direct calls of the operator, whose arguments may be anything.
 
     Raises:
         ShapeError: if shapes do not fit together.
@@ -186,7 +186,9 @@ def check_call(a: Arguments) -> Arguments:
             f"and {a.threshold}"
         )
     if not (math.isfinite(a.scale) and math.isfinite(a.height) and a.window >= 0):
-        raise ConfigError("spikefold::layer: scale, height and window of the surrogate are no form")
+        raise ConfigError(
+            "spikefold::layer: the surrogate's scale, height and window are not a form"
+        )
     if a.reset not in get_args(Reset):
         raise ConfigError(f"spikefold::layer: reset must be hard or soft, got {a.reset!r}")
     if a.shape not in SHAPES:

@@ -20,8 +20,8 @@ except ImportError:
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _SHAPES = {"logistic": 0, "box": 1, "triangle": 2, "rational": 3}
-# The struct of the kernels (`csrc/layer.h`): integers q, reals d. The addresses of its tensors come
-# with each call; here they are zeros.
+# The kernels' struct (`csrc/layer.h`): q is an integer, d a double. Addresses are zero here: they
+# come with each call.
 _NORM = "qqd" + 4 * "qq" + 3 * "q"
 _LAYER = Struct("qqqqqqqqddqqqddd" + 2 * _NORM + 3 * "q" + "qq" + 8 * "q")
 
@@ -41,7 +41,7 @@ def _norm(n: Norm | None) -> tuple[int | float, ...]:
 
 
 def numbers(a: Arguments) -> bytes:
-    """What the kernels are told of a layer, but for where its tensors lie.
+    """Sizes and constants of a layer as the kernels take them, without addresses.
 
     Arguments:
         a: the arguments, arranged in memory.
@@ -66,7 +66,7 @@ def forward(numbers: bytes, tensors: Tensors) -> None:
 
 
 def placed(numbers: bytes, tensors: Tensors) -> Callable[[Tensors], None]:
-    """Forward again and again, of tensors that stay but for the first, where they are not None."""
+    """A forward pass to be repeated: only the tensors that a call gives (not None) are replaced."""
     assert native is not None
     forward = native.Placed(numbers, tensors).forward
 
@@ -85,7 +85,7 @@ def backward(numbers: bytes, tensors: Tensors) -> None:
 def update_running(
     running: Statistics, observed: Statistics, momentum: float, seen: Tensor, unbiased: float
 ) -> bool:
-    """Running mean and variance, and their count, in place; whether this can do it.
+    """Update running mean, variance and count in place; false if these tensors are not supported.
 
     Arguments:
         running: one set of statistics, or one a step.
@@ -94,9 +94,10 @@ def update_running(
         seen: observations so far, of all or of each step.
         unbiased: factor on the observed variance.
     """
+    # native, because torch's few small operations take three times as long
     count = running.mean.numel()
     steps = observed.mean.numel() // count
-    # the native code reads and writes these many, whatever the tensors hold
+    # the native code reads and writes this many values without looking at the tensors' sizes
     expected = (count, count, count * steps, count * steps)
     for tensor, numbers in zip((*running, *observed), expected, strict=True):
         plain = tensor.is_cpu and tensor.is_contiguous() and tensor.dtype == torch.float32

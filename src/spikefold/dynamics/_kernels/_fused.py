@@ -1,4 +1,4 @@
-"""What `reference_layer` does, by the kernels; and when they can."""
+"""What `simulate_reference` does, by the kernels; and when they can."""
 
 from typing import Any
 
@@ -26,32 +26,32 @@ def missing(device: str) -> str | None:
     return KERNELS[device].missing() if device in KERNELS else None
 
 
-def fused_layer(
+def simulate_fused(
     currents: Currents,
     condition: Condition,
-    neuron: Neuron,
+    constants: Neuron,
     v: Tensor | None = None,
     decay: Tensor | None = None,
 ) -> Fired | str:
-    """What `reference_layer` does, by the kernels; or why they cannot.
+    """What `simulate_reference` does, by the kernels; or why they cannot.
 
     Arguments:
-        currents, condition, neuron, v, decay: as for `reference_layer`.
+        currents, condition, constants, v, decay: as for `simulate_reference`.
 
     Raises:
         ShapeError: if something does not fit together.
     """
-    a = _arguments_of(currents, condition, neuron, v, decay)
+    a = _arguments_of(currents, condition, constants, v, decay)
     if isinstance(a, str):
         return a
     outputs = _run(a)
     if isinstance(outputs, str):
         return outputs
-    spikes, last, current, potential = outputs
+    spikes, v, current, potential = outputs
     shown, *step = a.input.shape
     return Fired(
         spikes,
-        last,
+        v,
         _observed(current, step, shown) if a.observes_current else None,
         _observed(potential, step) if a.observes_potential else None,
     )
@@ -63,14 +63,18 @@ def _observed(statistics: Tensor, step: list[int], steps: int = 1) -> Observed:
 
 
 def _arguments_of(
-    currents: Currents, condition: Condition, neuron: Neuron, v: Tensor | None, decay: Tensor | None
+    currents: Currents,
+    condition: Condition,
+    constants: Neuron,
+    v: Tensor | None,
+    decay: Tensor | None,
 ) -> Arguments | str:
     """A layer as the operator takes it, or why it does not."""
     x, steps, norm, shortcut = currents
     if x.ndim > 2:
         condition = condition.per_channel(x.shape[2])
     membrane, theta, polarity = condition
-    form = form_of(neuron.surrogate)
+    form = form_of(constants.surrogate)
     after = _NO_NORM if norm is None else _parts(norm)
     before = _NO_NORM if membrane is None else _parts(membrane)
     if isinstance(before, str):
@@ -78,16 +82,16 @@ def _arguments_of(
     if isinstance(after, str):
         return after
     if form is None:
-        return f"the surrogate {type(neuron.surrogate).__name__} has a derivative of its own"
+        return f"the surrogate {type(constants.surrogate).__name__} has a derivative of its own"
     affine, fixed, eps = before
     current_affine, current_fixed, current_eps = after
     if polarity is not None:
         affine = (polarity, None)
     if steps > 1 and x.shape[:1] == (steps,) and x.stride(0) == 0 and not x.requires_grad:
-        x = x[:1]  # the same memory at all steps: computed once, as it is
+        x = x[:1]  # the same memory at all steps: its norm is computed once
     tensors = (x, shortcut, v, decay, *current_affine, *affine, *current_fixed, *fixed, theta)
-    constants = (neuron.decay, neuron.threshold, neuron.reset, neuron.detach_reset, *form)
-    return Arguments._make((*tensors, steps, current_eps, eps, *constants))
+    numbers = (constants.decay, constants.threshold, constants.reset, constants.detach_reset)
+    return Arguments._make((*tensors, steps, current_eps, eps, *numbers, *form))
 
 
 _Parts = tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...], float | None]
@@ -109,7 +113,7 @@ def _parts(norm: Normalizing) -> _Parts | str:
 
 
 class Layer(torch.autograd.Function):
-    """The operator without the dispatcher, for eager mode."""
+    """The operator without the dispatcher, which costs about as much as a small layer's kernels."""
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> tuple[Any, ...]:
@@ -125,14 +129,14 @@ class Layer(torch.autograd.Function):
         return *_operators.differentiate(_backward, ctx, *grads), None
 
 
-# What `Layer.apply` does, but for torch.func, which `_run` refuses.
+# `Layer.apply` without its handling of torch.func, which `_run` refuses.
 _apply = super(torch.autograd.Function, Layer).apply
 
 
 def _backward(*arguments: Any) -> tuple[Any, ...]:
-    """What the operator does that differentiates, without the dispatcher where it can."""
+    """The backward operator, without the dispatcher where possible."""
     a = Arguments._make(arguments[5:])
-    if is_looked_on(arguments[:2]):  # the gradients: the rest was plain in forward
+    if is_looked_on(arguments[:2]):  # only gradients are new: forward has seen the rest
         statistics = _operators.whole(arguments[2:4], a.input.device)
         backward = torch.ops.spikefold.layer_backward.default
         return backward(*arguments[:2], *statistics, *arguments[4:])

@@ -43,7 +43,7 @@ class Spec(NamedTuple):
 def dense(
     front: Sequence[int],
     shape: Sequence[int],
-    last: bool,
+    channels_last: bool,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Spec:
@@ -52,22 +52,22 @@ def dense(
     Arguments:
         front: what comes before the channels: time, batch.
         shape: `(C, *spatial)`, or `()`.
-        last: channels last, or contiguous.
+        channels_last: else contiguous.
         device: on which it lies.
         dtype: of the elements.
     """
     first = len(front)
-    order = (*front, *shape[1:], *shape[:1]) if last else (*front, *shape)
+    order = (*front, *shape[1:], *shape[:1]) if channels_last else (*front, *shape)
     stride = tuple([math.prod(order[i + 1 :]) for i in range(len(order))])
-    if last and shape:
+    if channels_last and shape:
         stride = (*stride[:first], stride[-1], *stride[first:-1])
     size = (*front, *shape)
     make = partial(torch.empty_strided, size, stride, dtype=dtype, device=device)
     return Spec(size, stride, dtype, make)
 
 
-def _format(x: Tensor, last: bool) -> Spec:
-    return dense(x.shape[:2], x.shape[2:], last, x.device, x.dtype)
+def _format(x: Tensor, channels_last: bool) -> Spec:
+    return dense(x.shape[:2], x.shape[2:], channels_last, x.device, x.dtype)
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -77,51 +77,55 @@ def is_channels_last(x: Tensor) -> bool:
     return not _format(x, False).lies(x, 1) and _format(x, True).lies(x, 1)
 
 
-def arranged(x: Tensor, last: bool, steps_dense: bool = False) -> Tensor:
+def arranged(x: Tensor, channels_last: bool, steps_dense: bool = False) -> Tensor:
     """The tensor itself if its steps are dense in this format, else a copy that is.
 
     Arguments:
         x: `[T, N, C, *spatial]`.
-        last: channels last, or contiguous.
+        channels_last: else contiguous.
         steps_dense: whether the steps must follow each other without gaps.
     """
-    return _format(x, last).arranged(x, 0 if steps_dense else 1)
+    return _format(x, channels_last).arranged(x, 0 if steps_dense else 1)
 
 
-def parameter(x: Tensor, last: bool) -> Tensor:
+def parameter(x: Tensor, channels_last: bool) -> Tensor:
     """The parameters `[steps, *shape]` themselves if they are dense in this format, else a copy."""
-    return dense(x.shape[:1], x.shape[1:], last, x.device, x.dtype).arranged(x)
+    return dense(x.shape[:1], x.shape[1:], channels_last, x.device, x.dtype).arranged(x)
 
 
-def flat(parameter: Tensor | None, last: bool) -> Tensor | None:
+def flat(parameter: Tensor | None, channels_last: bool) -> Tensor | None:
     """Parameters `[steps, *shape]` with every step dense, in the order of a step in memory."""
     if parameter is None:
         return None
-    return (in_memory(parameter, last, 1) if last else parameter).contiguous()
+    return (in_memory(parameter, channels_last, 1) if channels_last else parameter).contiguous()
 
 
-def in_memory(parameters: Tensor, last: bool, front: int) -> Tensor:
+def in_memory(parameters: Tensor, channels_last: bool, front: int) -> Tensor:
     """A view with the parameters in the order of memory; `front` dimensions come before them."""
-    return parameters.movedim(front, -1) if last and parameters.ndim > front + 1 else parameters
+    return (
+        parameters.movedim(front, -1)
+        if channels_last and parameters.ndim > front + 1
+        else parameters
+    )
 
 
-def by_group(decays: Tensor, shape: tuple[int, ...], last: bool) -> Tensor:
+def by_group(decays: Tensor, shape: tuple[int, ...], channels_last: bool) -> Tensor:
     """Decays `[]` or `[C]`, one a group: expanded to what the condition's parameters are.
 
     Arguments:
         decays: `[]` or `[C]`.
         shape: `(C,)` or `(C, *spatial)`.
-        last: channels last, or contiguous.
+        channels_last: else contiguous.
     """
     channels = decays.expand(shape[:1])
     by_channel = channels.reshape(channels.shape + (1,) * (len(shape) - 1))
-    return in_memory(by_channel.expand(shape), last, 0).contiguous()
+    return in_memory(by_channel.expand(shape), channels_last, 0).contiguous()
 
 
-def sizes(shape: tuple[int, ...], last: bool, elementwise: bool) -> tuple[int, int, int]:
+def sizes(shape: tuple[int, ...], channels_last: bool, elementwise: bool) -> tuple[int, int, int]:
     """`(rows, groups, inner)` of a step `[N, C, *spatial]`; see `Problem`."""
     batch, channels, *spatial = shape
     pixels = math.prod(spatial)
     if elementwise:
         return batch, channels * pixels, 1
-    return (batch * pixels, channels, 1) if last else (batch, channels, pixels)
+    return (batch * pixels, channels, 1) if channels_last else (batch, channels, pixels)

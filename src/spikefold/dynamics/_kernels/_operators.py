@@ -170,7 +170,7 @@ def differentiate(
 
 
 def _sum_to(grad: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The decays' gradient, one a group, as what was handed over, `[]` or `[C]`."""
+    """The decays' gradient, one a group, in the shape of the argument, `[]` or `[C]`."""
     return grad.sum() if not shape else grad.flatten(1).sum(1) if grad.ndim > 1 else grad
 
 

@@ -1,4 +1,7 @@
-"""What follows from shapes, strides and dtypes alone, found once for all calls that share them."""
+"""What follows from shapes, strides and dtypes alone, found once for all calls that share them.
+
+Checks and layout in Python take longer than the kernels of a small layer.
+"""
 
 import math
 from collections.abc import Callable
@@ -25,7 +28,7 @@ class Plan:
 
     Attributes:
         kernels: the device's.
-        numbers: what the kernels are told besides them.
+        numbers: sizes and constants, packed for the kernels.
         copies: which of the tensors are not dense in the input's format, and what makes them so.
         outputs: see `outputs`.
         gradients: see `gradients`.
@@ -91,16 +94,16 @@ def _plan(a: Arguments, kernels: Any) -> Plan:
 
 
 def _copies(a: Arguments) -> Copies:
-    last = _memory.is_channels_last(a.input)
+    channels_last = _memory.is_channels_last(a.input)
     # a gradient is written for every step of the input: they must not share memory
     shared = a.input.shape[0] > 1 and a.input.stride(0) == 0
     ways: dict[str, Callable[[Any], Any]] = {
-        "input": partial(_memory.arranged, last=last, steps_dense=shared),
-        "shortcut": partial(_memory.arranged, last=last),
-        "v": lambda v: _memory.arranged(v[None], last)[0],
-        "decays": partial(_memory.by_group, shape=a.parameters, last=last),
+        "input": partial(_memory.arranged, channels_last=channels_last, steps_dense=shared),
+        "shortcut": partial(_memory.arranged, channels_last=channels_last),
+        "v": lambda v: _memory.arranged(v[None], channels_last)[0],
+        "decays": partial(_memory.by_group, shape=a.parameters, channels_last=channels_last),
     }
-    parameter = partial(_memory.parameter, last=last)
+    parameter = partial(_memory.parameter, channels_last=channels_last)
     given = [(name, value) for name, value in zip(a._fields, a, strict=True)][:TENSORS]
     return tuple(
         (i, way)
@@ -115,13 +118,13 @@ def outputs(a: Arguments) -> tuple[Spec | None, ...]:
 
     The last two are `[2, 1, C]` and `[2, T, *shape]`, or None where no statistics are taken.
     """
-    last, device = _memory.is_channels_last(a.input), a.input.device
+    channels_last, device = _memory.is_channels_last(a.input), a.input.device
     steps, batch, *shape = a.sequence
     return (
-        dense((steps, batch), shape, last, device, a.input.dtype),
-        dense((batch,), shape, last, device),
-        dense((2, 1), shape[:1], last, device) if a.observes_current else None,
-        dense((2, steps), a.parameters, last, device) if a.observes_potential else None,
+        dense((steps, batch), shape, channels_last, device, a.input.dtype),
+        dense((batch,), shape, channels_last, device),
+        dense((2, 1), shape[:1], channels_last, device) if a.observes_current else None,
+        dense((2, steps), a.parameters, channels_last, device) if a.observes_potential else None,
     )
 
 
@@ -130,15 +133,16 @@ def gradients(a: Arguments) -> tuple[Spec | None, ...]:
 
     Without a norm after the connection the shortcut's gradient is the input's.
     """
-    last, device, dtype = _memory.is_channels_last(a.input), a.input.device, a.input.dtype
+    channels_last, dtype = _memory.is_channels_last(a.input), a.input.dtype
+    make = partial(dense, channels_last=channels_last, device=a.input.device)
     shown, batch, *shape = a.input.shape
     parameters = (a.current_gain, a.current_shift, a.gain, a.shift)
     return (
-        dense((shown, batch), shape, last, device, dtype),
-        None if shares_gradient(a) else dense((a.steps, batch), shape, last, device, dtype),
-        dense((batch,), shape, last, device),
-        a.decays if a.decays is None else dense((), a.parameters, last, device),
-        *(p if p is None else dense(p.shape[:1], p.shape[1:], last, device) for p in parameters),
+        make((shown, batch), shape, dtype=dtype),
+        None if shares_gradient(a) else make((a.steps, batch), shape, dtype=dtype),
+        make((batch,), shape),
+        a.decays if a.decays is None else make((), a.parameters),
+        *(p if p is None else make(p.shape[:1], p.shape[1:]) for p in parameters),
     )
 
 

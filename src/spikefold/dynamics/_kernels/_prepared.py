@@ -12,7 +12,7 @@ from spikefold.errors import ConfigError
 
 
 class PreparedLayer:
-    """What the operator does again and again, with nothing left to ask but the geometry.
+    """The operator for repeated calls, in which only the geometry is still checked.
 
     Arguments:
         arguments: those of the operator.
@@ -20,7 +20,7 @@ class PreparedLayer:
     Attributes:
         tensors: how many of the arguments are tensors, the first.
         as_they_are: whether they are read where they lie, not copied.
-        outputs: those of the operator, written anew by every call.
+        outputs: those of the operator, overwritten by every call.
 
     Raises:
         ConfigError: if the kernels cannot do this.
@@ -36,15 +36,15 @@ class PreparedLayer:
         self.outputs = whole(made, a.input.device)
         self.as_they_are = not plan.copies
         self._plan = plan
-        # tensors of our own: what is done to the others but to their values, does not reach them
+        # detached, so that only changes of the originals' values reach these, not of their geometry
         self._stay: Tensors = tuple(t if t is None else t.detach() for t in arguments[:TENSORS])
         self._placed = plan.kernels.placed(plan.numbers, (*plan.arranged(self._stay), *made))
         self._geometry: list[Any] = []
 
     def expect(self, *changing: Tensor | None) -> None:
-        """Say how those of the first tensors lie that will be given; None: it stays.
+        """Fix the geometry of the tensors that calls will give, the first ones; None: not given.
 
-        If they are read as they are, the same memory may be seen otherwise than in the arguments.
+        If they are read without a copy, they may be other views of such memory than the arguments.
         """
         self._geometry = [_geometry(tensor) for tensor in changing]
 

@@ -113,8 +113,8 @@ def problem_of(a: Arguments, made: Sequence[Tensor | None] = ()) -> Problem:
     """
     absent: list[Tensor | None] = [None] * (14 - len(made))
     spikes, v_last, current, potential, grad_spikes, grad_v_last, *grads = [*made, *absent]
-    last = _memory.is_channels_last(a.input)
-    rows, groups, inner = _memory.sizes(a.sequence[1:], last, len(a.parameters) > 1)
+    channels_last = _memory.is_channels_last(a.input)
+    rows, groups, inner = _memory.sizes(a.sequence[1:], channels_last, len(a.parameters) > 1)
 
     def norm(
         tensors: Sequence[Tensor | None],
@@ -125,7 +125,7 @@ def problem_of(a: Arguments, made: Sequence[Tensor | None] = ()) -> Problem:
     ) -> Norm:
         statistics = observed if batch and observed is not None else tensors[2:]
         gain, shift, mean, variance, grad_gain, grad_shift = (
-            _memory.flat(each, last) for each in (*tensors[:2], *statistics, *grads)
+            _memory.flat(each, channels_last) for each in (*tensors[:2], *statistics, *grads)
         )
         return Norm(gain, shift, mean, variance, eps or 0.0, batch, grad_gain, grad_shift)
 
@@ -145,7 +145,7 @@ def problem_of(a: Arguments, made: Sequence[Tensor | None] = ()) -> Problem:
         if a.current_eps is None
         else norm(a.current, a.current_eps, a.observes_current, current, grads[4:6]),
         potential=norm(a.potential[:4], a.eps, a.observes_potential, potential, grads[6:8]),
-        thresholds=_memory.flat(a.thresholds, last),
+        thresholds=_memory.flat(a.thresholds, channels_last),
         decays=a.decays,
         input=a.input,
         shortcut=a.shortcut,
@@ -157,7 +157,7 @@ def problem_of(a: Arguments, made: Sequence[Tensor | None] = ()) -> Problem:
         grad_input=grads[0],
         grad_shortcut=grads[1],
         grad_v=grads[2],
-        grad_decay=grads[3] if grads[3] is None else _memory.in_memory(grads[3], last, 0),
+        grad_decay=grads[3] if grads[3] is None else _memory.in_memory(grads[3], channels_last, 0),
     )
 
 

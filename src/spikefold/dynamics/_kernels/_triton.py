@@ -42,7 +42,7 @@ def _constant(value: object) -> Any:
 
 
 def numbers(a: Arguments) -> tuple[Any, ...]:
-    """What the kernels are told of a layer, but for where its tensors lie."""
+    """A layer as the kernels take it, without its tensors."""
     return a[TENSORS:]
 
 
@@ -75,7 +75,7 @@ class Blocks:
 
 blocks = Blocks()
 
-# Triton contracts a product and a sum to one rounding unless told otherwise: spikes would differ.
+# By default Triton contracts a product and a sum to one rounding: spikes would differ.
 _OPTIONS = {"enable_fp_fusion": False}
 _MERGED = {"SLOTS": 128, "GROUPS": 8}  # the tile of the kernel that merges partial results
 
@@ -111,7 +111,7 @@ class Tiling:
 
     @property
     def together(self) -> bool:
-        """Whether a program can do all steps without hearing of others."""
+        """Whether a program can do all steps without results of others."""
         return not self.problem.potential.batch or self.slots == 1
 
     def launches(self, held: int) -> Iterator["Launch"]:
@@ -272,7 +272,7 @@ def _forward_by_steps(problem: Problem, launch: Launch, written: dict[str, Any])
 
 
 def placed(numbers: tuple[Any, ...], tensors: Tensors) -> Callable[[Tensors], None]:
-    """Forward again and again, of tensors that stay but for the first, where they are not None."""
+    """A forward pass to be repeated: only the tensors that a call gives (not None) are replaced."""
 
     def run(changing: Tensors) -> None:
         given = zip(changing, tensors, strict=False)

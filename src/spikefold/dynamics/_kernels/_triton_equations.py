@@ -313,7 +313,7 @@ def current(layer, t, tile, by):
 
 @jit()
 def decay_of(layer, tile):
-    """What is left of the potential after a step, `[1, width]`."""
+    """Share of the potential that remains after a step, `[1, width]`."""
     return parameter(layer.decays, 0, 0, tile.group, tile.known, layer.decay)
 
 
@@ -341,7 +341,7 @@ def fire(h, threshold):
 
 
 @jit()
-def discharge(u, s, layer):
+def reset(u, s, layer):
     """The potential after the reset."""
     if layer.hard:
         return u * (1.0 - s)

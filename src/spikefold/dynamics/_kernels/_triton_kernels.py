@@ -1,10 +1,10 @@
-"""The kernels: which memory is read and written, and in what order; the equations lie beside.
+"""The kernels: which memory is read and written, in what order; for equations `_triton_equations`.
 
 Batch statistics of potentials tie all tiles of a group together at every step. Where one tile holds
 a group, `forward` and `backward` do all steps at once, as they do without batch statistics.
 Elsewhere a launch does a step (`forward_step`, `backward_step`), and the host adds up the tiles'
 partial results after it in a fixed order (statistics: `merge`): the end of a launch is the only
-barrier between programs that needs neither luck nor spinning.
+barrier between programs that does not rely on scheduling or spinning.
 
 `potentials` is scratch that holds the potential of each step, recomputed; the gradient of a step's
 currents takes its place when it is no longer needed (all in the last one's where the input is the
@@ -23,7 +23,6 @@ from spikefold.dynamics._kernels._triton_equations import (
     charge,
     current,
     decay_of,
-    discharge,
     fire,
     held,
     hold,
@@ -38,6 +37,7 @@ from spikefold.dynamics._kernels._triton_equations import (
     products,
     read,
     read_or_zero,
+    reset,
     statistics,
     through_step,
     total,
@@ -119,7 +119,7 @@ def forward(steps, tiles, layer, spikes, v_last):
         else:
             s = fire(normalize(u, of_potential), threshold)
         write(of_step(spikes, t, tile.step), tile, s)
-        potential = discharge(u, s, layer)
+        potential = reset(u, s, layer)
     write(v_last, tile, potential)
 
 
@@ -142,7 +142,7 @@ def forward_step(
         u = held(carried, 0, tile)
         s = spikes_at(t - 1, u, layer, tile)
         write(of_step(spikes, t - 1, tile.step), tile, s)
-        potential = discharge(u, s, layer)
+        potential = reset(u, s, layer)
     if LAST:
         write(v_last, tile, potential)
     else:
@@ -191,7 +191,7 @@ def recompute(steps, tiles, layer, potentials):
         x = current(layer, t, tile, map_now(layer.current, t, tile, of_input))
         u = charge(potential, x, decay)
         hold(potentials, t, tile, u)
-        potential = discharge(u, spikes_at(t, u, layer, tile), layer)
+        potential = reset(u, spikes_at(t, u, layer, tile), layer)
 
 
 @jit()
@@ -219,7 +219,7 @@ def through_charge(t, steps, grad, tile, layer, potentials, grads):
     if grads.decay is not None:
         if t > 0:
             u = held(potentials, t - 1, tile)
-            before = discharge(u, spikes_at(t - 1, u, layer, tile), layer)
+            before = reset(u, spikes_at(t - 1, u, layer, tile), layer)
         else:
             before = read_or_zero(layer.v, tile)
         write_partial(grads.decay, t, tile, total(tl.where(tile.inside, grad * before, 0.0)))
@@ -234,7 +234,7 @@ def through_charge(t, steps, grad, tile, layer, potentials, grads):
         if not layer.waits:
             through = grad * by.scale
     if layer.constant:
-        tl.debug_barrier()  # what a thread reads back, another may have written
+        tl.debug_barrier()  # a thread may read what another has written
         others = tl.where(t < steps - 1, held(potentials, steps - 1, tile), 0.0)
         hold(potentials, steps - 1, tile, others + through)
     elif layer.waits:

@@ -131,6 +131,7 @@ struct Reader {
         if (base) base += step + s.tile.offset;
     }
 
+    // called block by block: a whole piece at once fills the processor's line buffers
     void prefetch(int64_t i) const { __builtin_prefetch(ahead + i, 0); }
 
     const float* operator()(int64_t first, int64_t n) {
