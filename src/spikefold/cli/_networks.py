@@ -14,7 +14,7 @@ from spikefold.data import SplitName
 from spikefold.errors import ConfigError
 from spikefold.folding import fold, fuse_conv_bn, verify
 from spikefold.ranges import require_within
-from spikefold.saving import load, save
+from spikefold.saving import save
 from spikefold.training import evaluate, like_weights, recalibrate, thresholds
 
 On = Annotated[DataOptions, tyro.conf.arg(name="")]
@@ -29,6 +29,8 @@ class FoldOptions:
     """network file with MPBN"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """where the folded network goes"""
+    device: str = "cpu"
+    """where it is computed: cpu, cuda, cuda:1, ..."""
     fuse: bool = False
     """also fuse each batch norm into its convolution (changes rounding: verify it)"""
     overwrite: bool = False
@@ -97,7 +99,7 @@ def fold_command(words: list[str]) -> None:
     """Fold a checkpoint."""
     options = tyro.cli(FoldOptions, args=words, prog="spikefold fold")
     require_free(options.output, options.overwrite)
-    folded = fold(load(options.checkpoint))
+    folded = fold(load_network(options.checkpoint, options.device))
     if options.fuse:
         folded = fuse_conv_bn(folded)
     save(folded, options.output)
