@@ -45,7 +45,7 @@ def test_what_is_written_comes_back(name: str, tmp_path: Path) -> None:
 
 def test_every_setting_stands_there_with_its_meaning() -> None:
     lines = to_toml(RECIPES["digits"]).splitlines()
-    assert "measured there: 100 % of 359 test images" in " ".join(lines[:3])
+    assert "measured there: 99.4 % of 359 test images" in " ".join(lines[:3])
     plain = to_plain(RECIPES["digits"].experiment)
     sections = [plain, *(v for v in plain.values() if isinstance(v, dict))]
     for name in (name for section in sections for name in section):
