@@ -76,7 +76,7 @@ def test_two_processes_on_one_run(whole: tuple[Path, float], tmp_path: Path) -> 
         for more in (["--resume"], ["--overwrite", *TINY]):
             second = subprocess.run(command(out, *more), capture_output=True, text=True)
             assert second.returncode == 1
-            assert "another process is at work on this run" in second.stderr
+            assert "another process is working on this run" in second.stderr
             assert "Traceback" not in second.stderr
         assert first.poll() is None
     finally:

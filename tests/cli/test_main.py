@@ -102,7 +102,7 @@ def test_sigterm_ends_all_processes_of_a_training(tmp_path: Path) -> None:
         process.kill()
     assert process.returncode == 143, err
     assert "--resume" in err.splitlines()[-1]
-    assert not list((tmp_path / "run").glob(".*"))  # no file half-written
+    assert not list((tmp_path / "run").glob(".spikefold-*"))  # no file half-written
 
 
 def test_values_are_shown_as_a_person_reads_them() -> None:

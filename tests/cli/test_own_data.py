@@ -54,7 +54,7 @@ def test_from_training_to_evaluation_without_the_training_set(
     assert main([*command, "--root", str(tmp_path / "mine"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["correct"] == 10
     assert main([*command, "--root", str(tmp_path / "mine"), "--split", "train"]) == 1
-    assert "no train/ with a folder a class" in capsys.readouterr().err
+    assert "no train/ with a folder per class" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -200,5 +200,5 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     whole = bytearray(path.read_bytes())
     whole[-9] ^= 4
     path.write_bytes(whole)
-    with pytest.raises(FileFormatError, match="damaged: it does not hold what"):
+    with pytest.raises(FileFormatError, match="damaged: its checksum differs"):
         sf.load(path, into=Mine())

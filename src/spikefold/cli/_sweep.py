@@ -1,6 +1,7 @@
 """The command that runs many."""
 
 import itertools
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -140,9 +141,12 @@ def _wants_gpu(planned: _Planned) -> bool:
 
 def _require_same(planned: _Planned) -> None:
     """A finished run must be of the settings that are asked for."""
-    (summary,) = read_summaries([planned.directory])
-    where = f"{planned.directory / SUMMARY}: experiment"
-    if from_plain(summary["experiment"], Experiment, where) != planned.experiment:
+    path = planned.directory / SUMMARY
+    try:
+        stored = json.loads(path.read_text())["experiment"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path}: damaged, or no summary of a run ({error!r})") from error
+    if from_plain(stored, Experiment, f"{path}: experiment") != planned.experiment:
         raise ConfigError(
             f"{planned.directory} holds a run with other settings: choose another --out"
         )
