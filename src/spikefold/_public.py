@@ -25,6 +25,7 @@ from spikefold.errors import (
     GraphError,
     ShapeError,
     SpikefoldError,
+    SpikefoldWarning,
 )
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
@@ -77,6 +78,7 @@ __all__ = [
     "ShapeError",
     "Sigmoid",
     "SpikefoldError",
+    "SpikefoldWarning",
     "SpikingLayer",
     "SpikingNeuron",
     "State",

@@ -44,3 +44,7 @@ class FileFormatError(SpikefoldError, ValueError):
 
 class DataError(SpikefoldError, ValueError):
     """A data set is unknown, absent or damaged."""
+
+
+class SpikefoldWarning(UserWarning):
+    """Work goes on, but not as one might expect; the command line prints it as one line."""

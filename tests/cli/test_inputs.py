@@ -172,6 +172,21 @@ def test_a_run_is_evaluated_by_its_folder(
     assert "--data names the data set" in capsys.readouterr().err
 
 
+def test_a_cache_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings(tmp_path / "mine")
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    network = sf.models.small(2, in_channels=2, image_size=16, steps=2)
+    sf.save(network, tmp_path / "n.safetensors")
+    on = ["--data", "recordings", "--root", str(tmp_path / "mine")]
+    assert main(["evaluate", str(tmp_path / "n.safetensors"), *on]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "cannot be written" in line]
+    assert lines
+    assert all(line.startswith("spikefold: note: ") for line in lines)
+
+
 @pytest.mark.usefixtures("as_user")
 def test_what_is_not_the_networks_input_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -114,7 +114,8 @@ def spoil(chance: random.Random, value: Any) -> Any:
             return value.to("meta")
         if kind == 6:
             return value.new_empty(0)
-        return value.to_sparse() if value.is_floating_point() else value.flatten()
+        sparse = value.is_floating_point() and not value.is_meta
+        return value.to_sparse() if sparse else value.flatten()
     if isinstance(value, bool):
         return chance.choice([None, 3, "yes"])
     if isinstance(value, str):

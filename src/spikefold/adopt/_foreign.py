@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from spikefold.errors import AdoptError
+from spikefold.errors import AdoptError, SpikefoldWarning
 from spikefold.graphs import graphs
 from spikefold.nn import SpikingNeuron, strange
 
@@ -85,4 +85,4 @@ class Notes:
         for text, places in self.places.items():
             more = f" and {len(places) - 3} more" if len(places) > 3 else ""
             message = f"{self.function}: {', '.join(places[:3])}{more}: {text}"
-            warnings.warn(message, UserWarning, stacklevel=3)
+            warnings.warn(message, SpikefoldWarning, stacklevel=3)

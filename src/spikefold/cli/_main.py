@@ -2,15 +2,18 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from signal import SIGINT, SIGTERM
+from typing import Any
 
 from spikefold.cli._extensions import import_extensions
 from spikefold.cli._output import one_line, print_error
 from spikefold.cli._signals import Terminated, terminable
-from spikefold.errors import ConfigError, SpikefoldError
+from spikefold.errors import ConfigError, SpikefoldError, SpikefoldWarning
 from spikefold.registry import unknown
 
 # Module and summary of each. A module is imported when its command is asked for: torch takes
@@ -70,7 +73,8 @@ def main(words: Sequence[str] | None = None) -> int:
         when terminated (SIGTERM).
     """
     try:
-        with terminable():
+        with terminable(), warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, otherwise=warnings.showwarning)
             status = _run(list(sys.argv[1:] if words is None else words))
             sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
@@ -107,6 +111,16 @@ def _run(words: list[str]) -> int:
         # How the parser reports --help and wrong usage.
         return int(parsed.code or 0)
     return 0
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *place: Any, otherwise: Callable[..., None]
+) -> None:
+    """A warning of ours as one line; those of libraries as Python shows them."""
+    if issubclass(category, SpikefoldWarning):
+        print_error(f"note: {message}")
+    else:
+        otherwise(message, category, *place)
 
 
 def _drop_output() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pooch
 
-from spikefold.errors import DataError
+from spikefold.errors import DataError, SpikefoldWarning
 
 
 def folder(root: Path | None) -> Path:
@@ -80,14 +80,17 @@ def cached(
             with np.load(path, allow_pickle=False) as stored:
                 return dict(stored)
         except Exception as error:  # zipfile, zlib and numpy have no common type
-            warnings.warn(f"{path} is damaged ({error}): computed again", stacklevel=2)
+            warnings.warn(
+                f"{path} is damaged ({error}): computed again", SpikefoldWarning, stacklevel=1
+            )
     arrays = compute()
     try:
         _keep(arrays, path)
     except OSError as error:
         warnings.warn(
             f"{path.parent} cannot be written ({error.strerror}): what was decoded is not kept",
-            stacklevel=2,
+            SpikefoldWarning,
+            stacklevel=1,  # one place, so that it is said once
         )
     return arrays
 
