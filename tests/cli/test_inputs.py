@@ -168,8 +168,17 @@ def test_a_run_is_evaluated_by_its_folder(
             assert record["samples"] == summary["samples"]["validation"]
     assert main(["evaluate", str(tmp_path)]) == 1
     assert "not a run's, or not trained yet" in capsys.readouterr().err
-    assert main(["evaluate", str(run / "best.safetensors")]) == 1
+    assert main(["evaluate", str(run / "best.safetensors"), "--json"]) == 0  # of the run beside it
+    assert json.loads(capsys.readouterr().out)["correct"] == summary["test"]["trained"]["correct"]
+    assert main(["verify", str(run), str(run / "folded.safetensors"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["spikes"] == summary["fold"]["spikes"]
+    sf.save(sf.load(run / "best.safetensors"), tmp_path / "alone.safetensors")
+    assert main(["evaluate", str(tmp_path / "alone.safetensors")]) == 1
     assert "--data names the data set" in capsys.readouterr().err
+    assert main(["fold", str(run), "-o", str(tmp_path / "f.safetensors")]) == 0
+    again = sf.load(tmp_path / "f.safetensors").state_dict()
+    folded = sf.load(run / "folded.safetensors").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in folded.items())
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(
@@ -214,6 +223,7 @@ def test_what_is_not_the_networks_input_is_refused(
         (["predict", n, str(other)], "not a readable image"),
         (["predict", n, str(tmp_path / "mine" / "star" / "0.png"), "--by", "time"], "takes images"),
         (["predict", n, n, "--device", "moon"], "--device moon: not here"),
+        (["predict", n, n, "--device", "meta"], "--device meta: not here"),
     ):
         assert main(words) == 1, words
         error = capsys.readouterr().err

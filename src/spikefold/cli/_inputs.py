@@ -1,14 +1,17 @@
 """What commands on network files run them on: data sets and files, read as the networks say."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+import tyro
 
-from spikefold.cli._configuration import DataName
+from spikefold.cli._configuration import one_of
 from spikefold.cli._output import print_error
 from spikefold.data import (
+    DATASETS,
     Dataset,
     Framing,
     InputSpec,
@@ -24,13 +27,16 @@ from spikefold.recipes import FOLDED
 from spikefold.saving import load
 from spikefold.training import BEST, CONFIG, DataConfig, Experiment
 
+# of a run's folder: what is run, and what transforms start from
+SHIPPED, TRAINED = (FOLDED, BEST), (BEST,)
+
 
 @dataclass(frozen=True)
 class DataOptions:
     """What a network is run on, and where."""
 
-    data: DataName | None = None
-    """name of the data set; default: that of the run whose folder is given"""
+    data: Annotated[str | None, tyro.conf.arg(metavar=one_of(DATASETS))] = None
+    """name of the data set; default: that of the run in whose folder the network lies"""
     root: Path | None = None
     """folder in which it lies"""
     frames_by: Literal["time", "count"] | None = None
@@ -44,29 +50,31 @@ class DataOptions:
         require_within("data", self, batch_size="[1, 1000000]")
 
 
-def load_network(path: Path, device: str) -> Network:
-    """The network of a file on a device; of a run's folder the folded one, if it has one.
+def load_network(path: Path, device: str, names: Sequence[str] = SHIPPED) -> Network:
+    """The network of a file, on a device.
 
     Arguments:
         path: network file or run's folder.
         device: as torch names it.
+        names: as for `network_file`.
     """
-    return load(network_file(path)).to(_device(device))
+    return load(network_file(path, names)).to(_device(device))
 
 
-def network_file(path: Path) -> Path:
-    """The file itself; in a run's folder that of the folded network, or else of the best.
+def network_file(path: Path, names: Sequence[str] = SHIPPED) -> Path:
+    """The file itself; of a run's folder the first of some that is there.
 
     Arguments:
         path: network file or run's folder.
+        names: of files in the folder.
     """
     if not path.is_dir():
         return path
-    for name in (FOLDED, BEST):
+    for name in names:
         if (path / name).is_file():
             return path / name
     raise ConfigError(
-        f"{path}: a folder without {FOLDED} or {BEST}: not a run's, or not trained yet"
+        f"{path}: a folder without {' or '.join(names)}: not a run's, or not trained yet"
     )
 
 
@@ -113,21 +121,21 @@ def assumed_spec(network: Network, steps: int | None = None) -> InputSpec:
 
 def _config(path: Path, options: DataOptions) -> DataConfig:
     """Which data set, and how it is split: as the options say, or the run."""
-    if path.is_dir():
-        config = Experiment.load(path / CONFIG).data
-        if options.data not in (None, config.name):
-            config = DataConfig(options.data)
-    elif options.data is None:
-        raise ConfigError(f"{path} is a file, not a run's folder: --data names the data set")
-    else:
+    recorded = (path if path.is_dir() else path.parent) / CONFIG
+    run = Experiment.load(recorded).data if recorded.is_file() or path.is_dir() else None
+    if run is not None and options.data in (None, run.name):
+        config = run
+    elif options.data is not None:
         config = DataConfig(options.data)
+    else:
+        raise ConfigError(f"{path} is not in a run's folder: --data names the data set")
     return config if options.root is None else replace(config, root=str(options.root))
 
 
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"--device {name}: not here ({first}); cpu always is") from error

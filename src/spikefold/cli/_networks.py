@@ -7,7 +7,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from spikefold.cli._inputs import DataOptions, load_data_for, load_network, network_file
+from spikefold.cli._inputs import (
+    TRAINED,
+    DataOptions,
+    load_data_for,
+    load_network,
+    network_file,
+)
 from spikefold.cli._output import print_json, print_record, print_rows
 from spikefold.cli._progress import shown_progress
 from spikefold.data import SplitName
@@ -26,7 +32,7 @@ class FoldOptions:
     """Fold a checkpoint's membrane normalization into its firing thresholds."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """network file with MPBN"""
+    """network file with MPBN; of a run's folder the trained network is taken"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """where the folded network goes"""
     device: str = "cpu"
@@ -99,7 +105,7 @@ def fold_command(words: list[str]) -> None:
     """Fold a checkpoint."""
     options = tyro.cli(FoldOptions, args=words, prog="spikefold fold")
     require_free(options.output, options.overwrite)
-    folded = fold(load_network(options.checkpoint, options.device))
+    folded = fold(load_network(options.checkpoint, options.device, TRAINED))
     if options.fuse:
         folded = fuse_conv_bn(folded)
     save(folded, options.output)
@@ -123,7 +129,7 @@ def verify_command(words: list[str]) -> None:
     """Compare two networks."""
     options = tyro.cli(VerifyOptions, args=words, prog="spikefold verify")
     on = options.on
-    one = load_network(options.checkpoint, on.device)
+    one = load_network(options.checkpoint, on.device, TRAINED)
     other = load_network(options.folded, on.device)
     dataset = load_data_for(one, options.checkpoint, on, options.split)
     samples = dataset.split(options.split)
@@ -174,7 +180,7 @@ def recalibrate_command(words: list[str]) -> None:
     options = tyro.cli(RecalibrateOptions, args=words, prog="spikefold recalibrate")
     require_free(options.output, options.overwrite)
     on = options.on
-    network = load_network(options.checkpoint, on.device)
+    network = load_network(options.checkpoint, on.device, TRAINED)
     dataset = load_data_for(network, options.checkpoint, on, "train")
     with shown_progress().task("recalibrate", len(dataset.train) // on.batch_size) as advance:
         new = recalibrate(
