@@ -22,6 +22,23 @@ COUNTS = {
     "summaries": 1500,
 }
 
+# attempts that once found a fault, and what they found
+KEPT = [
+    ("aedat4_recordings", 259),  # a message of the reader with a line end in it
+    ("images", 31991),  # a TypeError of Pillow's
+    ("summaries", 2240),  # runs of one setting with and without validation
+    ("archives", 1018),  # an idx file that ends in its header
+]
+
+
+@pytest.mark.parametrize(("name", "number"), KEPT)
+def test_what_was_found_once(name: str, number: int) -> None:
+    words = [name, "--first", str(number), "--count", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", *words], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_damage_is_told_in_one_line(name: str) -> None:

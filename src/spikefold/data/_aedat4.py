@@ -42,7 +42,7 @@ class Aedat4Reader:
             requests.flush()
             answer = json.loads(answers.readline())
             if "error" in answer:
-                raise DataError(f"{damaged} ({answer['error']})")
+                raise DataError(f"{damaged} ({answer['error']!a})")
             events = np.load(BytesIO(answers.read(answer["bytes"])), allow_pickle=False)
         except DataError:
             raise

@@ -45,7 +45,7 @@ def read_image(
             depth = 1 if levels.mode == "F" else 255
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers have no common type
         raise DataError(f"{path} is damaged, or not a readable image ({error})") from error
     channels = np.atleast_3d(pixels.clip(0, depth) / np.float32(depth)).transpose(2, 0, 1)
     return np.broadcast_to(channels, (1 if gray else 3, size, size)).astype(np.float32)
