@@ -1,6 +1,5 @@
 """Commands on recipes: run, train, show, recipes."""
 
-import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,6 @@ from spikefold.cli._runs import (
     RunFlags,
     directory_of,
     interruptible,
-    is_first,
     make_free,
     recorded,
     spelled_out,
@@ -25,7 +23,8 @@ from spikefold.errors import ConfigError
 from spikefold.plain import to_plain
 from spikefold.recipes import RECIPES, Recipe, find_recipe, load_data, run, to_toml
 from spikefold.reports import plot_run, run_table, run_title
-from spikefold.training import CONFIG, Experiment, require_continued, train
+from spikefold.saving import is_first
+from spikefold.training import CONFIG, Experiment, is_launched, require_continued, train
 
 OptionsT = TypeVar("OptionsT")
 Overrides = Annotated[Experiment, tyro.conf.arg(name="")]
@@ -102,7 +101,7 @@ def _plan(command: str, words: list[str]) -> tuple[Recipe, RunFlags, Path]:
 def run_command(words: list[str]) -> None:
     """Train, fold, fuse, verify, evaluate and report a recipe."""
     recipe, flags, directory = _plan("run", words)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if is_launched():
         raise ConfigError(
             "run: torchrun's processes can only train: torchrun ... spikefold train, then fold, "
             "verify and evaluate its best checkpoint"

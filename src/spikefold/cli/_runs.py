@@ -1,6 +1,5 @@
 """Where a run's files go, and with which settings it goes on."""
 
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from spikefold.errors import ConfigError
 from spikefold.plain import to_plain
 from spikefold.recipes import Recipe, is_file, read_recipe
 from spikefold.registry import IMPORTED
-from spikefold.saving import LOCK, locked
+from spikefold.saving import LOCK, is_first, locked
 from spikefold.training import CONFIG, LAST, Experiment, differences
 
 T = TypeVar("T")
@@ -33,11 +32,6 @@ class RunFlags:
     """replace a run that is there"""
     json: bool = False
     """print one JSON object and nothing else on standard output"""
-
-
-def is_first() -> bool:
-    """Whether this is the first of the processes that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:

@@ -14,6 +14,11 @@ from spikefold.saving._replacing import remove_unfinished
 LOCK = ".lock"
 
 
+def is_first() -> bool:
+    """Whether this process speaks for all that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder, while the context lasts.
@@ -27,7 +32,7 @@ def locked(directory: Path) -> Iterator[None]:
     Raises:
         ConfigError: if another process is at work there.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         yield
         return
     try:

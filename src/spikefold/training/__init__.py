@@ -18,7 +18,7 @@ from spikefold.training._evaluate import evaluate, like_weights, recalibrate
 from spikefold.training._loop import BEST, CONFIG, LAST, METRICS, train
 from spikefold.training._measure import hardware, potentials, thresholds, time_in_turns
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
-from spikefold.training._processes import device_of
+from spikefold.training._processes import device_of, is_launched
 from spikefold.training._progress import Advance, Progress, Silent
 from spikefold.training._resume import differences, require_continued
 
@@ -41,6 +41,7 @@ __all__ = [
     "evaluate",
     "first_non_finite_layer",
     "hardware",
+    "is_launched",
     "learning_rate",
     "like_weights",
     "make_average",
