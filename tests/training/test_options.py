@@ -124,6 +124,28 @@ def test_mixed_precision_learns_with_float32_statistics(precision: str, tmp_path
     assert sf.verify(network, sf.fold(network), digits.test.batches(64)).mismatches == 0
 
 
+def test_channels_last_learns_the_same_and_lies_so(
+    one_batch: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    inside = sf.SpikingLayer.forward
+
+    def noticed(layer: sf.SpikingLayer, x: torch.Tensor, *shortcut: torch.Tensor) -> torch.Tensor:
+        spikes = inside(layer, x, *shortcut)
+        seen.append(spikes[0].is_contiguous(memory_format=torch.channels_last))
+        return spikes
+
+    monkeypatch.setattr(sf.SpikingLayer, "forward", noticed)
+    hardware = dataclasses.replace(STEP.hardware, channels_last=True)
+    training.train(dataclasses.replace(STEP, hardware=hardware), one_batch, tmp_path / "last")
+    assert seen
+    assert all(seen)
+    stepped(one_batch, tmp_path / "first")
+    ours, plain = (read(tmp_path / n / "last.safetensors").network for n in ("last", "first"))
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
 def test_the_first_layer_that_is_not_finite_is_named(one_batch: Dataset, tmp_path: Path) -> None:
     network = STEP.build(one_batch)
     x = one_batch.train.read(torch.arange(32))

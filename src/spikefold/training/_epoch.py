@@ -1,6 +1,5 @@
 """One pass over the training samples."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -67,16 +66,13 @@ def train_epoch(
             with fabric.no_backward_sync(learner.wrapped, enabled=waiting):
                 logits = learner.wrapped(part)
                 loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
-                if not math.isfinite(loss.item()):
-                    what = f"epoch {epoch + 1}, step {step + 1}: the loss is not finite"
-                    raise SpikefoldError(_diagnose(what, learner, dataset, experiment, x))
                 fabric.backward(loss * (len(targets) / len(labels)))
-            correct, count = int((logits.argmax(1) == targets).sum()), len(targets)
-            totals += totals.new_tensor([loss.item() * count, correct, count])
-        # A neuron whose membrane is NaN falls silent, so the loss may stay finite: look at the
-        # gradient too (fp16 is left to its scaler, which skips steps that overflow).
-        if experiment.hardware.precision != "fp16" and not _gradient_is_finite(learner.network):
-            what = f"epoch {epoch + 1}, step {step + 1}: the gradient is not finite"
+            correct, count = (logits.detach().argmax(1) == targets).sum(), len(targets)
+            totals[:2] += torch.stack([loss.detach().double() * count, correct.double()])
+            totals[2] += count
+        what = _not_finite(totals[0], learner.network, experiment)
+        if what:
+            what = f"epoch {epoch + 1}, step {step + 1}: the {what} is not finite"
             raise SpikefoldError(_diagnose(what, learner, dataset, experiment, x))
         if config.clip_norm:
             fabric.clip_gradients(
@@ -146,9 +142,16 @@ def _parts(x: Tensor, labels: Tensor, count: int) -> Iterator[tuple[Tensor, Tens
     return zip(x.chunk(count, dim=x.ndim - 4), labels.chunk(count), strict=True)
 
 
-def _gradient_is_finite(network: nn.Module) -> bool:
-    grads = [p.grad for p in network.parameters() if p.grad is not None]
-    return bool(torch.isfinite(nn.utils.get_total_norm(grads)))
+def _not_finite(loss: Tensor, network: nn.Module, experiment: Experiment) -> str | None:
+    """Which of loss and gradient is not finite; a GPU is waited for once."""
+    finite = {"loss": torch.isfinite(loss)}
+    # A neuron whose membrane is NaN falls silent, so the loss may stay finite: look at the
+    # gradient too (fp16 is left to its scaler, which skips steps that overflow).
+    if experiment.hardware.precision != "fp16":
+        grads = [p.grad for p in network.parameters() if p.grad is not None]
+        finite["gradient"] = torch.isfinite(nn.utils.get_total_norm(grads))
+    answers = torch.stack(list(finite.values())).tolist()
+    return next((name for name, answer in zip(finite, answers, strict=True) if not answer), None)
 
 
 def _diagnose(

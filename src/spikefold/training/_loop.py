@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 from torch import distributed
 
@@ -143,6 +144,8 @@ def _learner(fabric: Fabric, experiment: Experiment, dataset: Dataset) -> Learne
         network = synchronize_statistics(network)
     else:
         require_statistics(network, dataset, experiment, fabric.world_size)
+    if experiment.hardware.channels_last:
+        network = network.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, config)
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
     average = make_average(network, config)
