@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -25,6 +25,7 @@ class Options:
         quick: the smallest sizes and few rounds, to see that it works (under a minute).
         threads: number of torch threads; default: one, and where it is cheap all as well.
         device: where the tensors lie.
+        seconds: how long the contestants of a contest take turns; default: the suite's, for a CPU.
         out: folder for record, table and plot.
     """
 
@@ -35,12 +36,15 @@ class Options:
     quick: bool = False
     threads: int | None = None
     device: Literal["cpu", "cuda"] = "cpu"
+    seconds: float | None = None
     out: Path = Path("runs/benchmarks")
 
 
 def measure(suite: Suite, options: Options, path: Path) -> None:
     """Run a suite; what is done is written after each contest."""
     contests = plan(suite, threads(options), options.device, options.quick)
+    if options.seconds is not None:
+        contests = [replace(contest, seconds=options.seconds) for contest in contests]
     environment = record.environment(options.device)
     done: list[dict] = []
     with tqdm(contests, file=sys.stderr, desc=suite) as progress:
