@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402
 
+import ast
 import math
 import os
 import subprocess
@@ -437,3 +438,13 @@ def test_the_same_input_gives_the_same_bits() -> None:
         second = learn(simulate_fused, half(case, torch.float32), Neuron())
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a, b)
+
+
+def test_no_function_of_the_kernels_returns_none() -> None:
+    """Triton before 3.7 cannot compile it; the interpreter and later ones can."""
+    for module in (_triton._equations(), _triton._kernels()):
+        tree = ast.parse(Path(module.__file__).read_text())
+        values = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
+        assert not [
+            v for v in values if v is None or (isinstance(v, ast.Constant) and v.value is None)
+        ]

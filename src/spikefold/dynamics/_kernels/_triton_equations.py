@@ -15,7 +15,11 @@ import triton.language as tl
 
 
 def jit(**options):
-    """`triton.jit` of a function as written, without the type checks that tests put around it."""
+    """`triton.jit` of a function as written, without the type checks that tests put around it.
+
+    Before Triton 3.7 a function may take None, which is known when it is compiled, but not return
+    it.
+    """
     return lambda function: triton.jit(inspect.unwrap(function), **options)
 
 
@@ -132,38 +136,36 @@ def place(tiles):
 
 @jit()
 def of_step(pointer, t, step):
-    """Where step t of a tensor begins; None if there is no tensor."""
-    if pointer is None:
-        return None
-    else:
-        return pointer + tl.cast(t, tl.int64) * step
+    """Where step t of a tensor begins."""
+    return pointer + tl.cast(t, tl.int64) * step
 
 
 # Streams pass through the cache once; scratch comes back soon.
 
 
 @jit()
-def read(pointer, tile):
-    """float32 of what lies in memory; zero outside."""
-    at = pointer + tile.offset
+def read(pointer, t, step, tile):
+    """float32 of what lies in memory at step t; zero outside."""
+    at = of_step(pointer, t, step) + tile.offset
     return tl.load(at, mask=tile.inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
 
 
 @jit()
-def read_or_zero(pointer, tile):
+def read_or_zero(pointer, t, step, tile):
     """The same; all zero if there is no tensor."""
     if pointer is None:
         return tl.zeros(tile.inside.shape, tl.float32)
     else:
-        return read(pointer, tile)
+        return read(pointer, t, step, tile)
 
 
 @jit()
-def write(pointer, tile, value):
-    """To memory, if there is a tensor, rounded to its dtype."""
+def write(pointer, t, step, tile, value):
+    """To memory at step t, if there is a tensor, rounded to its dtype."""
     if pointer is not None:
+        at = of_step(pointer, t, step) + tile.offset
         value = value.to(pointer.dtype.element_ty)
-        tl.store(pointer + tile.offset, value, mask=tile.inside, eviction_policy="evict_first")
+        tl.store(at, value, mask=tile.inside, eviction_policy="evict_first")
 
 
 @jit()
@@ -234,24 +236,19 @@ def map_by(norm, t, tile, mean, variance):
 
 @jit()
 def map_at(norm, t, tile):
-    """A norm's map at step t, by the statistics it has; None if there is no norm."""
-    if norm is None:
-        return None
-    else:
-        mean = parameter(norm.mean, t, norm.mean_step, tile.group, tile.known, 0.0)
-        variance = None
-        if norm.variance is not None:
-            step = norm.variance_step
-            variance = parameter(norm.variance, t, step, tile.group, tile.known, 1.0)
-        return map_by(norm, t, tile, mean, variance)
+    """A norm's map at step t, by the statistics it has."""
+    mean = parameter(norm.mean, t, norm.mean_step, tile.group, tile.known, 0.0)
+    variance = None
+    if norm.variance is not None:
+        step = norm.variance_step
+        variance = parameter(norm.variance, t, step, tile.group, tile.known, 1.0)
+    return map_by(norm, t, tile, mean, variance)
 
 
 @jit()
 def map_now(norm, t, tile, first):
     """The same, where `first` is the map at step 0."""
-    if norm is None:
-        return None
-    elif norm.varies:
+    if norm.varies:
         return map_at(norm, t, tile)
     else:
         return first
@@ -301,13 +298,13 @@ def centre(grad, a, by, grad_shift, grad_gain, samples):
 
 
 @jit()
-def current(layer, t, tile, by):
-    """`norm(input) + shortcut` at step t."""
-    x = read(of_step(layer.input, t, layer.input_step), tile)
-    if by is not None:
-        x = normalize(x, by)
+def current(layer, t, tile, of_input):
+    """`norm(input) + shortcut` at step t; `of_input` is the norm's map at step 0, if there is one."""
+    x = read(layer.input, t, layer.input_step, tile)
+    if layer.current is not None:
+        x = normalize(x, map_now(layer.current, t, tile, of_input))
     if layer.shortcut is not None:
-        x = x + read(of_step(layer.shortcut, t, layer.shortcut_step), tile)
+        x = x + read(layer.shortcut, t, layer.shortcut_step, tile)
     return x
 
 

@@ -30,7 +30,6 @@ from spikefold.dynamics._kernels._triton_equations import (
     limit,
     map_at,
     map_by,
-    map_now,
     normalize,
     of_step,
     place,
@@ -55,7 +54,7 @@ def observe(steps, tiles, input, input_step, partials):
     mean = tl.zeros(tile.inside.shape, tl.float32)
     squares = tl.zeros(tile.inside.shape, tl.float32)
     for t in range(steps):  # Welford's, every element for itself
-        x = read(of_step(input, t, input_step), tile)
+        x = read(input, t, input_step, tile)
         deviation = x - mean
         mean += deviation / (t + 1)
         squares += deviation * (x - mean)
@@ -103,12 +102,12 @@ def forward(steps, tiles, layer, spikes, v_last):
     """All steps of a tile, its potentials in registers."""
     tile = place(tiles)
     decay = decay_of(layer, tile)
-    of_input = map_at(layer.current, 0, tile)
+    of_input = None if layer.current is None else map_at(layer.current, 0, tile)
     of_potential = None if layer.norm.batch else map_at(layer.norm, 0, tile)
     threshold = limit(layer, 0, tile)
-    potential = read_or_zero(layer.v, tile)
+    potential = read_or_zero(layer.v, 0, tile.step, tile)
     for t in range(steps):
-        x = current(layer, t, tile, map_now(layer.current, t, tile, of_input))
+        x = current(layer, t, tile, of_input)
         u = charge(potential, x, decay)
         if layer.norm.batch:
             mean, variance = statistics(u, 0.0, tile.inside, tiles.samples)
@@ -118,9 +117,9 @@ def forward(steps, tiles, layer, spikes, v_last):
             s = fire(normalize(u, map_at(layer.norm, t, tile)), limit(layer, t, tile))
         else:
             s = fire(normalize(u, of_potential), threshold)
-        write(of_step(spikes, t, tile.step), tile, s)
+        write(spikes, t, tile.step, tile, s)
         potential = reset(u, s, layer)
-    write(v_last, tile, potential)
+    write(v_last, 0, tile.step, tile, potential)
 
 
 @jit()
@@ -137,16 +136,17 @@ def forward_step(
     """Fire step t - 1 (unless FIRST), charge step t and observe it (unless LAST)."""
     tile = place(tiles)
     if FIRST:
-        potential = read_or_zero(layer.v, tile)
+        potential = read_or_zero(layer.v, 0, tile.step, tile)
     else:
         u = held(carried, 0, tile)
         s = spikes_at(t - 1, u, layer, tile)
-        write(of_step(spikes, t - 1, tile.step), tile, s)
+        write(spikes, t - 1, tile.step, tile, s)
         potential = reset(u, s, layer)
     if LAST:
-        write(v_last, tile, potential)
+        write(v_last, 0, tile.step, tile, potential)
     else:
-        x = current(layer, t, tile, map_at(layer.current, t, tile))
+        of_input = None if layer.current is None else map_at(layer.current, t, tile)
+        x = current(layer, t, tile, of_input)
         u = charge(potential, x, decay_of(layer, tile))
         hold(carried, 0, tile, u)
         mean, variance = statistics(u, 0.0, tile.inside, tile.size)
@@ -185,10 +185,10 @@ def recompute(steps, tiles, layer, potentials):
     """The potentials of all steps, into scratch; statistics are known."""
     tile = place(tiles)
     decay = decay_of(layer, tile)
-    of_input = map_at(layer.current, 0, tile)
-    potential = read_or_zero(layer.v, tile)
+    of_input = None if layer.current is None else map_at(layer.current, 0, tile)
+    potential = read_or_zero(layer.v, 0, tile.step, tile)
     for t in range(steps):
-        x = current(layer, t, tile, map_now(layer.current, t, tile, of_input))
+        x = current(layer, t, tile, of_input)
         u = charge(potential, x, decay)
         hold(potentials, t, tile, u)
         potential = reset(u, spikes_at(t, u, layer, tile), layer)
@@ -202,7 +202,7 @@ def through_fire(t, u, grad_v, tile, layer, surrogate, grads):
         the gradient of h; of u, as far as it passed the reset; and the map from u to h.
     """
     by = map_at(layer.norm, t, tile)
-    grad_s = read_or_zero(of_step(grads.spikes, t, tile.step), tile)
+    grad_s = read_or_zero(grads.spikes, t, tile.step, tile)
     h, threshold = normalize(u, by), limit(layer, t, tile)
     grad_h, passed = through_step(grad_s, grad_v, u, h, threshold, layer, surrogate)
     return grad_h, passed, by
@@ -215,19 +215,19 @@ def through_charge(t, steps, grad, tile, layer, potentials, grads):
     The input's own is written, or waits in scratch for `finish_input`.
     """
     grad = tl.where(tile.inside, grad, 0.0)
-    write(of_step(grads.shortcut, t, tile.step), tile, grad)
+    write(grads.shortcut, t, tile.step, tile, grad)
     if grads.decay is not None:
         if t > 0:
             u = held(potentials, t - 1, tile)
             before = reset(u, spikes_at(t - 1, u, layer, tile), layer)
         else:
-            before = read_or_zero(layer.v, tile)
+            before = read_or_zero(layer.v, 0, tile.step, tile)
         write_partial(grads.decay, t, tile, total(tl.where(tile.inside, grad * before, 0.0)))
     through = grad
     if layer.current is not None:
         by = map_at(layer.current, t, tile)
         if grads.current is not None:
-            x = read(of_step(layer.input, t, layer.input_step), tile)
+            x = read(layer.input, t, layer.input_step, tile)
             shift, gain = products(grad, x, by, tile.inside)
             write_partial(grads.current, 2 * t, tile, shift)
             write_partial(grads.current, 2 * t + 1, tile, gain)
@@ -240,7 +240,7 @@ def through_charge(t, steps, grad, tile, layer, potentials, grads):
     elif layer.waits:
         hold(potentials, t, tile, through)
     else:
-        write(of_step(grads.input, t, tile.step), tile, through)
+        write(grads.input, t, tile.step, tile, through)
     return grad * decay_of(layer, tile)
 
 
@@ -250,7 +250,7 @@ def backward(steps, tiles, layer, surrogate, potentials, grads):
     recompute(steps, tiles, layer, potentials)
     tl.debug_barrier()
     tile = place(tiles)
-    grad_v = read_or_zero(grads.v_last, tile)
+    grad_v = read_or_zero(grads.v_last, 0, tile.step, tile)
     for back in range(steps):
         t = steps - 1 - back
         u = held(potentials, t, tile)
@@ -263,7 +263,7 @@ def backward(steps, tiles, layer, surrogate, potentials, grads):
                 grad_h = centre(grad_h, u, by, shift, gain, tiles.samples)
         grad = passed + by.scale * grad_h
         grad_v = through_charge(t, steps, grad, tile, layer, potentials, grads)
-    write(grads.v, tile, grad_v)
+    write(grads.v, 0, tile.step, tile, grad_v)
 
 
 @jit(do_not_specialize=["t", "steps"])
@@ -279,7 +279,7 @@ def backward_step(
     """
     tile = place(tiles)
     if FIRST:
-        grad_v = read_or_zero(grads.v_last, tile)
+        grad_v = read_or_zero(grads.v_last, 0, tile.step, tile)
     else:
         done = t + 1
         u, by = held(potentials, done, tile), map_at(layer.norm, done, tile)
@@ -287,7 +287,7 @@ def backward_step(
         grad = held(carried, 0, tile) + by.scale * centre(0.0, u, by, shift, gain, tiles.samples)
         grad_v = through_charge(done, steps, grad, tile, layer, potentials, grads)
     if LAST:
-        write(grads.v, tile, grad_v)
+        write(grads.v, 0, tile.step, tile, grad_v)
     else:
         u = held(potentials, t, tile)
         grad_h, passed, by = through_fire(t, u, grad_v, tile, layer, surrogate, grads)
@@ -321,7 +321,7 @@ def finish_input(steps, tiles, layer, kept, sums, grad_input):
         grad = held(kept, t, tile)
         if layer.waits:
             by = map_at(layer.current, 0, tile)
-            x = read(of_step(layer.input, t, layer.input_step), tile)
+            x = read(layer.input, t, layer.input_step, tile)
             shift, gain = sums_of(sums, tiles, tile)
             grad = by.scale * centre(grad, x, by, shift, gain, tiles.samples * steps)
-        write(of_step(grad_input, t, tile.step), tile, grad)
+        write(grad_input, t, tile.step, tile, grad)
