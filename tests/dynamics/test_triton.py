@@ -417,6 +417,7 @@ def test_compiled_for_a_gpu_every_operation_rounds_once(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not GPU, reason="no GPU")
+@pytest.mark.usefixtures("as_user")
 @pytest.mark.parametrize("case", ["planes", "batch norm, columns", "polarity"])
 def test_the_operator_is_sound(case: str) -> None:
     with torch.device("cuda"):

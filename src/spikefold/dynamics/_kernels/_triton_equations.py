@@ -299,7 +299,7 @@ def centre(grad, a, by, grad_shift, grad_gain, samples):
 
 @jit()
 def current(layer, t, tile, of_input):
-    """`norm(input) + shortcut` at step t; `of_input` is the norm's map at step 0, if there is any."""
+    """`norm(input) + shortcut` at step t; `of_input`: the norm's map at step 0, if any."""
     x = read(layer.input, t, layer.input_step, tile)
     if layer.current is not None:
         x = normalize(x, map_now(layer.current, t, tile, of_input))
