@@ -9,7 +9,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +36,7 @@ def _equations() -> ModuleType:
     return importlib.import_module("spikefold.dynamics._kernels._triton_equations")
 
 
+@lru_cache(4096, typed=True)
 def _constant(value: object) -> Any:
     """Known when the kernel is compiled."""
     return _equations().tl.constexpr(value)
@@ -63,14 +64,15 @@ class Blocks:
         whole: elements up to which one program takes all of a group's samples, so that batch
             statistics need no other program: all steps are one launch.
         width: groups side by side in a column tile: 128 bytes in a row of float32.
-        scratch: bytes that should stay in the L2 cache (50 MB on an H100). A layer that needs more
-            is done some groups after the others.
+        scratch: bytes a layer may have beside its tensors. One that needs more is done some groups
+            after the others, in as many times the launches, each of which takes the host longer
+            (about 60 us on an H100's) than the GPU reads 100 MB.
     """
 
     tile: int = 4096
     whole: int = 8192
     width: int = 32
-    scratch: int = 32 << 20
+    scratch: int = 256 << 20
 
 
 blocks = Blocks()
@@ -154,18 +156,19 @@ class Launch:
     def run(self, kernel: Any, **arguments: Any) -> None:
         """A program for each tile."""
         warps = min(32, max(1, self.tiling.elements * self.tiling.width // 256))
-        kernel[(self.programs,)](tiles=self._tiles(), num_warps=warps, **_OPTIONS, **arguments)
+        kernel[(self.programs,)](tiles=self._tiles, num_warps=warps, **_OPTIONS, **arguments)
 
     def merge(self, partials: Tensor, mean: Tensor, variance: Tensor) -> None:
         """Mean and variance of the groups `[groups]` from those of their tiles."""
         programs = math.ceil(self.count / _MERGED["GROUPS"])
         arguments = {"partials": partials, "mean": mean, "variance": variance}
         kernel = _kernels().merge[(programs,)]
-        kernel(tiles=self._tiles(), **arguments, **_MERGED, **_OPTIONS)
+        kernel(tiles=self._tiles, **arguments, **_MERGED, **_OPTIONS)
 
     def _floats(self, *shape: int) -> Tensor:
         return self.tiling.problem.input.new_empty(shape, dtype=torch.float32)
 
+    @cached_property
     def _tiles(self) -> Any:
         tiling = self.tiling
         sizes = (tiling.problem.inner, tiling.elements, tiling.width)
@@ -252,12 +255,12 @@ def _forward_by_steps(problem: Problem, launch: Launch, written: dict[str, Any])
     norm = problem.potential
     assert norm.mean is not None
     assert norm.variance is not None
-    carried, partials = launch.scratch(1), launch.partials(2)
+    carried, partials, layer = launch.scratch(1), launch.partials(2), _layer(problem)
     for t in range(problem.steps + 1):
         launch.run(
             _kernels().forward_step,
             t=t,
-            layer=_layer(problem),
+            layer=layer,
             carried=carried,
             partials=partials,
             FIRST=t == 0,
