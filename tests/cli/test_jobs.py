@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from spikefold.cli import main
 from spikefold.cli._jobs import run_jobs
 from spikefold.errors import ConfigError
 from spikefold.training import Progress
@@ -58,3 +60,19 @@ def test_a_sweep_side_by_side_goes_on_where_it_was_killed(tmp_path: Path) -> Non
     assert len(list((tmp_path / "s").glob("**/summary.json"))) == 2
     again = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert "train" not in again.stderr
+
+
+def test_an_interrupted_sweep_says_where_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def one_then_ctrl_c(planned: Any, progress: Progress) -> None:
+        if planned.experiment.seed:
+            raise KeyboardInterrupt
+        planned.directory.mkdir(parents=True)
+        (planned.directory / "summary.json").write_text("{}")
+
+    monkeypatch.setattr("spikefold.cli._sweep.run_planned", one_then_ctrl_c)
+    status = main(["sweep", "digits", "--seeds", "0", "1", "2", "--out", str(tmp_path / "s")])
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert status == 130
+    assert told.endswith("interrupted; 1 of 3 runs are finished, the same command goes on")

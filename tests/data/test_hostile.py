@@ -166,6 +166,19 @@ def test_aedat4_that_takes_its_reader_down(tmp_path: Path, monkeypatch: pytest.M
         read_recording(tmp_path / "good.aedat4")
 
 
+def test_aedat4_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that believes a damaged size; its process gets no such memory."""
+    pytest.importorskip("aedat")
+    (tmp_path / "bomb.aedat4").write_bytes(aedat4(ROWS, (40, 40)))
+    code = "def Decoder(path):\n    bytearray(20 << 30)\n    raise ValueError('it was given')\n"
+    (tmp_path / "aedat.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(DataError, match=r"bomb.aedat4: .*damaged or cut off \(''\)"):
+        read_recording(tmp_path / "bomb.aedat4")
+    monkeypatch.delenv("PYTHONPATH")
+    assert len(read_recording(tmp_path / "bomb.aedat4").events) == len(ROWS)
+
+
 def test_a_cache_that_cannot_be_written_or_is_damaged(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_text("a")

@@ -13,7 +13,7 @@ import torch
 
 import spikefold as sf
 from spikefold.errors import ConfigError, FileFormatError
-from spikefold.saving import remove_unfinished, replacing
+from spikefold.replacing import remove_unfinished, replacing
 from spikefold.saving._file import checksum, read_file
 
 
@@ -222,7 +222,7 @@ def test_what_a_kill_left_behind_is_removed(tmp_path: Path) -> None:
     program = f"""
 import os, signal
 from pathlib import Path
-from spikefold.saving import replacing
+from spikefold.replacing import replacing
 with replacing(Path({str(tmp_path / "a.json")!r})) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -102,28 +102,41 @@ def sweep_command(words: list[str]) -> None:
     if options.jobs < 1:
         raise ConfigError(f"sweep: --jobs must be at least 1, got {options.jobs}")
     runs = plan(options)
-    for planned in runs:
-        if (planned.directory / SUMMARY).exists():
-            _require_same(planned)
-    left = [planned for planned in runs if not (planned.directory / SUMMARY).exists()]
-    if options.jobs == 1:
-        for number, planned in enumerate(left, start=1):
-            print_error(f"run {number} of {len(left)}: {planned.directory}")
-            run_planned(planned, shown_progress())
-    else:
-        names = [str(planned.directory.relative_to(options.out)) for planned in left]
-        gpus = torch.cuda.device_count() if any(map(_wants_gpu, left)) else 0
-        failed = run_jobs(left, run_planned, names, options.jobs, gpus)
-        if failed:
-            raise ConfigError(
-                f"sweep: {len(failed)} of {len(left)} runs failed (the same command "
-                f"continues them): {', '.join(names[number] for number in failed)}"
-            )
+    for planned in filter(_is_finished, runs):
+        _require_same(planned)
+    try:
+        _run_all([planned for planned in runs if not _is_finished(planned)], options)
+    except KeyboardInterrupt as error:
+        done = sum(map(_is_finished, runs))
+        raise type(error)(
+            f"interrupted; {done} of {len(runs)} runs are finished, the same command goes on"
+        ) from error
     records = accuracy_records(read_summaries([planned.directory for planned in runs]))
     if options.json:
         print_json(records)
     else:
         print_rows(str(options.out), accuracy_table(records))
+
+
+def _is_finished(planned: _Planned) -> bool:
+    return (planned.directory / SUMMARY).exists()
+
+
+def _run_all(left: list[_Planned], options: SweepOptions) -> None:
+    """One after the other, or so many at once."""
+    if options.jobs == 1:
+        for number, planned in enumerate(left, start=1):
+            print_error(f"run {number} of {len(left)}: {planned.directory}")
+            run_planned(planned, shown_progress())
+        return
+    names = [str(planned.directory.relative_to(options.out)) for planned in left]
+    gpus = torch.cuda.device_count() if any(map(_wants_gpu, left)) else 0
+    failed = run_jobs(left, run_planned, names, options.jobs, gpus)
+    if failed:
+        raise ConfigError(
+            f"sweep: {len(failed)} of {len(left)} runs failed (the same command "
+            f"continues them): {', '.join(names[number] for number in failed)}"
+        )
 
 
 def run_planned(planned: _Planned, progress: Progress) -> None:

@@ -21,7 +21,8 @@ from spikefold.data import (
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.models import Network
 from spikefold.plain import to_plain
-from spikefold.saving import locked, replacing, save
+from spikefold.replacing import replacing
+from spikefold.saving import locked, save
 from spikefold.training import (
     Experiment,
     Progress,

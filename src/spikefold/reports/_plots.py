@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from spikefold.replacing import replacing
+
 COLUMNS = 4
 BEFORE, AFTER, MARK = "#4878a8", "#d1783c", "#444444"
 
@@ -35,7 +37,8 @@ def plot_run(directory: Path) -> list[Path]:
     paths = []
     for name, figure in figures.items():
         path = directory / name
-        figure.savefig(path, dpi=120)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=120, format="png")
         paths.append(path)
     return paths
 

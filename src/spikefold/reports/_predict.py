@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from spikefold.replacing import replacing
+
 
 def plot_input(frames: np.ndarray, title: str, path: Path) -> None:
     """Draw an image, or frames of events with one panel a time step.
@@ -26,8 +28,8 @@ def plot_input(frames: np.ndarray, title: str, path: Path) -> None:
             axes.set_title(f"step {step + 1}", fontsize=8)
     if frames.ndim == 4:
         figure.supxlabel("red: brighter, blue: darker", fontsize=8)
-    # Explicit, because the default goes by the suffix, and adds one to a path without.
-    figure.savefig(path, dpi=120, format="png")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
 
 
 def _image(image: np.ndarray) -> np.ndarray:

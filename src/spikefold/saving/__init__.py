@@ -2,7 +2,6 @@
 
 from spikefold.saving._lock import LOCK, is_first, locked
 from spikefold.saving._network import Stored, load, read, save
-from spikefold.saving._replacing import remove_unfinished, replacing
 
 __all__ = [
     "LOCK",
@@ -11,7 +10,5 @@ __all__ = [
     "load",
     "locked",
     "read",
-    "remove_unfinished",
-    "replacing",
     "save",
 ]

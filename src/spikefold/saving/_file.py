@@ -17,7 +17,7 @@ from spikefold.errors import ConfigError, FileFormatError
 from spikefold.models import Arguments
 from spikefold.plain import from_plain, to_plain
 from spikefold.registry import registered_only
-from spikefold.saving._replacing import replacing
+from spikefold.replacing import replacing
 
 # 2: any module, transforms by path, input, checksum
 FORMAT = 2

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from spikefold.errors import ConfigError, FileFormatError
-from spikefold.saving._replacing import remove_unfinished
+from spikefold.replacing import remove_unfinished
 
 LOCK = ".lock"
 

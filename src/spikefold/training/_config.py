@@ -15,7 +15,7 @@ from spikefold.errors import ConfigError
 from spikefold.models import MODELS, Arguments, Network, Norm, Options, Standardize, Task, build
 from spikefold.plain import flat, from_plain, to_plain
 from spikefold.ranges import require_within
-from spikefold.saving import replacing
+from spikefold.replacing import replacing
 
 OptimizerName = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "constant"]

@@ -16,7 +16,8 @@ from spikefold.errors import ConfigError, DataError
 from spikefold.models import Network
 from spikefold.nn import synchronize_statistics
 from spikefold.registry import IMPORTED, import_extension
-from spikefold.saving import Stored, load, locked, replacing, save
+from spikefold.replacing import replacing
+from spikefold.saving import Stored, load, locked, save
 from spikefold.training._checkpoint import (
     TrainingState,
     read_checkpoint,
@@ -145,7 +146,7 @@ def _learner(fabric: Fabric, experiment: Experiment, dataset: Dataset) -> Learne
     else:
         require_statistics(network, dataset, experiment, fabric.world_size)
     if experiment.hardware.channels_last:
-        network = network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(network, config)
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
     average = make_average(network, config)
