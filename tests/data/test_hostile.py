@@ -231,3 +231,21 @@ def test_a_framing_beyond_memory() -> None:
     for framing in ({"steps": 10**6}, {"size": 10**5}, {"steps": 10_000, "size": 10_000}):
         with pytest.raises(DataError, match=r"must lie in|more than the 134,217,728 pixels"):
             Framing(**framing)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000, 4), }", "damaged or cut"),
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (1, 4), }", "damaged or cut off"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (8,), }", r"this one is float64 \[8\]"),
+        ("{'descr': '<c16', 'fortran_order': False, 'shape': (1, 4), }", "this one is complex128"),
+    ],
+)
+def test_npy_files_of_other_things(tmp_path: Path, header: str, message: str) -> None:
+    """What claims 320 GB in 64 bytes; Python objects, to be unpickled; no rows of events."""
+    text = header.ljust(117).encode() + b"\n"
+    start = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    (tmp_path / "a.npy").write_bytes(start + bytes(64))
+    with pytest.raises(DataError, match=rf"a.npy.*{message}"):
+        read_recording(tmp_path / "a.npy")

@@ -33,6 +33,8 @@ def write(path: Path, rows: list[Row]) -> None:
     match path.suffix:
         case ".npz":
             npz(path, rows)
+        case ".npy":
+            np.save(path, np.array([(x, y, p, t / 1000) for x, y, t, p in rows]))
         case ".aedat4":
             path.write_bytes(aedat4(rows, (60, 40)))
         case ".dat":
@@ -45,7 +47,7 @@ def write(path: Path, rows: list[Row]) -> None:
             path.write_bytes(five_bytes(*rows))
 
 
-NAMES = ["a.aedat4", "a.dat", "evt2.raw", "evt3.raw", "a.npz", "a.bin", "a.bs2"]
+NAMES = ["a.aedat4", "a.dat", "evt2.raw", "evt3.raw", "a.npz", "a.npy", "a.bin", "a.bs2"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -121,6 +121,8 @@ def recordings(folder: Path) -> Attempt:
     arrays = io.BytesIO()
     columns = dict(zip("xytp", np.array(ROWS).T, strict=True))
     np.savez_compressed(arrays, **columns)  # type: ignore[arg-type]
+    rows = io.BytesIO()
+    np.save(rows, np.array([(x, y, p, t) for x, y, t, p in ROWS]))
     whole = {
         "a.bin": five_bytes(*ROWS),
         "a.bs2": five_bytes(*ROWS),
@@ -128,6 +130,7 @@ def recordings(folder: Path) -> Attempt:
         "2.raw": evt2(ROWS),
         "3.raw": evt3(ROWS),
         "a.npz": arrays.getvalue(),
+        "a.npy": rows.getvalue(),
     }
     return _read_damaged(folder, whole, _recording)
 

@@ -1,6 +1,6 @@
-"""Event-camera data sets, fetched and read by tonic."""
+"""Event-camera data sets, fetched and unpacked by tonic."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from spikefold.data._cifar import NAMES10
-from spikefold.data._frames import Framing, frames_of, structured
+from spikefold.data._frames import Framing, frames_of
 from spikefold.data._recordings import read_recordings
 from spikefold.data._samples import TensorSamples
 from spikefold.data._sources import cached, folder
@@ -147,8 +147,9 @@ def _frames(key: str, recordings: Any, names: Sequence[str], framing: Framing) -
 
     def compute() -> dict[str, np.ndarray]:
         shown = tqdm(paths, key, unit="recording", disable=None)
-        read = zip(shown, _events(recordings, paths, order), strict=True)
-        frames = [frames_of(events, framing, str(path)) for path, events in read]
+        # Tonic would move each recording of N-Caltech101 to the corner.
+        read = zip(shown, read_recordings(paths), strict=True)
+        frames = [frames_of(recording.events, framing, str(path)) for path, recording in read]
         targets = [recordings.targets[n] for n in order]
         labels = [names.index(t) if isinstance(t, str) else t for t in targets]
         return {"frames": np.stack(frames), "labels": np.array(labels)}
@@ -156,21 +157,3 @@ def _frames(key: str, recordings: Any, names: Sequence[str], framing: Framing) -
     arrays = cached(f"{key}-{framing.key}", paths, compute)
     labels = torch.from_numpy(arrays["labels"]).long()
     return TensorSamples(torch.from_numpy(arrays["frames"]), labels)
-
-
-def _events(recordings: Any, paths: Sequence[Path], order: Sequence[int]) -> Iterator[np.ndarray]:
-    """Events of recordings one after another: by tonic only what no other reader knows.
-
-    Tonic would move each recording of N-Caltech101 to the corner, and read AEDAT 4 in this process.
-    """
-    if paths[0].suffix != ".npy":
-        yield from (recording.events for recording in read_recordings(paths))
-        return
-    for path, number in zip(paths, order, strict=True):
-        try:
-            events = structured(recordings[number][0])
-        except Exception as error:  # the readers' own errors have no common type
-            raise DataError(f"{path} is damaged or cut off ({error}): fetch it again") from error
-        if not len(events):
-            raise DataError(f"{path}: no events: is it cut off?")
-        yield events

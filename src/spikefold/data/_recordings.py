@@ -16,8 +16,11 @@ from spikefold.data._prophesee import read_prophesee, stated_sensor
 from spikefold.errors import DataError
 
 HEADER = 4096  # bytes in which a format can be told
-ENDINGS = (".aedat4", ".raw", ".dat", ".bin", ".bs2", ".npz")
-KNOWN = "AEDAT 4, EVT 2, EVT 3, Prophesee .dat, N-MNIST's .bin, SLAYER's .bs2, .npz of t, x, y, p"
+ENDINGS = (".aedat4", ".raw", ".dat", ".bin", ".bs2", ".npz", ".npy")
+KNOWN = (
+    "AEDAT 4, EVT 2, EVT 3, Prophesee .dat, N-MNIST's .bin, SLAYER's .bs2, .npz of t, x, y, p, "
+    "DVS128 Gesture's .npy"
+)
 # cameras whose files do not say so, smallest first
 NMNIST, CALTECH, DVS128 = (34, 34), (240, 180), (128, 128)
 
@@ -31,7 +34,7 @@ class Recording:
         sensor: width and height; where the file does not say, of the smallest usual camera of the
             format that fits, or of the smallest at all.
         format: of the file: "AEDAT 4", "EVT 2", "EVT 3", "Prophesee DAT", "N-MNIST",
-            "N-Caltech101", "bs2" or "npz".
+            "N-Caltech101", "bs2", "npz" or "npy".
         stated: whether the file says what sensor it is from.
     """
 
@@ -42,11 +45,12 @@ class Recording:
 
 
 def read_recording(path: Path) -> Recording:
-    """Read AEDAT 4, EVT 2, EVT 3, Prophesee .dat, N-MNIST's .bin, SLAYER's .bs2, or .npz.
+    """Read AEDAT 4, EVT 2, EVT 3, Prophesee .dat, N-MNIST's .bin, SLAYER's .bs2, .npz or .npy.
 
     Formats are told apart by their content; .bin and .bs2, which have no header, by the name. An
     .npz file holds the arrays t (microseconds), x, y and p (0 or -1: darker, 1: brighter), or one
-    structured array `events` with these fields.
+    structured array `events` with these fields; an .npy file rows of x, y, polarity and
+    milliseconds, as DVS128 Gesture is unpacked.
 
     Raises:
         DataError: if the file is absent, of another format, damaged or without events, or if a
@@ -94,6 +98,8 @@ def _read(path: Path, head: bytes) -> Recording:
         return _read_prophesee(path, "dat", "Prophesee DAT")
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return _fitted(_read_npz(path), "npz", ())
+    if head.startswith(b"\x93NUMPY"):
+        return _fitted(_read_npy(path), "npy", (DVS128,))
     if path.suffix == ".bin" and head:
         events = read_nmnist(path.read_bytes(), str(path))
         small = _fits(events, NMNIST)
@@ -142,6 +148,27 @@ def _read_npz(path: Path) -> np.ndarray:
     if len({arrays[name].shape for name in "txyp"}) > 1 or arrays["t"].ndim != 1:
         shapes = ", ".join(f"{name} {list(arrays[name].shape)}" for name in "txyp")
         raise DataError(f"{path}: t, x, y and p must have the same length, got {shapes}")
+    return _checked(arrays, path)
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        # mapped, so that a header that claims more than the file holds costs nothing
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # mmap, tokenize and numpy have no common type
+        raise DataError(f"{path}: this npy file is damaged or cut off ({error})") from error
+    if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "biuf":
+        raise DataError(
+            f"{path}: an npy file of events is numbers [N, 4]: x, y, polarity and milliseconds; "
+            f"this one is {rows.dtype} {list(rows.shape)}"
+        )
+    exact = rows.astype(np.float64 if rows.dtype.kind == "f" else np.int64)
+    arrays = dict(zip("xypt", exact.T, strict=True))
+    return _checked({**arrays, "t": np.rint(arrays["t"] * 1000)}, path)
+
+
+def _checked(arrays: Mapping[str, np.ndarray], path: Path) -> np.ndarray:
+    """Arrays t, x, y and p as `EVENT`."""
     events = np.empty(len(arrays["t"]), dtype=EVENT)
     limits = {"t": (-(2**63), 2**63), "x": (0, 2**16), "y": (0, 2**16), "p": (-1, 2)}
     for name, (low, high) in limits.items():
