@@ -31,10 +31,13 @@ from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
 from spikefold.inference import Prepared, prepare
 from spikefold.nn import (
+    BNTT,
     IF,
     LIF,
     MPBN,
     PLIF,
+    TAB,
+    TEBN,
     CurrentNorm,
     FoldedLIF,
     MembraneNorm,
@@ -42,6 +45,7 @@ from spikefold.nn import (
     SpikingLayer,
     SpikingNeuron,
     State,
+    TdBN,
     WithSpikes,
     with_spikes,
 )
@@ -54,10 +58,13 @@ if TYPE_CHECKING:
 __version__ = version("spikefold")
 
 __all__ = [
+    "BNTT",
     "IF",
     "LIF",
     "MPBN",
     "PLIF",
+    "TAB",
+    "TEBN",
     "AdoptError",
     "Atan",
     "ConfigError",
@@ -84,6 +91,7 @@ __all__ = [
     "State",
     "Surrogate",
     "Tanh",
+    "TdBN",
     "Triangle",
     "Verification",
     "WithSpikes",

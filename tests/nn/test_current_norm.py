@@ -10,9 +10,10 @@ from torch import Tensor, nn
 import spikefold as sf
 from spikefold.data import TensorSamples
 from spikefold.errors import FoldError, ShapeError
+from spikefold.nn import BNTT, TEBN
 from spikefold.training import recalibrate
 from tests.dynamics.reference import mpbn_lif
-from tests.nn.current_norms import BNTT, NORMS, TEBN
+from tests.nn.current_norms import NORMS
 
 T, C = 4, 6
 
@@ -51,7 +52,7 @@ class Restated:
                 return weight * p[t], bias * p[t]  # type: ignore[index, operator]
             case "TAB":
                 return weight[t] * p[t] ** 2, bias[t] * p[t] ** 2  # type: ignore[index]
-        return weight * 0.5, bias  # type: ignore[return-value]
+        return weight * (0.4 * 2**-0.5), bias  # type: ignore[return-value]
 
     def currents(self, x: Tensor, training: bool = True) -> Tensor:
         weight, bias = self.p["connection.weight"], self.p["connection.bias"]

@@ -3,6 +3,7 @@
 from spikefold.nn._attached import attached, strange
 from spikefold.nn._batch_norm import BATCH_NORMS, SynchronizedBatchNorm
 from spikefold.nn._copy import copied, replaced, twin
+from spikefold.nn._current_norms import BNTT, TAB, TEBN, TdBN
 from spikefold.nn._layer import (
     OverTime,
     SpikingLayer,
@@ -25,10 +26,13 @@ from spikefold.nn._transforms import transformed, transforms_of, unwrapped
 
 __all__ = [
     "BATCH_NORMS",
+    "BNTT",
     "IF",
     "LIF",
     "MPBN",
     "PLIF",
+    "TAB",
+    "TEBN",
     "Call",
     "CurrentNorm",
     "FoldedLIF",
@@ -42,6 +46,7 @@ __all__ = [
     "States",
     "Stream",
     "SynchronizedBatchNorm",
+    "TdBN",
     "WithSpikes",
     "attached",
     "copied",

@@ -204,6 +204,10 @@ class CurrentNorm(Norm):
             self.observe(observed)
         return y.to(x.dtype)
 
+    def extra_repr(self) -> str:
+        """The arguments, for print."""
+        return f"{self.shape[0]}" if self.steps is None else f"{self.shape[0]}, steps={self.steps}"
+
 
 # The forwards of norms that do exactly what their `normalization` says.
 FORWARDS = (MembraneNorm.forward, CurrentNorm.forward)
