@@ -63,8 +63,9 @@ def flat(kind: type[T]) -> type[T]:
         types |= get_type_hints(hint) if is_dataclass(hint) else {name: hint}
     # a value by default is a value always: `int | None` is an int
     members = [
-        (name, type(value) if NoneType in get_args(types[name]) else types[name], value)
+        (name, types[name] if value is None or not optional else type(value), value)
         for name, value in spread(kind()).items()
+        for optional in [NoneType in get_args(types[name])]
     ]
     level = LEVELS[kind] = make_dataclass(kind.__name__, members)
     _converter.register_unstructure_hook(kind, lambda value: to_plain(level(**spread(value))))

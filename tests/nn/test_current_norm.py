@@ -174,6 +174,24 @@ def test_fusion_leaves_it_alone() -> None:
         sf.fuse_conv_bn(unit("BNTT"))
 
 
+def test_one_map_for_all_steps_is_fused() -> None:
+    layer = unit("tdBN").double()
+    x = torch.randn(T, 8, 3, 5, 5, dtype=torch.float64)
+    layer(x)
+    fused = sf.fuse_conv_bn(layer.eval())
+    assert type(fused.norm) is nn.Identity
+    # the published formula by hand
+    norm = layer.norm
+    y = torch.stack([layer.connection(x_t) for x_t in x])
+    mean, variance, gain, shift = (
+        value[:, None, None]
+        for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    expected = gain * 0.4 / 2**0.5 * (y - mean) / (variance + 1e-5).sqrt() + shift
+    torch.testing.assert_close(torch.stack([fused.connection(x_t) for x_t in x]), expected)
+    assert sf.verify(layer, fused, [x], per_step=True).mismatches == 0
+
+
 def test_its_statistics_are_recalibrated() -> None:
     """One batch: the running statistics become those of each of its steps."""
     network = sf.models.small(in_channels=1, steps=T, width=0.25)

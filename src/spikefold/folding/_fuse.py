@@ -11,14 +11,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold.errors import ConfigError, FoldError, ShapeError
 from spikefold.graphs import Graph, Place, graphs
-from spikefold.nn import BATCH_NORMS, SpikingLayer, copied, replaced, strange, transformed
+from spikefold.nn import (
+    BATCH_NORMS,
+    CurrentNorm,
+    SpikingLayer,
+    copied,
+    is_called,
+    replaced,
+    strange,
+    transformed,
+)
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Connection = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
 
 @torch.no_grad()
-def fuse(connection: Connection, norm: _BatchNorm) -> Connection:
+def fuse(connection: Connection, norm: _BatchNorm | CurrentNorm) -> Connection:
     """One layer that computes norm(connection(x)) of evaluation, up to rounding.
 
         weight' = weight · scale;  bias' = (bias - mean) · scale + beta;
@@ -26,28 +35,26 @@ def fuse(connection: Connection, norm: _BatchNorm) -> Connection:
 
     Arguments:
         connection: convolution or linear; not changed.
-        norm: batch normalization with running statistics.
+        norm: batch normalization with running statistics, or one of the currents with one map for
+            all steps.
 
     Raises:
         FoldError: if the normalization keeps no running statistics, they are not finite, or the
             sizes do not fit.
     """
-    if norm.running_mean is None or norm.running_var is None:
-        raise FoldError("the batch normalization keeps no running statistics")
-    if len(connection.weight) != norm.num_features:
+    mean, variance, gain, shift, eps = _map(norm)
+    if len(connection.weight) != mean.numel():
         raise FoldError(
             f"{len(connection.weight)} channels go into a batch normalization of "
-            f"{norm.num_features}: it normalizes another dimension"
+            f"{mean.numel()}: it normalizes another dimension"
         )
     # in float64, so that the new weights are rounded once
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
+    mean, variance = mean.double(), variance.double()
     if not bool((torch.isfinite(mean) & torch.isfinite(variance)).all()):
         raise FoldError("running statistics of the batch normalization are NaN or infinite")
-    scale = (variance + norm.eps).rsqrt()
-    if norm.affine:
-        scale = scale * norm.weight.double()
+    scale = (variance + eps).rsqrt() * gain.double()
     bias = -mean if connection.bias is None else connection.bias.double() - mean
-    bias = bias * scale + (norm.bias.double() if norm.affine else 0)
+    bias = bias * scale + shift.double()
     weight = connection.weight.double() * scale.reshape(-1, *(1,) * (connection.weight.ndim - 1))
     fused = copy.deepcopy(connection)
     fused.weight.copy_(weight)
@@ -56,7 +63,30 @@ def fuse(connection: Connection, norm: _BatchNorm) -> Connection:
     return fused
 
 
-def fuse_shapes(connection: Connection, norm: _BatchNorm) -> Connection:
+def _map(norm: _BatchNorm | CurrentNorm) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """Mean, variance, gain and shift `[C]` in evaluation, and eps."""
+    if isinstance(norm, CurrentNorm):
+        now = norm.eval().normalization()
+        parameters = [*(now.fixed or ()), now.gain, now.shift]
+        if len(parameters) < 4 or any(len(parameter) != 1 for parameter in parameters):
+            raise FoldError("the normalization has no running statistics, or a map for each step")
+        mean, variance, gain, shift = (parameter[0] for parameter in parameters)
+        return mean, variance, gain, shift, now.eps
+    if norm.running_mean is None or norm.running_var is None:
+        raise FoldError("the batch normalization keeps no running statistics")
+    ones, zeros = torch.ones_like(norm.running_mean), torch.zeros_like(norm.running_mean)
+    gain, shift = (norm.weight, norm.bias) if norm.affine else (ones, zeros)
+    return norm.running_mean, norm.running_var, gain, shift, norm.eps
+
+
+def _is_one_map(norm: nn.Module | None) -> bool:
+    """Whether it is a batch norm, or a norm of the currents that treats all steps alike."""
+    if not isinstance(norm, CurrentNorm):
+        return isinstance(norm, _BatchNorm)
+    return norm.steps is None
+
+
+def fuse_shapes(connection: Connection, norm: nn.Module) -> Connection:
     """What `fuse` makes of a layer, without the values: a bias is there."""
     fused = copy.deepcopy(connection)
     if fused.bias is None:
@@ -101,7 +131,9 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
     rounding, so a few spikes may differ: `verify(model, fused, batches)` tells how many, and what
     that does to the accuracy.
 
-    Only what is known is fused: exact types of `FUSIONS` with torch's own batch norms.
+    Only what is known is fused: exact types of `FUSIONS` with torch's own batch norms, or with a
+    `CurrentNorm` that has one map for all steps (`TdBN`). Maps of each step (`BNTT`, `TEBN`, `TAB`)
+    stay: a multiplication and two additions a neuron and step, in the neurons' own kernel.
 
     Arguments:
         model: trained network, folded or not; not changed.
@@ -201,7 +233,7 @@ def _pairs(model: nn.Module) -> list[tuple[_Slot, _Slot]]:
 def _neighbours(graph: Graph) -> Iterator[tuple[Place, Place]]:
     """Calls of a connection and of the batch norm that alone takes its result."""
     for norm in graph.nodes:
-        if norm.place is None or not isinstance(norm.module, _BatchNorm):
+        if norm.place is None or not _is_one_map(norm.module):
             continue
         connection = graph[norm.inputs[0]]
         if connection.place is None or len(graph.users(connection)) > 1:
@@ -212,7 +244,9 @@ def _neighbours(graph: Graph) -> Iterator[tuple[Place, Place]]:
 
 def _require_known(connection: nn.Module, norm: nn.Module) -> None:
     """Refuse what would compute something else once it is fused."""
-    for module, known in ((connection, FUSIONS), (norm, {*BATCH_NORMS, nn.SyncBatchNorm})):
+    own = isinstance(norm, CurrentNorm) and not is_called(norm)
+    norms = {*BATCH_NORMS, nn.SyncBatchNorm, *([type(norm)] if own else [])}
+    for module, known in ((connection, FUSIONS), (norm, norms)):
         problem = strange(module)
         if problem is None and type(module) not in known:
             problem = "a subclass may compute something else"

@@ -1,6 +1,6 @@
 """Spiking networks: the paper's ResNets and VGG, and a small one; lists of `SpikingLayer`."""
 
-from spikefold.models._arguments import Arguments, Learnt, Norm, Options, Task
+from spikefold.models._arguments import AfterConnection, Arguments, Learnt, Norm, Options, Task
 from spikefold.models._network import (
     MODELS,
     Builder,
@@ -9,9 +9,9 @@ from spikefold.models._network import (
     as_frames,
     assemble,
     initialize,
-    membrane_norm,
     register,
 )
+from spikefold.models._norms import membrane_norm
 from spikefold.models._resnet import BasicBlock, resnet18, resnet19, resnet20, resnet34
 from spikefold.models._small import compact, small
 from spikefold.models._vgg import vgg16
@@ -32,6 +32,7 @@ def build(name: str, arguments: Arguments) -> Network:
 
 __all__ = [
     "MODELS",
+    "AfterConnection",
     "Arguments",
     "BasicBlock",
     "Builder",

@@ -8,6 +8,8 @@ from spikefold.errors import ConfigError
 from spikefold.ranges import require_within
 
 Norm = Literal["mpbn", "mpbn-element", "mpbn-steps", "none"]
+AfterConnection = Literal["bn", "tdbn", "bntt", "tebn", "tab", "none"]
+PER_STEP = ("mpbn-steps", "bntt", "tebn", "tab")  # norms that have something for each time step
 Learnt = Literal["no", "layer", "channel"]
 
 
@@ -44,8 +46,12 @@ class Options:
     """The user's choices, independent of the data.
 
     Arguments:
-        norm: "mpbn" channel-wise, "mpbn-element" element-wise, "mpbn-steps" channel-wise with a
-            set for each of `steps`, or "none".
+        norm: of the membrane potential: "mpbn" channel-wise, "mpbn-element" element-wise,
+            "mpbn-steps" channel-wise with a set for each of `steps`, or "none".
+        current_norm: after the connection: batch norm "bn", "tdbn", "bntt", "tebn", "tab" (the last
+            three have a map for each of `steps`), or "none".
+        rate: share of the potentials that fire at the start, where they are normally distributed
+            (see `MPBN`); None: MPBN begins with shift 0.
         width: factor on all channel numbers.
         steps: time steps an image is shown where `forward` is not told; or the number of an event
             recording's frames.
@@ -59,21 +65,30 @@ class Options:
 
     norm: Norm = "mpbn"
     _: KW_ONLY
+    current_norm: AfterConnection = "bn"
+    rate: float | None = None
     width: float = 1.0
     steps: int | None = None
     learn_decay: Learnt = "no"
     standardize: bool = False
 
     def __post_init__(self) -> None:
-        require_within("model", self, width="(0, 1000]", steps="[1, 10000]")
-        for name, kind in (("norm", Norm), ("learn_decay", Learnt)):
+        require_within("model", self, width="(0, 1000]", steps="[1, 10000]", rate="(0, 1)")
+        kinds = {"norm": Norm, "current_norm": AfterConnection, "learn_decay": Learnt}
+        for name, kind in kinds.items():
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(
                     f"model: {name} must be one of {', '.join(get_args(kind))}, got "
                     f"{getattr(self, name)!r}"
                 )
-        if self.norm == "mpbn-steps" and self.steps is None:
-            raise ConfigError("model: norm mpbn-steps needs steps, because it has a set for each")
+        for name in ("norm", "current_norm"):
+            if getattr(self, name) in PER_STEP and self.steps is None:
+                raise ConfigError(
+                    f"model: {name} {getattr(self, name)} needs steps, because it has a set for "
+                    "each"
+                )
+        if self.rate is not None and self.norm == "none":
+            raise ConfigError("model: rate is where MPBN begins, but norm is none")
 
 
 @dataclass(frozen=True)

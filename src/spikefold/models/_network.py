@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from spikefold.data import InputSpec
 from spikefold.described import described, with_arguments
 from spikefold.errors import ShapeError
-from spikefold.models._arguments import Arguments, Norm
+from spikefold.models._arguments import Arguments
+from spikefold.models._norms import current_norm, membrane_norm
 from spikefold.nn import (
     LIF,
     MPBN,
@@ -220,15 +221,30 @@ class Builder:
     arguments: Arguments
 
     def conv(
-        self, channels: int, kernel: int = 3, stride: int = 1, bias: bool = False
+        self,
+        channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        bias: bool = False,
+        branches: int = 1,
     ) -> SpikingLayer:
-        """Convolution ("same" padding), BN, neurons."""
+        """Convolution ("same" padding), norm, neurons; one of so many branches that add."""
         connection = nn.Conv2d(
-            self.channels, channels, kernel, stride=stride, padding=kernel // 2, bias=bias
+            self.channels,
+            channels,
+            kernel,
+            stride=stride,
+            padding=kernel // 2,
+            bias=bias or self.arguments.current_norm == "none",
         )
         self.channels = channels
         self.size = (self.size - 1) // stride + 1
-        return SpikingLayer(connection, nn.BatchNorm2d(channels), self.neurons())
+        return SpikingLayer(connection, self.current_norm(channels, branches), self.neurons())
+
+    def current_norm(self, channels: int, branches: int = 1) -> nn.Module:
+        """After a connection to so many channels, one of so many branches that add."""
+        a = self.arguments
+        return current_norm(a.current_norm, channels, a.steps, a.neuron.threshold, branches)
 
     def neurons(self) -> LIF:
         """Neurons for the current channels and size."""
@@ -240,35 +256,13 @@ class Builder:
 
     def membrane_norm(self) -> MPBN | None:
         """Of the potentials of the current channels and size."""
-        return membrane_norm(
-            self.arguments.norm, self.channels, (self.size, self.size), self.arguments.steps
-        )
+        a, spatial = self.arguments, (self.size, self.size)
+        return membrane_norm(a.norm, self.channels, spatial, a.steps, a.rate, a.neuron.threshold)
 
     def pool(self, kernel: int = 2, stride: int = 2, padding: int = 0) -> OverTime:
         """Average pooling, by default over 2x2 pixels."""
         self.size = (self.size + 2 * padding - kernel) // stride + 1
         return OverTime(nn.AvgPool2d(kernel, stride, padding))
-
-
-def membrane_norm(
-    name: Norm, channels: int, spatial: tuple[int, ...], steps: int | None
-) -> MPBN | None:
-    """A norm of membrane potentials by its name, or None for "none".
-
-    Arguments:
-        name: one of `Norm`.
-        channels: C of the neurons.
-        spatial: their size; only "mpbn-element" depends on it.
-        steps: T; only "mpbn-steps" depends on it.
-    """
-    match name:
-        case "mpbn":
-            return MPBN(channels)
-        case "mpbn-element":
-            return MPBN((channels, *spatial))
-        case "mpbn-steps":
-            return MPBN(channels, steps=steps)
-    return None
 
 
 Features = Callable[[Builder, float], list[nn.Module]]

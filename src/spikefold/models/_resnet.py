@@ -35,7 +35,7 @@ class BasicBlock(nn.Module):
 
 
 def _block(builder: Builder, channels: int, stride: int, pooled: bool) -> BasicBlock:
-    """A block; where channels or size change, the shortcut is a 1x1 convolution with BN.
+    """A block; where channels or size change, the shortcut is a 1x1 convolution with a norm.
 
     With `pooled` the shortcut is average-pooled before an unstrided convolution (resnet20),
     else the convolution itself is strided.
@@ -48,9 +48,10 @@ def _block(builder: Builder, channels: int, stride: int, pooled: bool) -> BasicB
         parts.append(
             nn.Conv2d(builder.channels, channels, 1, stride=1 if pooled else stride, bias=False)
         )
-        parts.append(nn.BatchNorm2d(channels))
+        parts.append(builder.current_norm(channels, branches=2))
         shortcut = OverTime(*parts)
-    return BasicBlock(builder.conv(channels, stride=stride), builder.conv(channels), shortcut)
+    first, second = builder.conv(channels, stride=stride), builder.conv(channels, branches=2)
+    return BasicBlock(first, second, shortcut)
 
 
 def _stages(

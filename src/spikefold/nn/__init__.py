@@ -14,7 +14,7 @@ from spikefold.nn._layer import (
 )
 from spikefold.nn._mpbn import MPBN
 from spikefold.nn._neuron import IF, LIF, PLIF, FoldedLIF, SpikingNeuron
-from spikefold.nn._norm import CurrentNorm, MembraneNorm, Norm
+from spikefold.nn._norm import CurrentNorm, MembraneNorm, Norm, is_called
 from spikefold.nn._observe import Call, observing
 from spikefold.nn._recording import WithSpikes, with_spikes
 from spikefold.nn._running import Processes
@@ -50,6 +50,7 @@ __all__ = [
     "WithSpikes",
     "attached",
     "copied",
+    "is_called",
     "is_constant_in_time",
     "merge_time",
     "observing",
