@@ -4,7 +4,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from spikefold import adopt, data, dynamics, models
-from spikefold.adopt import Converted, convert, from_official, from_snntorch, from_spikingjelly
+from spikefold.adopt import (
+    Converted,
+    convert,
+    from_nir,
+    from_official,
+    from_snntorch,
+    from_spikingjelly,
+)
 from spikefold.data import InputSpec
 from spikefold.dynamics import (
     Atan,
@@ -93,6 +100,7 @@ __all__ = [
     "data",
     "dynamics",
     "fold",
+    "from_nir",
     "from_official",
     "from_snntorch",
     "from_spikingjelly",
