@@ -64,6 +64,8 @@ def row(*nodes: Any, shape: tuple[int, ...]) -> Any:
         (lif((1,), 0.5, 1.0), "spikingjelly", [0, 1, 0, 1, 0]),
         # half the current: u = 0.25, 0.5, 0.625, 0.6875, 0.71875
         (lif((1,), 0.5, 0.65, r=1.0), None, [0, 0, 0, 1, 0]),
+        # one for all neurons
+        (lif((), 0.5, 0.65, r=1.0), None, [0, 0, 0, 1, 0]),
         # nothing leaks: u = 0.5, 1.25 fires, 0.75, 1.5 fires, 0.75
         (spiking((1,), 1.0), None, [0, 1, 0, 1, 0]),
         (spiking((1,), 1.0, r=1.0), "snntorch", [0, 1, 0, 1, 0]),

@@ -187,7 +187,7 @@ def _if(node: Fields, shape: Shape, convention: Convention) -> nn.Module:
 
 
 def _neurons(
-    node: Fields, shape: Shape, decay: Numbers, factor: Numbers, convention: Convention
+    node: Fields, shape: Shape, decay: Any, factor: Any, convention: Convention
 ) -> nn.Module:
     """Neurons that fire where factor · u, with our u, is above the threshold."""
     node.require_zero("v_reset", shape)
@@ -202,7 +202,7 @@ def _neurons(
         raise node.refused("v_threshold is NaN")
     if convention.at_threshold:
         theta = np.nextafter(theta, np.float32(-np.inf) * sign.astype(np.float32))
-    theta, sign, decay = (_fewest(value) for value in (theta, sign, decay))
+    theta, sign, decay = map(_fewest, (theta, sign, decay))
     if decay.ndim > 1:
         raise node.refused("tau differs from place to place: only one a channel can be kept")
     constants = Neuron(decay=float(decay)) if decay.ndim == 0 else Neuron()
@@ -214,8 +214,9 @@ def _neurons(
     return FoldedLIF(condition, constants, _tensor(decay) if decay.ndim else None)
 
 
-def _fewest(values: NDArray[Any]) -> NDArray[Any]:
+def _fewest(numbers: Any) -> NDArray[Any]:
     """One number where all are equal, one a channel where those of each are, or all of them."""
+    values = np.asarray(numbers)
     for kept in range(min(2, values.ndim)):
         first = np.asarray(values[(slice(None),) * kept + (0,) * (values.ndim - kept)])
         if (values == _like(first, values.ndim)).all():
