@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from spikefold import adopt, data, dynamics, models
+from spikefold import adopt, data, dynamics, export, models
 from spikefold.adopt import Converted, convert, from_official, from_snntorch, from_spikingjelly
 from spikefold.data import InputSpec
 from spikefold.dynamics import (
@@ -28,6 +28,7 @@ from spikefold.errors import (
     SpikefoldError,
     SpikefoldWarning,
 )
+from spikefold.export import to_onnx
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
 from spikefold.inference import Prepared, prepare
@@ -94,6 +95,7 @@ __all__ = [
     "convert",
     "data",
     "dynamics",
+    "export",
     "fold",
     "from_official",
     "from_snntorch",
@@ -105,6 +107,7 @@ __all__ = [
     "prepare",
     "recipes",
     "save",
+    "to_onnx",
     "training",
     "verify",
     "with_spikes",
