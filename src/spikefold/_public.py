@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from spikefold import adopt, data, dynamics, models
+from spikefold import adopt, data, dynamics, export, models
 from spikefold.adopt import (
     Converted,
     convert,
@@ -35,6 +35,7 @@ from spikefold.errors import (
     SpikefoldError,
     SpikefoldWarning,
 )
+from spikefold.export import to_onnx
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
 from spikefold.inference import Prepared, prepare
@@ -101,6 +102,7 @@ __all__ = [
     "convert",
     "data",
     "dynamics",
+    "export",
     "fold",
     "from_nir",
     "from_official",
@@ -113,6 +115,7 @@ __all__ = [
     "prepare",
     "recipes",
     "save",
+    "to_onnx",
     "training",
     "verify",
     "with_spikes",

@@ -116,7 +116,7 @@ REFUSED: list[tuple[nn.Module, str]] = [
     (Around(torch.relu), "relu: an activation that is no spiking neuron"),
     (Around(F.dropout), "dropout: drops at random"),
     (Around(lambda x: x + 1.0), "add: takes a number"),
-    (Around(lambda x: x + x[:1]), "getitem: not known"),
+    (Around(lambda x: x + x[:1]), "getitem: of a kind that"),
     (Around(lambda x: x * x), "mul: multiplication"),
     (Around(lambda x: torch.cat([x, x])), "cat: only channels"),
     (Around(lambda x: x.transpose(3, 4)), "transpose: moves elements"),

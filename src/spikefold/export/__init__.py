@@ -1,5 +1,17 @@
 """What leaves the framework: networks as files for other software, and the proof beside them."""
 
+from spikefold.export._description import Description, Layout
+from spikefold.export._onnx import to_onnx
 from spikefold.export._walk import Kind, Operation, Time, Value, Walk, walk
 
-__all__ = ["Kind", "Operation", "Time", "Value", "Walk", "walk"]
+__all__ = [
+    "Description",
+    "Kind",
+    "Layout",
+    "Operation",
+    "Time",
+    "Value",
+    "Walk",
+    "to_onnx",
+    "walk",
+]

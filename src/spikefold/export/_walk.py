@@ -177,7 +177,7 @@ class _Walking:
         for node in self.followed.nodes:
             rule = _RULES.get(node.kind)
             if rule is None:
-                raise refused(node, _NOT_SAID.get(node.kind, "not known to the export"))
+                raise refused(node, _NOT_SAID.get(node.kind, "of a kind that cannot be exported"))
             self.results[node.call] = rule(self, node)
         return Walk(tuple(self.operations), self.steps)
 
