@@ -35,7 +35,7 @@ from spikefold.errors import (
     SpikefoldError,
     SpikefoldWarning,
 )
-from spikefold.export import to_onnx
+from spikefold.export import to_nir, to_onnx
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
 from spikefold.inference import Prepared, prepare
@@ -115,6 +115,7 @@ __all__ = [
     "prepare",
     "recipes",
     "save",
+    "to_nir",
     "to_onnx",
     "training",
     "verify",
