@@ -9,8 +9,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def simulate(graph: Any, x: Tensor, dt: float = 1e-4, at_threshold: bool = False) -> dict[str, Any]:
+def simulate(
+    graph: Any,
+    x: Tensor,
+    dt: float = 1e-4,
+    if_dt: float | None = None,
+    at_threshold: bool = False,
+) -> dict[str, Any]:
     """The result of each node at each step, `[T, N, ...]`, by its name."""
+    steps = {"LIF": dt, "IF": dt if if_dt is None else if_dt}
     sources: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for start, end in graph.edges:
         sources[end].append(start)
@@ -18,8 +25,8 @@ def simulate(graph: Any, x: Tensor, dt: float = 1e-4, at_threshold: bool = False
     for name in graphlib.TopologicalSorter(sources).static_order():
         node, kind = graph.nodes[name], type(graph.nodes[name]).__name__
         y = sum(results[source] for source in sources[name]) if sources[name] else x.double()
-        if kind in ("LIF", "IF"):
-            y = neurons(node, kind, y, dt, at_threshold)
+        if kind in steps:
+            y = neurons(node, kind, y, steps[kind], at_threshold)
         elif kind not in ("Input", "Output"):
             y = torch.stack([layer(node, kind, step) for step in y])
         results[name] = y
