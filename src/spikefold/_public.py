@@ -28,7 +28,7 @@ from spikefold.errors import (
     SpikefoldError,
     SpikefoldWarning,
 )
-from spikefold.export import to_onnx
+from spikefold.export import to_onnx, to_torch
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
 from spikefold.inference import Prepared, prepare
@@ -108,6 +108,7 @@ __all__ = [
     "recipes",
     "save",
     "to_onnx",
+    "to_torch",
     "training",
     "verify",
     "with_spikes",

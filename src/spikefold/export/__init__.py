@@ -2,6 +2,7 @@
 
 from spikefold.export._description import Description, Layout
 from spikefold.export._onnx import to_onnx
+from spikefold.export._torch import to_torch
 from spikefold.export._walk import Kind, Operation, Time, Value, Walk, walk
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "Value",
     "Walk",
     "to_onnx",
+    "to_torch",
     "walk",
 ]
