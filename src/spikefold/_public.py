@@ -28,7 +28,7 @@ from spikefold.errors import (
     SpikefoldError,
     SpikefoldWarning,
 )
-from spikefold.export import to_onnx, to_torch
+from spikefold.export import Check, check, to_onnx, to_torch
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
 from spikefold.inference import Prepared, prepare
@@ -62,6 +62,7 @@ __all__ = [
     "PLIF",
     "AdoptError",
     "Atan",
+    "Check",
     "ConfigError",
     "Converted",
     "CurrentNorm",
@@ -92,6 +93,7 @@ __all__ = [
     "WithSpikes",
     "adopt",
     "backend",
+    "check",
     "convert",
     "data",
     "dynamics",

@@ -117,7 +117,7 @@ class _OneStep(nn.Module):
                     "can say them, and ONNX has steps with them"
                 )
         self.network = network
-        _, states = network.step(torch.zeros(1, *walked.operations[0].value.shape))
+        _, states = self.network.step(torch.zeros(1, *walked.operations[0].value.shape))
         self.shapes = {name: tuple(state.v.shape[1:]) for name, state in states.items()}
 
     def forward(self, x: Tensor, v: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
