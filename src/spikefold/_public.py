@@ -35,7 +35,7 @@ from spikefold.errors import (
     SpikefoldError,
     SpikefoldWarning,
 )
-from spikefold.export import to_nir, to_onnx
+from spikefold.export import Check, check, to_nir, to_onnx, to_torch
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
 from spikefold.inference import Prepared, prepare
@@ -69,6 +69,7 @@ __all__ = [
     "PLIF",
     "AdoptError",
     "Atan",
+    "Check",
     "ConfigError",
     "Converted",
     "CurrentNorm",
@@ -99,6 +100,7 @@ __all__ = [
     "WithSpikes",
     "adopt",
     "backend",
+    "check",
     "convert",
     "data",
     "dynamics",
@@ -117,6 +119,7 @@ __all__ = [
     "save",
     "to_nir",
     "to_onnx",
+    "to_torch",
     "training",
     "verify",
     "with_spikes",

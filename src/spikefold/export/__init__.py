@@ -1,21 +1,31 @@
 """What leaves the framework: networks as files for other software, and the proof beside them."""
 
+from spikefold.export._check import Check, Differences, check
 from spikefold.export._description import Description, Layout
 from spikefold.export._nir import NIRTarget, nir_graph, to_nir
 from spikefold.export._onnx import to_onnx
+from spikefold.export._runtimes import RUNTIMES, Runtime, openvino_with
+from spikefold.export._torch import to_torch
 from spikefold.export._walk import Kind, Operation, Time, Value, Walk, walk
 
 __all__ = [
+    "RUNTIMES",
+    "Check",
     "Description",
+    "Differences",
     "Kind",
     "Layout",
     "NIRTarget",
     "Operation",
+    "Runtime",
     "Time",
     "Value",
     "Walk",
+    "check",
     "nir_graph",
+    "openvino_with",
     "to_nir",
     "to_onnx",
+    "to_torch",
     "walk",
 ]

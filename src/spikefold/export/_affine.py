@@ -13,7 +13,7 @@ from spikefold.export._walk import Operation
 from spikefold.nn import CurrentNorm
 
 
-def affine(norm: nn.Module, dims: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def affine(norm: nn.Module, dims: int) -> tuple[Tensor, ...]:
     """A norm by running statistics as (x - mean) · factor + shift.
 
     Arguments:
@@ -21,8 +21,7 @@ def affine(norm: nn.Module, dims: int) -> tuple[Tensor, Tensor, Tensor | None]:
         dims: of one sample, channels among them.
 
     Returns:
-        mean, factor, and shift if there is one: `[1, C, 1, ...]`, or `[T, C, 1, ...]` for a map of
-        each step.
+        mean, factor and shift: `[1, C, 1, ...]`, or `[T, C, 1, ...]` for a map of each step.
     """
     if isinstance(norm, CurrentNorm):
         known = norm.normalization()
@@ -37,8 +36,7 @@ def affine(norm: nn.Module, dims: int) -> tuple[Tensor, Tensor, Tensor | None]:
         factor = dynamics.scale(gain, norm.running_var, norm.eps)
         shift = norm.bias if norm.affine else torch.zeros_like(factor)
         parts = norm.running_mean[None], factor[None], shift[None]
-    mean, factor, shift = (part.detach().reshape(*part.shape, *(1,) * (dims - 1)) for part in parts)
-    return mean, factor, shift if shift.any() else None
+    return tuple(part.detach().reshape(*part.shape, *(1,) * (dims - 1)) for part in parts)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,6 @@ def norm(over: Over, operation: Operation, inputs: Inputs) -> str:
     parameters = [
         (kind, over.parameter(tensor, f"{name}.{kind.lower()}"))
         for kind, tensor in zip(("Sub", "Mul", "Add"), of_module, strict=True)
-        if tensor is not None
     ]
 
     def at(x: str, t: int) -> str:
@@ -97,7 +96,7 @@ def norm(over: Over, operation: Operation, inputs: Inputs) -> str:
             x = over.out.add(kind, [x, parameter(t)], name)
         return x
 
-    if all(len(tensor) == 1 for tensor in of_module if tensor is not None):
+    if all(len(tensor) == 1 for tensor in of_module):
         return at(x, 0)
     return over.join([at(step, t) for t, step in enumerate(over.split(x, value))], name)
 
