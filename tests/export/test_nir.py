@@ -1,5 +1,8 @@
 """Networks as NIR graphs: their spikes by NIR's equations in exact numbers, and back again."""
 
+import json
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 
 import spikefold as sf
 from spikefold import export
+from spikefold.cli import main
 from spikefold.dynamics import Condition, Neuron
 from spikefold.errors import ExportError, FileFormatError
 from spikefold.models import MODELS, Standardize
@@ -194,6 +198,22 @@ class Rows(nn.Module):
         return self.readout(self.second(self.pool(self.first(x)).flatten(2))).mean(0)
 
 
+class Branches(nn.Module):
+    """Channels side by side; sizes and kernels that are not square."""
+
+    def __init__(self, flat: bool) -> None:
+        super().__init__()
+        self.left = sf.SpikingLayer(nn.Conv2d(2, 4, (1, 3)), nn.Identity(), sf.LIF())
+        self.right = sf.SpikingLayer(nn.Conv2d(2, 3, (5, 3), 1, (2, 0)), nn.Identity(), sf.LIF())
+        self.both = sf.SpikingLayer(nn.Conv2d(7, 4, (2, 4), 2), nn.Identity(), sf.LIF())
+        self.flat = flat
+        self.readout = nn.Linear(4 * 3 * 4 if flat else 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.both(torch.cat([self.left(x), self.right(x)], 2))
+        return self.readout(x.flatten(2) if self.flat else x.mean((-2, -1))).mean(0)
+
+
 def features() -> nn.Module:
     parts = [sf.OverTime(nn.Linear(5, 8)), sf.IF(), sf.OverTime(nn.Linear(8, 3))]
     return nn.Sequential(*parts)
@@ -216,7 +236,8 @@ def converted() -> nn.Module:
 
 @pytest.mark.parametrize(
     ("make", "shape"),
-    [(Twice, (2, 6, 6)), (Rows, (2, 9)), (features, (5,)), (converted, (2, 9, 9))],
+    [(partial(Branches, flat), (2, 7, 12)) for flat in (True, False)]
+    + [(Twice, (2, 6, 6)), (Rows, (2, 9)), (features, (5,)), (converted, (2, 9, 9))],
 )
 def test_structures(make: Any, shape: tuple[int, ...]) -> None:
     network, x = exact(make()).eval(), dyadic(4, 6, *shape)
@@ -321,7 +342,7 @@ FRAMES = torch.ones(2, 1, 2, 6, 6)
         (followed(sf.OverTime(nn.MaxPool2d(2))), None, "'1.0' (MaxPool2d): NIR has no maximum"),
         (followed(sf.OverTime(UNEVEN)), None, "'1.0' (AvgPool2d): its windows count padding diff"),
         (followed(nn.Linear(4, 2)), None, "'1' (Linear): takes [3, 4, 4], and NIR's only one dim"),
-        (layered(sf.LIF(), nn.Conv2d(2, 3, (1, 3))), None, "kernel of [1, 3]: NIR's must be"),
+        (layered(sf.LIF(), nn.Conv2d(2, 3, (2, 3))), None, "kernel of [2, 3]: NIR's must be"),
         (layered(sf.LIF(), nn.ConvTranspose2d(2, 3, 3)), None, "of a type that cannot be exported"),
     ],
 )  # fmt: skip
@@ -333,6 +354,32 @@ def test_what_cannot_be_said_is_refused_by_name(
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = ready(sf.models.small(in_channels=1, steps=3, width=0.2, image_size=8),
+                    x := torch.rand(4, 1, 8, 8))  # fmt: skip
+    framing = sf.data.Framing(size=8)
+    network.input_spec = sf.InputSpec(1, framing, classes=tuple("0123456789"))
+    file, out = str(tmp_path / "net.safetensors"), str(tmp_path / "net.nir")
+    sf.save(network, file)
+    words = ["export", file, "--to", "nir", "--for", "spikingjelly", "-o", out, "--json"]
+    assert main(words) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"output": out, "to": "nir", "for": "spikingjelly",
+                    "bytes": Path(out).stat().st_size}  # fmt: skip
+    made = sf.from_nir(out)
+    assert made.input_spec == network.input_spec
+    found = made(x.expand(3, *x.shape)).mean(0).flatten(1)
+    torch.testing.assert_close(found, network(x), rtol=1e-4, atol=1e-5)
+    described = json.loads(nir.read(out).metadata["spikefold"]["description"])
+    assert described["source"] == sha256(Path(file).read_bytes()).hexdigest()
+    assert described["neurons"][0][0] == "features.0.lif"
+    assert main(words) == 1
+    assert "already exists: --overwrite replaces it" in capsys.readouterr().err
+    for wrong in (["--fuse"], ["--layout", "step"]):
+        assert main([*words, *wrong]) == 2
+    assert main(["export", file, "--for", "norse", "-o", out]) == 2
 
 
 @pytest.mark.usefixtures("as_user")

@@ -4,6 +4,7 @@ The package `nir` is imported to read a file, and else not: nodes are known by t
 """
 
 import graphlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,12 @@ from torch import Tensor, nn
 
 from spikefold.adopt._nir_file import read_nir
 from spikefold.adopt._nir_nodes import Convention, Fields, Shape, made_of
+from spikefold.data import InputSpec
 from spikefold.dynamics import backend
 from spikefold.errors import AdoptError, ConfigError, SpikefoldError
 from spikefold.nn import States, Stream, copied, require_evaluation
+from spikefold.plain import from_plain
+from spikefold.registry import registered_only
 
 Source = Literal["nir", "norse", "snntorch", "spikingjelly"]
 
@@ -38,6 +42,9 @@ class NIRNetwork(nn.Module):
         parts: by name of the node, each for `[T, N, ...]`, in an order in which they can run.
         sources: of each part, those whose results it takes; "" is the network's input.
         last: those whose results are the network's.
+
+    Attributes:
+        input_spec: how files become its input, and the names of its classes, where they are known.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class NIRNetwork(nn.Module):
         self.parts = nn.ModuleDict(parts)
         self.sources = sources
         self.last = last
+        self.input_spec: InputSpec | None = None
 
     def forward(self, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "T N ..."]:
         """What the graph gives at each time step, from rest.
@@ -135,7 +143,9 @@ def from_nir(graph: Any, *, source: Source | None = None) -> NIRNetwork:
     convention = _convention(graph, source)
     nodes, edges = _flattened(graph)
     ends = Ends(_only(graph, "Input"), _only(graph, "Output"))
-    return _network(nodes, _sources_of(nodes, edges), ends, convention).eval()
+    network = _network(nodes, _sources_of(nodes, edges), ends, convention)
+    network.input_spec = _input_spec(graph)
+    return network.eval()
 
 
 def _convention(graph: Any, source: str | None) -> Convention:
@@ -144,7 +154,7 @@ def _convention(graph: Any, source: str | None) -> Convention:
             known = ", ".join(CONVENTIONS)
             raise ConfigError(f"from_nir: source must be one of {known}, got {source!r}")
         return CONVENTIONS[source]
-    stated = (getattr(graph, "metadata", None) or {}).get("spikefold")
+    stated = _said(graph)
     if stated is None:
         return Convention()
     try:
@@ -154,6 +164,21 @@ def _convention(graph: Any, source: str | None) -> Convention:
             "from_nir: what the graph says of dt is damaged: give source= to say it"
         ) from error
     return Convention(lif_step, if_step, bool(at))
+
+
+def _said(graph: Any) -> Any:
+    """What `export.nir_graph` said in a graph, or None."""
+    return (getattr(graph, "metadata", None) or {}).get("spikefold")
+
+
+def _input_spec(graph: Any) -> InputSpec | None:
+    """How the network's input is read, where the graph says it."""
+    try:
+        plain = json.loads(_said(graph)["description"])["input"]
+        with registered_only():
+            return None if plain is None else from_plain(plain, InputSpec, "input")
+    except (TypeError, ValueError, KeyError, IndexError, RecursionError, SpikefoldError):
+        return None  # it is not needed to compute
 
 
 Nodes = dict[str, Any]

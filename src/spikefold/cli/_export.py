@@ -70,9 +70,7 @@ class ExportOptions:
         if self.target and self.to != "nir":
             raise ConfigError("export: --for is for --to nir")
         if self.to == "nir" and (self.layout != "merged" or self.fuse):
-            raise ConfigError(
-                "export: NIR is always one step, fused: leave out --layout and --fuse"
-            )
+            raise ConfigError("export: NIR is one step, fused: leave out --layout and --fuse")
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,13 @@ def export_command(words: list[str]) -> None:
     network = _load(options)
     record: dict[str, Any] = {"output": str(options.output), "to": options.to}
     if options.to == "nir":
-        to_nir(network, options.output, target=options.target, steps=options.steps)
+        to_nir(
+            network,
+            options.output,
+            target=options.target,
+            steps=options.steps,
+            source=network_file(options.file),
+        )
         record |= {"for": options.target}
     else:
         _write(network, options)

@@ -1,6 +1,6 @@
 """Networks as NIR files, and for whom."""
 
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikefold.errors import ExportError
+from spikefold.export._description import KEY, described, written
 from spikefold.export._needs import needed
 from spikefold.export._nir_graph import Writer
 from spikefold.export._nir_neurons import TARGETS
@@ -26,6 +27,7 @@ def nir_graph(
     target: NIRTarget | None = None,
     example: Float[Tensor, "..."] | None = None,
     steps: int | None = None,
+    source: str | Path | None = None,
 ) -> Any:
     """A folded network as a graph of the Neuromorphic Intermediate Representation, `nir.NIRGraph`.
 
@@ -50,6 +52,7 @@ def nir_graph(
         example: as the network's input, where the network does not say its shape; values do not
             matter.
         steps: T for images; default: the network's own.
+        source: the network's file, whose SHA-256 the graph keeps.
 
     Raises:
         ExportError: for what NIR cannot say (thresholds that change over time, soft reset), or the
@@ -64,10 +67,14 @@ def nir_graph(
     walked = walk(network, example, steps)
     writer = Writer(nir, TARGETS[target], walked)
     writer.write()
+    description = replace(
+        described(network, walked, "step", True, source),
+        neurons=tuple((o.node.path, " ".join(writer.nodes_of(o))) for o in walked.neurons()),
+    )
     said: dict[str, Any] = TARGETS[target].convention._asdict()
-    said |= {"steps": walked.steps, "target": target or "", "version": version("spikefold")}
+    said |= {"target": target or "", "description": written(description)}
     try:
-        return nir.NIRGraph(writer.nodes, writer.edges, metadata={"spikefold": said})
+        return nir.NIRGraph(writer.nodes, writer.edges, metadata={KEY: said})
     except ValueError as error:  # of its own checks of shapes
         raise ExportError(f"export: NIR refuses the graph: {error}") from error
 
@@ -79,6 +86,7 @@ def to_nir(
     target: NIRTarget | None = None,
     example: Float[Tensor, "..."] | None = None,
     steps: int | None = None,
+    source: str | Path | None = None,
 ) -> None:
     """Write a folded network as a NIR file; see `export.nir_graph`. `from_nir` reads it again.
 
@@ -89,6 +97,7 @@ def to_nir(
             such.
         example: as the network's input, where the network does not say its shape.
         steps: T for images; default: the network's own.
+        source: the network's file, whose SHA-256 the NIR file keeps.
 
     Raises:
         ExportError: for what NIR cannot say or the target computes wrongly; names the layer.
@@ -102,6 +111,6 @@ def to_nir(
         ...     again = sf.from_nir(f"{folder}/network.nir")
         >>> # again(frames).mean(0) are the logits, [N, K, 1, 1]
     """
-    graph = nir_graph(network, target=target, example=example, steps=steps)
+    graph = nir_graph(network, target=target, example=example, steps=steps, source=source)
     with replacing(Path(path)) as temporary:
         needed("nir", "export to NIR", "export").write(temporary, graph)

@@ -126,6 +126,10 @@ class Writer:
         self.edges += [(source, name) for source in sources]
         return name
 
+    def nodes_of(self, operation: Operation) -> tuple[str, ...]:
+        """The nodes of neurons that a layer's became."""
+        return self.held[operation.name].terms[0].nodes
+
     def emitted(self, operation: Operation, term: Term, suffix: str = "") -> tuple[str, ...]:
         """The nodes whose sum a term is."""
         if term.layer is None and term.factor == 1:
@@ -133,7 +137,7 @@ class Writer:
         made = term.as_layer()
         assert made.layer is not None
         name = f"{made.name or operation.name + '_input'}{suffix}"
-        node = self._linear(operation, made.layer, made.shape)
+        node = self._linear(operation, made.layer.square(made.shape), made.shape)
         return (self.node(operation, name, node, made.nodes),)
 
     def summed(self, operation: Operation, x: Held) -> tuple[tuple[str, ...], float]:
@@ -280,6 +284,21 @@ def _add(writer: Writer, operation: Operation, x: Held, y: Held) -> Held:
     return Held((*x.terms, *terms))
 
 
+def _concatenate(writer: Writer, operation: Operation, *parts: Held) -> Held:
+    """A sum, of which each part has the channels of the others as well, which are 0."""
+    whole = [writer.whole(operation, part) for part in parts]
+    _require(operation, all(part.shape[1:] == whole[0].shape[1:] for part in whole))
+    channels = [part.shape[0] for part in whole]
+    _require(operation, sum(channels) == operation.value.shape[0])
+    terms = []
+    for number, part in enumerate(whole):
+        around = sum(channels[:number]), sum(channels[number + 1 :])
+        for term in map(Term.as_layer, part.terms):
+            assert term.layer is not None
+            terms.append(replace(term, layer=term.layer.among(*around)))
+    return Held(tuple(terms))
+
+
 def _neurons(writer: Writer, operation: Operation, x: Held) -> Held:
     x = writer.whole(operation, x)
     neurons = neurons_of(operation, x.shape)
@@ -310,6 +329,7 @@ _RULES: dict[str, Callable[..., Held]] = {
     "pool": _pool,
     "reshape": _same,
     "add": _add,
+    "concatenate": _concatenate,
     "neurons": _neurons,
     "mean over space": _mean,
     "mean over time": _same,  # the runner takes it

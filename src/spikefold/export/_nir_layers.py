@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from spikefold.export._known import refused
 from spikefold.export._walk import Operation
@@ -48,10 +49,39 @@ class Layer:
             return (len(self.bias),)
         kernel = self.weight.shape[2:]
         sizes = zip(shape[1:], kernel, self.stride, self.padding, self.dilation, strict=True)
-        return (
-            len(self.bias),
-            *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes),
+        spatial = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
+        return (len(self.bias), *spatial)
+
+    def among(self, before: int, behind: int) -> "Layer":
+        """The layer with so many more channels, which are 0."""
+        pad = (0, 0) * (self.weight.ndim - 1) + (before, behind)
+        return replace(
+            self, weight=F.pad(self.weight, pad), bias=F.pad(self.bias, (before, behind))
         )
+
+    def square(self, shape: Shape) -> "Layer":
+        """The layer with zeros around, so that its kernel is square; itself where that cannot be.
+
+        Arguments:
+            shape: of what it takes.
+        """
+        kernel = self.weight.shape[2:]
+        if len(set(kernel)) < 2:
+            return self
+        extra = [max(kernel) - size for size in kernel]
+        # as many zeros before the kernel as behind it, or one more
+        before = [(count + 1) // 2 for count in extra]
+        sides = [(b, count - b) for b, count in zip(before, extra, strict=True)]
+        made = replace(
+            self,
+            weight=F.pad(self.weight, [side for pair in sides[::-1] for side in pair]),
+            padding=tuple(
+                p + d * b for p, d, b in zip(self.padding, self.dilation, before, strict=True)
+            ),
+        )
+        if made.after(shape) != self.after(shape) and set(self.after(shape)[1:]) == {1}:
+            made = replace(made, stride=tuple(2 * max(shape) for _ in kernel))  # one window
+        return made if made.after(shape) == self.after(shape) else self
 
 
 def convolution(weight: Tensor, stride: Shape, padding: Shape, dilation: Shape | None = None
