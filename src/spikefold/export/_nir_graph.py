@@ -39,13 +39,22 @@ class Term:
     factor: float = 1.0
     name: str = ""
 
-    def as_layer(self) -> "Term":
-        """The same with a layer."""
+    def own(self) -> Layer:
+        """The layer, or one that does what is done without."""
         if self.layer is not None:
-            return self
+            return self.layer
         channels, *spatial = self.shape
-        made = each(channels, (1,) * len(spatial)).rows(self.factor)
-        return replace(self, layer=made, factor=1.0)
+        return each(channels, (1,) * len(spatial)).rows(self.factor)
+
+    def having(self, layer: Layer) -> "Term":
+        """Another layer of the same nodes."""
+        return replace(self, layer=layer, factor=1.0)
+
+    def rows(self, factor: Tensor, offset: Tensor) -> "Term":
+        """Factor · result + offset, a number a channel; itself where that is the same."""
+        if bool((factor == 1).all() & (offset == 0).all()):
+            return self
+        return self.having(self.own().rows(factor, offset))
 
     def after(self) -> Shape:
         """The shape of the part."""
@@ -70,19 +79,10 @@ class Held:
         return self.terms[0].after()
 
     def rows(self, factor: Tensor, offset: Tensor) -> "Held":
-        """Factor · result + offset, a number a channel; unchanged where that is the same."""
-        first = True
-        made = []
-        for term in self.terms:
-            shift = offset if first else torch.zeros_like(offset)
-            first = False
-            if bool((factor == 1).all() & (shift == 0).all()):
-                made.append(term)
-                continue
-            term = term.as_layer()
-            assert term.layer is not None
-            made.append(replace(term, layer=term.layer.rows(factor, shift)))
-        return replace(self, terms=tuple(made))
+        """Factor · result + offset, a number a channel."""
+        first, *others = self.terms
+        rest = (term.rows(factor, torch.zeros_like(offset)) for term in others)
+        return replace(self, terms=(first.rows(factor, offset), *rest))
 
 
 class Writer:
@@ -134,11 +134,9 @@ class Writer:
         """The nodes whose sum a term is."""
         if term.layer is None and term.factor == 1:
             return term.nodes
-        made = term.as_layer()
-        assert made.layer is not None
-        name = f"{made.name or operation.name + '_input'}{suffix}"
-        node = self._linear(operation, made.layer.square(made.shape), made.shape)
-        return (self.node(operation, name, node, made.nodes),)
+        name = f"{term.name or operation.name + '_input'}{suffix}"
+        node = self._linear(operation, term.own().square(term.shape), term.shape)
+        return (self.node(operation, name, node, term.nodes),)
 
     def summed(self, operation: Operation, x: Held) -> tuple[tuple[str, ...], float]:
         """The nodes, and the factor of their sum, that a result is."""
@@ -280,7 +278,7 @@ def _add(writer: Writer, operation: Operation, x: Held, y: Held) -> Held:
     _require(operation, x.shape == y.shape)
     # an edge cannot be there twice
     plain = {node for term in x.terms if term.layer is None for node in term.nodes}
-    terms = [term if plain.isdisjoint(term.nodes) else term.as_layer() for term in y.terms]
+    terms = [term if plain.isdisjoint(term.nodes) else term.having(term.own()) for term in y.terms]
     return Held((*x.terms, *terms))
 
 
@@ -290,12 +288,10 @@ def _concatenate(writer: Writer, operation: Operation, *parts: Held) -> Held:
     _require(operation, all(part.shape[1:] == whole[0].shape[1:] for part in whole))
     channels = [part.shape[0] for part in whole]
     _require(operation, sum(channels) == operation.value.shape[0])
-    terms = []
+    terms: list[Term] = []
     for number, part in enumerate(whole):
         around = sum(channels[:number]), sum(channels[number + 1 :])
-        for term in map(Term.as_layer, part.terms):
-            assert term.layer is not None
-            terms.append(replace(term, layer=term.layer.among(*around)))
+        terms += [term.having(term.own().among(*around)) for term in part.terms]
     return Held(tuple(terms))
 
 
@@ -316,7 +312,8 @@ def _output(writer: Writer, operation: Operation, x: Held) -> Held:
     x = writer.whole(operation, x)
     nodes, factor = writer.summed(operation, x)
     if len(nodes) > 1 or factor != 1:
-        nodes = writer.emitted(operation, Term(nodes, x.shape, factor=factor).as_layer())
+        whole = Term(nodes, x.shape, factor=factor)
+        nodes = writer.emitted(operation, whole.having(whole.own()))
     writer.node(operation, "output", writer.nir.Output(np.array(x.shape)), nodes)
     return x
 

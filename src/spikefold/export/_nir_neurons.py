@@ -202,17 +202,13 @@ def _of_one_threshold(operation: Operation, whole: Population) -> list[Populatio
     made = []
     for sign, name in ((1, "_above"), (-1, "_below"), (0, "_at_zero")):
         mine = theta.isfinite() & (theta.sign() == sign)
-        silent = torch.full_like(theta, -2.0 if sign == -1 else 0.0)
-        if sign == 1:
-            silent[theta == -torch.inf] = 2.0
-            mine_or_constant = mine | theta.isinf()
-        else:
-            mine_or_constant = mine
-        if not mine_or_constant.any():
+        constant = theta.isinf() & (sign > 0)
+        if not (mine | constant).any():
             continue
-        size = theta.abs() if sign else torch.ones_like(theta)
-        factor = torch.where(mine, whole.factor / torch.where(mine, size, 1.0), 0.0)
-        offset = torch.where(mine, whole.offset, silent)
+        size = torch.where(mine & (sign != 0), theta.abs(), 1.0)
+        silent = torch.where(constant & (theta < 0), 2.0, -2.0 if sign < 0 else 0.0)
+        factor = torch.where(mine, whole.factor / size, 0.0)
+        offset = torch.where(mine, whole.offset, silent.double())
         made.append(
             Population(factor, offset, torch.full_like(whole.theta, sign), whole.name + name)
         )
