@@ -28,7 +28,7 @@ from spikefold.errors import (
     SpikefoldError,
     SpikefoldWarning,
 )
-from spikefold.export import Check, check, to_onnx, to_torch
+from spikefold.export import Check, Deployed, check, deploy, to_onnx, to_torch
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
 from spikefold.inference import Prepared, prepare
@@ -67,6 +67,7 @@ __all__ = [
     "Converted",
     "CurrentNorm",
     "DataError",
+    "Deployed",
     "ExportError",
     "FileFormatError",
     "FoldError",
@@ -96,6 +97,7 @@ __all__ = [
     "check",
     "convert",
     "data",
+    "deploy",
     "dynamics",
     "export",
     "fold",

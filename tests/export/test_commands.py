@@ -118,9 +118,9 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     ),
     "no network": (["check", "folded.onnx", "folded.onnx", "--data", "digits"], 1, "safetensors"),
     "other data": (
-        ["check", "folded.onnx", "folded.safetensors", "--data", "fashion-mnist"],
+        ["check", "folded.onnx", "folded.safetensors", "--data", "digits-events"],
         1,
-        "spikefold: ",
+        "the network takes images of 1 channels, 8x8, but digits-events has 6 frames",
     ),
     "on a GPU": (
         ["check", "folded.onnx", "folded.safetensors", "--data", "digits", "--device", "cuda"],

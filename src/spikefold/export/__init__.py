@@ -1,6 +1,7 @@
 """What leaves the framework: networks as files for other software, and the proof beside them."""
 
 from spikefold.export._check import Check, Differences, check
+from spikefold.export._deployed import Deployed, deploy
 from spikefold.export._description import Description, Layout
 from spikefold.export._onnx import to_onnx
 from spikefold.export._runtimes import RUNTIMES, Runtime, openvino_with
@@ -10,6 +11,7 @@ from spikefold.export._walk import Kind, Operation, Time, Value, Walk, walk
 __all__ = [
     "RUNTIMES",
     "Check",
+    "Deployed",
     "Description",
     "Differences",
     "Kind",
@@ -20,6 +22,7 @@ __all__ = [
     "Value",
     "Walk",
     "check",
+    "deploy",
     "openvino_with",
     "to_onnx",
     "to_torch",
