@@ -35,7 +35,7 @@ from spikefold.errors import (
     SpikefoldError,
     SpikefoldWarning,
 )
-from spikefold.export import Check, check, to_nir, to_onnx, to_torch
+from spikefold.export import Check, Deployed, check, deploy, to_nir, to_onnx, to_torch
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
 from spikefold.inference import Prepared, prepare
@@ -74,6 +74,7 @@ __all__ = [
     "Converted",
     "CurrentNorm",
     "DataError",
+    "Deployed",
     "ExportError",
     "FileFormatError",
     "FoldError",
@@ -103,6 +104,7 @@ __all__ = [
     "check",
     "convert",
     "data",
+    "deploy",
     "dynamics",
     "export",
     "fold",

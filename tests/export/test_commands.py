@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 import spikefold as sf
 from spikefold.cli import main
 from spikefold.data import load_dataset, spec_of
 from spikefold.export import RUNTIMES
-from tests.export.running import onnx
+from tests.export.running import onnx, trained
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +119,9 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     ),
     "no network": (["check", "folded.onnx", "folded.onnx", "--data", "digits"], 1, "safetensors"),
     "other data": (
-        ["check", "folded.onnx", "folded.safetensors", "--data", "fashion-mnist"],
+        ["check", "folded.onnx", "folded.safetensors", "--data", "digits-events"],
         1,
-        "spikefold: ",
+        "the network takes images of 1 channels, 8x8, but digits-events has 6 frames",
     ),
     "on a GPU": (
         ["check", "folded.onnx", "folded.safetensors", "--data", "digits", "--device", "cuda"],
@@ -163,3 +164,30 @@ def test_a_missing_package_is_named(
     assert main(["export", folded, "-o", str(tmp_path / "digits.onnx")]) == 1
     assert "pip install 'spikefold[export]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_the_official_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Imported, folded, exported, checked: the commands of docs/deploy.md, on images of noise."""
+    monkeypatch.chdir(tmp_path)
+    network = sf.models.resnet20(norm="mpbn", width=0.125, steps=2, num_classes=2)
+    trained(network, torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32))
+    torch.save(sf.adopt.to_official(network), "res20_mpbn.pth")
+    for number in range(12):
+        folder = tmp_path / "images" / ("train" if number < 4 else "test") / f"{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8).numpy()
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    for words in (
+        "import res20_mpbn.pth --from official --model resnet20 --steps 2 -o net.safetensors",
+        "fold net.safetensors -o folded.safetensors",
+        "export folded.safetensors --to onnx -o net.onnx",
+        "check net.onnx folded.safetensors --data folder --root images --json",
+    ):
+        capsys.readouterr()
+        assert main(words.split()) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["samples"] == 8
+    assert record["file"]["decisions"] > 100_000
+    assert record["passed"]

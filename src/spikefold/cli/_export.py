@@ -8,15 +8,19 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from spikefold.cli._configuration import one_of
-from spikefold.cli._inputs import assumed_spec, load_data_for, load_network, network_file
+from spikefold.cli._inputs import (
+    RuntimeName,
+    assumed_spec,
+    load_data_for,
+    load_network,
+    network_file,
+)
 from spikefold.cli._networks import NOTHING_ASKED, On, require_free
 from spikefold.cli._output import print_error, print_json, print_record, print_rows, shown
 from spikefold.cli._progress import shown_progress
 from spikefold.data import Samples, SplitName
 from spikefold.errors import ConfigError
 from spikefold.export import (
-    RUNTIMES,
     Check,
     Differences,
     Layout,
@@ -28,8 +32,6 @@ from spikefold.export import (
 )
 from spikefold.models import Network
 from spikefold.ranges import require_within
-
-RuntimeName = Annotated[str, tyro.conf.arg(metavar=one_of(RUNTIMES))]
 
 
 @dataclass(frozen=True)

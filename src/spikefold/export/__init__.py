@@ -1,6 +1,7 @@
 """What leaves the framework: networks as files for other software, and the proof beside them."""
 
 from spikefold.export._check import Check, Differences, check
+from spikefold.export._deployed import Deployed, deploy
 from spikefold.export._description import Description, Layout
 from spikefold.export._nir import NIRTarget, nir_graph, to_nir
 from spikefold.export._onnx import to_onnx
@@ -11,6 +12,7 @@ from spikefold.export._walk import Kind, Operation, Time, Value, Walk, walk
 __all__ = [
     "RUNTIMES",
     "Check",
+    "Deployed",
     "Description",
     "Differences",
     "Kind",
@@ -22,6 +24,7 @@ __all__ = [
     "Value",
     "Walk",
     "check",
+    "deploy",
     "nir_graph",
     "openvino_with",
     "to_nir",

@@ -153,7 +153,7 @@ def check(
     exported, record = OnnxFile(Path(path)), Check()
     if not exported.description.neurons:
         raise ExportError(f"{path}: has no neurons, so nothing would be proved")
-    by_file = exported.run_by(find_runtime(runtime))
+    by_file = _by_file(exported, find_runtime(runtime))
     steps = exported.description.steps
     arguments = {"steps": steps} if "steps" in signature(network.forward).parameters else {}
     by_itself = _channels_last(network, arguments)
@@ -172,6 +172,16 @@ def check(
     if not record.samples:
         raise ExportError("check got no sample: there is nothing to compare")
     return record
+
+
+def _by_file(exported: Any, runtime: Runtime) -> Other:
+    shipped, watched = exported.run_by(runtime), exported.watched_by(runtime)
+
+    def run(x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        beside_spikes, spikes = watched(x)
+        return shipped(x), spikes, beside_spikes
+
+    return run
 
 
 def _require_same(path: Path, paths: list[str], walked: Walk) -> None:

@@ -42,29 +42,48 @@ class OnnxFile:
         texts = {entry.key: entry.value for entry in self._model.metadata_props}
         self.description = read_description(path, texts.get(KEY))
 
-    def run_by(self, runtime: Runtime) -> Callable[[Tensor], tuple[Tensor, list[Tensor], Tensor]]:
-        """A call from a network's input to its output, and the spikes.
+    def run_by(self, runtime: Runtime) -> Callable[[Tensor], Tensor]:
+        """A call from a network's input, images `[N, ...]` or frames `[T, N, ...]`, to its output.
 
         Arguments:
             runtime: runs the file.
 
-        Returns:
-            takes images `[N, ...]` or frames `[T, N, ...]`; gives what the file gives, all spikes
-            of the calls of neurons in order, `[T, N, ...]`, and what the file gives when the
-            spikes are outputs too, which keeps a runtime from joining some of its nodes.
+        Raises:
+            ExportError: if it cannot.
         """
-        inside, model = _with_spikes(self.path, self._model, self.description)
-        with told(f"{self.path}: cannot be run"):
-            plain, spiking = (runtime(m.SerializeToString()) for m in (self._model, model))
+        call = self._started(runtime, self._model)
+        return lambda x: _tensor(self._run(call, x)[OUTPUT])
 
-        def run(x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-            with told(f"{self.path}: cannot be run"):
-                shipped = self._run(plain, x)
-                watched = self._run(spiking, x)
-            spikes = [self._over_time(watched[name], x) for name in inside]
-            return _tensor(shipped[OUTPUT]), spikes, _tensor(watched[OUTPUT])
+    def watched_by(self, runtime: Runtime) -> Callable[[Tensor], tuple[Tensor, list[Tensor]]]:
+        """The same of a copy whose spikes are outputs as well.
+
+        Arguments:
+            runtime: runs the copy.
+
+        Returns:
+            gives the output, and the spikes of the calls of neurons in order, `[T, N, ...]`.
+
+        Raises:
+            ExportError: if it cannot, or if the spikes are not in the file.
+        """
+        names, model = _with_spikes(self.path, self._model, self.description)
+        call = self._started(runtime, model)
+
+        def run(x: Tensor) -> tuple[Tensor, list[Tensor]]:
+            results = self._run(call, x)
+            return _tensor(results[OUTPUT]), [self._over_time(results[name]) for name in names]
 
         return run
+
+    def _started(self, runtime: Runtime, model: onnx.ModelProto) -> Call:
+        with told(f"{self.path}: cannot be run"):
+            call = runtime(model.SerializeToString())
+
+        def told_call(feed: Arrays) -> Arrays:
+            with told(f"{self.path}: cannot be run"):
+                return call(feed)
+
+        return told_call
 
     def _run(self, call: Call, x: Tensor) -> Arrays:
         """All outputs; of the layout "step" those of all steps."""
@@ -113,7 +132,7 @@ class OnnxFile:
             if known.name.endswith(".v")
         }
 
-    def _over_time(self, spikes: np.ndarray, x: Tensor) -> Tensor:
+    def _over_time(self, spikes: np.ndarray) -> Tensor:
         """Spikes as `[T, N, ...]`."""
         value = _tensor(spikes)
         if self.description.layout != "merged":
