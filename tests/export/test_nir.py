@@ -1,6 +1,7 @@
 """Networks as NIR graphs: their spikes by NIR's equations in exact numbers, and back again."""
 
 import json
+import sys
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -399,6 +400,6 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph.metadata["spikefold"]["lif_step"] = "soon"
     with pytest.raises(sf.AdoptError, match="what the graph says of dt is damaged: give source="):
         sf.from_nir(graph)
-    monkeypatch.setitem(__import__("sys").modules, "nir", None)
+    monkeypatch.setitem(sys.modules, "nir", None)
     with pytest.raises(ExportError, match=r"NIR needs nir: pip install 'spikefold\[export\]'"):
         sf.to_nir(network, tmp_path / "other.nir", example=FRAMES)

@@ -4,6 +4,7 @@ from spikefold.adopt._checkpoint import read_checkpoint
 from spikefold.adopt._convert import Converted, convert
 from spikefold.adopt._nir import CONVENTIONS as NIR_CONVENTIONS
 from spikefold.adopt._nir import NIRNetwork, from_nir
+from spikefold.adopt._nir_file import read_nir
 from spikefold.adopt._nir_nodes import Convention as NIRConvention
 from spikefold.adopt._official import (
     OFFICIAL_MODELS,
@@ -31,5 +32,6 @@ __all__ = [
     "from_snntorch",
     "from_spikingjelly",
     "read_checkpoint",
+    "read_nir",
     "to_official",
 ]

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from spikefold.cli._configuration import one_of
 from spikefold.cli._inputs import (
-    RuntimeName,
     assumed_spec,
     load_data_for,
     load_network,
@@ -21,6 +21,8 @@ from spikefold.cli._progress import shown_progress
 from spikefold.data import Samples, SplitName
 from spikefold.errors import ConfigError
 from spikefold.export import (
+    NIR_RUNTIMES,
+    RUNTIMES,
     Check,
     Differences,
     Layout,
@@ -32,6 +34,8 @@ from spikefold.export import (
 )
 from spikefold.models import Network
 from spikefold.ranges import require_within
+
+AnyRuntimeName = Annotated[str, tyro.conf.arg(metavar=one_of((*RUNTIMES, *NIR_RUNTIMES)))]
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,12 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Run an exported ONNX file and its network side by side; exit status 1 if anything differs
-    that rounding does not explain.
+    """Run an exported ONNX or NIR file and its network side by side; exit status 1 if anything
+    differs that rounding does not explain.
     """
 
     exported: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPORTED")]
-    """ONNX file that `export` wrote"""
+    """ONNX or NIR file that `export` wrote"""
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
     """network file that was exported; or a run's folder, of which the folded network is taken"""
     on: On = NOTHING_ASKED
@@ -90,8 +94,9 @@ class CheckOptions:
     """which of its samples"""
     samples: int | None = None
     """how many of them, evenly spread; default: all"""
-    runtime: RuntimeName = "onnxruntime"
-    """what runs the exported file: onnxruntime, openvino, or onnx's own definition (slow)"""
+    runtime: AnyRuntimeName | None = None
+    """what runs the exported file: onnxruntime (default), openvino, or onnx's own definition
+    (slow); of a NIR file the library it was written for (default), or spikefold"""
     json: bool = False
     """print one JSON object and nothing else on standard output"""
 
@@ -165,10 +170,10 @@ def check_command(words: list[str]) -> None:
         )
     if options.json:
         about = {"exported": str(options.exported), "data": dataset.name, "split": options.split}
-        print_json({**about, "runtime": options.runtime, **record.to_dict()})
+        print_json({**about, **record.to_dict()})
     else:
         print_rows(
-            f"{record.samples} {options.split} samples of {dataset.name}, {options.runtime}",
+            f"{record.samples} {options.split} samples of {dataset.name}, {record.runtime}",
             _rows(record),
         )
         print(record)

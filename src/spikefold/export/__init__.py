@@ -4,12 +4,14 @@ from spikefold.export._check import Check, Differences, check
 from spikefold.export._deployed import Deployed, deploy
 from spikefold.export._description import Description, Layout
 from spikefold.export._nir import NIRTarget, nir_graph, to_nir
+from spikefold.export._nir_file import NIR_RUNTIMES
 from spikefold.export._onnx import to_onnx
 from spikefold.export._runtimes import RUNTIMES, Runtime, openvino_with
 from spikefold.export._torch import to_torch
 from spikefold.export._walk import Kind, Operation, Time, Value, Walk, walk
 
 __all__ = [
+    "NIR_RUNTIMES",
     "RUNTIMES",
     "Check",
     "Deployed",

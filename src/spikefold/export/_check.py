@@ -14,6 +14,7 @@ from spikefold import dynamics
 from spikefold.errors import ExportError
 from spikefold.export._bound import flips
 from spikefold.export._needs import needed
+from spikefold.export._nir_file import NIRFile, is_nir
 from spikefold.export._runtimes import Runtime, find_runtime
 from spikefold.export._walk import Operation, Walk, walk
 from spikefold.folding import evaluation
@@ -69,6 +70,7 @@ class Check:
     """The record of `check`.
 
     Attributes:
+        runtime: what ran the file; "" if a function did.
         samples: run.
         file: how the file's decisions differ from the network's.
         control: how the network's own do when its convolutions sum in another order (channels
@@ -76,6 +78,7 @@ class Check:
         layers: first flips of the file, by path of the neurons; of those that have any.
     """
 
+    runtime: str = ""
     samples: int = 0
     file: Differences = field(default_factory=Differences)
     control: Differences = field(default_factory=Differences)
@@ -104,6 +107,7 @@ class Check:
         )
         return {
             "passed": self.passed,
+            "runtime": self.runtime,
             "samples": self.samples,
             "file": file,
             "control": control,
@@ -116,10 +120,10 @@ def check(
     path: str | Path,
     batches: Iterable[Batch],
     *,
-    runtime: str | Runtime = "onnxruntime",
+    runtime: str | Runtime | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Check:
-    """Run an exported ONNX file and its network side by side, and explain what differs.
+    """Run an exported ONNX or NIR file and its network side by side, and explain what differs.
 
     Runtimes sum convolutions in other orders, so potentials at a threshold may fall on its other
     side, and one such tie sets off a cascade. So counted are first flips, where nothing that
@@ -135,8 +139,9 @@ def check(
         network: that was exported, on the CPU; not changed.
         path: of the file.
         batches: inputs as the network takes them, or pairs of such and labels, which do not count.
-        runtime: "onnxruntime", "openvino" (in float32), "reference" (onnx's own, slow), or a
-            function from a model's bytes to a function from inputs to outputs by name.
+        runtime: "onnxruntime" (default), "openvino" (in float32), "reference" (onnx's own, slow),
+            or a function from a model's bytes to a function from inputs to outputs by name. Of a
+            NIR file the library that it was written for (default), or "spikefold".
         on_batch: called after each batch, for progress.
 
     Returns:
@@ -146,14 +151,11 @@ def check(
         ExportError: if the file is none of spikefold's, is damaged, is of another network, if there
             is no sample or are no neurons, or if the runtime is not installed or refuses the file.
     """
-    needed("onnx", "check", "export")
-    # needs onnx itself
-    from spikefold.export._onnx_file import OnnxFile
-
-    exported, record = OnnxFile(Path(path)), Check()
+    exported, run_by, name = _opened(Path(path), runtime)
+    record = Check(name)
     if not exported.description.neurons:
         raise ExportError(f"{path}: has no neurons, so nothing would be proved")
-    by_file = _by_file(exported, find_runtime(runtime))
+    by_file = _by_file(exported, run_by)
     steps = exported.description.steps
     arguments = {"steps": steps} if "steps" in signature(network.forward).parameters else {}
     by_itself = _channels_last(network, arguments)
@@ -174,7 +176,22 @@ def check(
     return record
 
 
-def _by_file(exported: Any, runtime: Runtime) -> Other:
+def _opened(path: Path, runtime: str | Runtime | None) -> tuple[Any, Any, str]:
+    """The file, what runs it, and that one's name."""
+    if is_nir(path):
+        file = NIRFile(path)
+        if callable(runtime):
+            raise ExportError(f"{path}: a NIR file is run by the library it was written for")
+        return file, file.runtime(runtime), file.target if runtime is None else runtime
+    needed("onnx", "check", "export")
+    # needs onnx itself
+    from spikefold.export._onnx_file import OnnxFile
+
+    chosen = "onnxruntime" if runtime is None else runtime
+    return OnnxFile(path), find_runtime(chosen), chosen if isinstance(chosen, str) else ""
+
+
+def _by_file(exported: Any, runtime: Any) -> Other:
     shipped, watched = exported.run_by(runtime), exported.watched_by(runtime)
 
     def run(x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
@@ -289,12 +306,13 @@ class _Beside:
 
 
 def _differ(neurons: Operation, ours: Tensor, theirs: Tensor) -> Tensor:
-    if ours.shape != theirs.shape:
+    # a NIR file has its samples in shapes of its own, in the same order
+    if ours.shape[:2] != theirs.shape[:2] or ours.numel() != theirs.numel():
         raise ExportError(
             f"check: '{neurons.node.path}' has spikes {list(ours.shape)}, and {list(theirs.shape)} "
             "in the file"
         )
-    return ours != theirs
+    return ours != theirs.reshape(ours.shape)
 
 
 def _distance(call: Call, some: Tensor) -> Tensor:
