@@ -200,8 +200,10 @@ def _run(network: nn.Module, x: Tensor, arguments: dict[str, int]) -> tuple[Tens
 
 def _channels_last(network: nn.Module, arguments: dict[str, int]) -> Other:
     """The network itself, its convolutions in another order of memory, and so of their sums."""
-    other: Any = copied(network)
-    other.to(memory_format=torch.channels_last)
+    other = copied(network)
+    for module in other.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
 
     def run(x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         output, calls = _run(other, x, arguments)
