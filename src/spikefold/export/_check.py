@@ -22,6 +22,7 @@ from spikefold.nn import Call, copied, observing
 Batch = Tensor | tuple[Tensor, Any] | list[Any]
 # what is compared: output, spikes of all calls of neurons `[T, N, ...]`, output beside these spikes
 Other = Callable[[Tensor], tuple[Tensor, list[Tensor], Tensor]]
+AT_ONCE = 16  # samples whose bounds are in memory at a time: of every layer, in float64
 
 
 @dataclass
@@ -247,20 +248,20 @@ class _Beside:
         found.differ += sum(int(d.sum()) for d in differ.values())
         found.samples += int(some.sum())
         explained = torch.zeros_like(some)
-        if some.any():
-            explained[some] = self._first(some, differ, found, layers)
+        for chosen in some.nonzero().flatten().split(AT_ONCE):
+            explained[chosen] = self._first(chosen, differ, found, layers)
         self._outputs(output, beside_spikes, explained, found)
         return len(some)
 
     def _first(
         self, some: Tensor, differ: dict[str, Tensor], found: Differences, layers: dict[str, int]
     ) -> Tensor:
-        """Count first flips among some of the samples; which of these have one."""
+        """Count first flips in some of the samples; which of these have one."""
         fired = {name: call.fired.spikes[:, some] != 0 for name, call in self.calls.items()}
         still = self.walked.operations[0].value.time == "still"
         x = self.x[some] if still else self.x[:, some]
         seen = flips(self.walked, x, fired, {name: d[:, some] for name, d in differ.items()})
-        have = torch.zeros(int(some.sum()), dtype=torch.bool)
+        have = torch.zeros(len(some), dtype=torch.bool)
         for name, (first, bound) in seen.items():
             count = int(first.sum())
             if not count:
