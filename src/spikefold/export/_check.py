@@ -248,7 +248,9 @@ class _Beside:
         found.differ += sum(int(d.sum()) for d in differ.values())
         found.samples += int(some.sum())
         explained = torch.zeros_like(some)
-        for chosen in some.nonzero().flatten().split(AT_ONCE):
+        places = some.nonzero().flatten()
+        for start in range(0, len(places), AT_ONCE):
+            chosen = places[start : start + AT_ONCE]
             explained[chosen] = self._first(chosen, differ, found, layers)
         self._outputs(output, beside_spikes, explained, found)
         return len(some)
