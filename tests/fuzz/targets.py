@@ -12,8 +12,10 @@ import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
+import onnx
 import safetensors.torch
 import torch
 from PIL import Image
@@ -74,6 +76,30 @@ def network_header(folder: Path) -> Attempt:
         safetensors.torch.save_file(tensors, path, {"spikefold": text})
         stored = read(path)
         assert stored.network(torch.rand(1, 1, 8, 8), steps=1).isfinite().all()
+
+    return attempt
+
+
+@target
+def exported_files(folder: Path) -> Attempt:
+    """An ONNX file given to `check` whose bytes are damaged, or that describes itself otherwise."""
+    network = sf.fold(sf.models.small(in_channels=1, image_size=8, width=0.05, steps=2).eval())
+    path, x = folder / "n.onnx", torch.rand(2, 1, 8, 8)
+    whole: list[bytes] = []
+    for layout in get_args(sf.export.Layout):
+        sf.to_onnx(network, path, layout=layout)
+        whole.append(path.read_bytes())
+
+    def attempt(chance: random.Random) -> None:
+        model = chance.choice(whole)
+        if chance.random() < 0.5:
+            path.write_bytes(damaged(chance, model))
+        else:
+            parsed = onnx.load_from_string(model)
+            entry = parsed.metadata_props[0]
+            entry.value = dumped(altered(chance, json.loads(entry.value)))
+            path.write_bytes(parsed.SerializeToString())
+        sf.check(network, path, [x])
 
     return attempt
 

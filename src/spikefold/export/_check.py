@@ -23,6 +23,7 @@ from spikefold.nn import Call, copied, observing
 Batch = Tensor | tuple[Tensor, Any] | list[Any]
 # what is compared: output, spikes of all calls of neurons `[T, N, ...]`, output beside these spikes
 Other = Callable[[Tensor], tuple[Tensor, list[Tensor], Tensor]]
+AT_ONCE = 16  # samples whose bounds are in memory at a time: of every layer, in float64
 
 
 @dataclass
@@ -217,8 +218,10 @@ def _run(network: nn.Module, x: Tensor, arguments: dict[str, int]) -> tuple[Tens
 
 def _channels_last(network: nn.Module, arguments: dict[str, int]) -> Other:
     """The network itself, its convolutions in another order of memory, and so of their sums."""
-    other: Any = copied(network)
-    other.to(memory_format=torch.channels_last)
+    other = copied(network)
+    for module in other.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
 
     def run(x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         output, calls = _run(other, x, arguments)
@@ -262,20 +265,22 @@ class _Beside:
         found.differ += sum(int(d.sum()) for d in differ.values())
         found.samples += int(some.sum())
         explained = torch.zeros_like(some)
-        if some.any():
-            explained[some] = self._first(some, differ, found, layers)
+        places = some.nonzero().flatten()
+        for start in range(0, len(places), AT_ONCE):
+            chosen = places[start : start + AT_ONCE]
+            explained[chosen] = self._first(chosen, differ, found, layers)
         self._outputs(output, beside_spikes, explained, found)
         return len(some)
 
     def _first(
         self, some: Tensor, differ: dict[str, Tensor], found: Differences, layers: dict[str, int]
     ) -> Tensor:
-        """Count first flips among some of the samples; which of these have one."""
+        """Count first flips in some of the samples; which of these have one."""
         fired = {name: call.fired.spikes[:, some] != 0 for name, call in self.calls.items()}
         still = self.walked.operations[0].value.time == "still"
         x = self.x[some] if still else self.x[:, some]
         seen = flips(self.walked, x, fired, {name: d[:, some] for name, d in differ.items()})
-        have = torch.zeros(int(some.sum()), dtype=torch.bool)
+        have = torch.zeros(len(some), dtype=torch.bool)
         for name, (first, bound) in seen.items():
             count = int(first.sum())
             if not count:

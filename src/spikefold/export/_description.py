@@ -13,6 +13,7 @@ from spikefold.data import InputSpec
 from spikefold.errors import ConfigError, ExportError
 from spikefold.export._walk import Walk
 from spikefold.plain import from_plain, to_plain
+from spikefold.ranges import require_within
 from spikefold.registry import registered_only
 
 Layout = Literal["merged", "scan", "step"]
@@ -29,6 +30,7 @@ class Description:
         steps: T of the export; "scan" takes any, where no layer has parameters of each step.
         image: whether the input is one image `[N, C, ...]` for all steps, or frames.
         shape: of one sample at one time step, `(C, ...)`.
+        timed: whether the network gives something at each step, and not the mean over time.
         neurons: calls of neurons in order: path of the module, and name of their spikes inside.
         input: how files become the input, and the names of the classes, where they are known.
         fused: whether batch norms were fused into convolutions for the export.
@@ -40,11 +42,15 @@ class Description:
     steps: int
     image: bool
     shape: tuple[int, ...]
+    timed: bool = False
     neurons: tuple[tuple[str, str], ...] = ()
     input: InputSpec | None = None
     fused: bool = False
     source: str = ""
     version: str = version("spikefold")
+
+    def __post_init__(self) -> None:
+        require_within("export", self, steps="[1, 10000]")
 
 
 def described(
@@ -65,6 +71,7 @@ def described(
         walk.steps,
         value.time == "still" and layout == "merged",
         value.shape,
+        walk.operations[-1].value.time == "steps",
         input=getattr(network, "input_spec", None),
         fused=fused,
         source="" if source is None else file_hash(Path(source)),

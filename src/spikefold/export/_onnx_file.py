@@ -1,6 +1,7 @@
 """ONNX files that spikefold wrote, read again: run with all of their spikes as outputs."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,12 @@ class OnnxFile:
             ExportError: if it cannot.
         """
         call = self._started(runtime, self._model)
-        return lambda x: _tensor(self._run(call, x)[OUTPUT])
+
+        def run(x: Tensor) -> Tensor:
+            with self._told():
+                return _tensor(self._run(call, x)[OUTPUT])
+
+        return run
 
     def watched_by(self, runtime: Runtime) -> Callable[[Tensor], tuple[Tensor, list[Tensor]]]:
         """The same of a copy whose spikes are outputs as well.
@@ -70,20 +76,19 @@ class OnnxFile:
         call = self._started(runtime, model)
 
         def run(x: Tensor) -> tuple[Tensor, list[Tensor]]:
-            results = self._run(call, x)
-            return _tensor(results[OUTPUT]), [self._over_time(results[name]) for name in names]
+            with self._told():
+                results = self._run(call, x)
+                spikes = [self._over_time(results[name]) for name in names]
+                return _tensor(results[OUTPUT]), spikes
 
         return run
 
     def _started(self, runtime: Runtime, model: onnx.ModelProto) -> Call:
-        with told(f"{self.path}: cannot be run"):
-            call = runtime(model.SerializeToString())
+        with self._told():
+            return runtime(model.SerializeToString())
 
-        def told_call(feed: Arrays) -> Arrays:
-            with told(f"{self.path}: cannot be run"):
-                return call(feed)
-
-        return told_call
+    def _told(self) -> AbstractContextManager[None]:
+        return told(f"{self.path}: cannot be run")
 
     def _run(self, call: Call, x: Tensor) -> Arrays:
         """All outputs; of the layout "step" those of all steps."""
@@ -99,7 +104,7 @@ class OnnxFile:
             steps.append(call({INPUT: frame, **v, **time}))
             v = {name: steps[-1][f"{name}.next"] for name in v}
         results = {name: np.stack([step[name] for step in steps]) for name in steps[0]}
-        return results | {OUTPUT: results[OUTPUT].mean(0)}
+        return results if description.timed else results | {OUTPUT: results[OUTPUT].mean(0)}
 
     def _fed(self, x: Tensor) -> np.ndarray:
         """The input as the file takes it.

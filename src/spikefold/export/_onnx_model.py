@@ -27,7 +27,7 @@ def merged(walk: Walk, spikes: Sequence[Operation]) -> tuple[Builder, dict[str, 
     """
     layout = Merged(walk)
     for operation in spikes:
-        layout.give(layout.spikes[operation.name], operation.value, operation.node.path)
+        layout.give(layout.spikes[operation.name], operation.value, walk.labels[operation.name])
     return layout.out, layout.spikes
 
 
@@ -43,7 +43,7 @@ def step(walk: Walk, spikes: Sequence[Operation]) -> tuple[Builder, dict[str, st
     one = OneStep(walk, out, of_now)
     for operation in spikes:
         shape = operation.value.shape
-        out.give(one.spikes[operation.name], operation.node.path, BATCH, *shape)
+        out.give(one.spikes[operation.name], walk.labels[operation.name], BATCH, *shape)
     return out, one.spikes
 
 
@@ -60,7 +60,9 @@ def scan(walk: Walk, spikes: Sequence[Operation]) -> tuple[Builder, dict[str, st
         return body.take(wish, *value.shape[1:])
 
     one = OneStep(walk, body, each)
-    given = [body.give(one.spikes[s.name], s.node.path, BATCH, *s.value.shape) for s in spikes]
+    given = [
+        body.give(one.spikes[s.name], walk.labels[s.name], BATCH, *s.value.shape) for s in spikes
+    ]
     steps = walk.steps if scanned else STEPS
     x = out.take(INPUT, steps, BATCH, *walk.operations[0].value.shape)
     zeros = [_zeros(out, x, operation) for operation in walk.neurons()]
@@ -74,7 +76,7 @@ def scan(walk: Walk, spikes: Sequence[Operation]) -> tuple[Builder, dict[str, st
     )
     _give(out, walk, results[len(zeros)], steps)
     for operation, name in zip(spikes, results[len(zeros) + 1 :], strict=True):
-        out.give(name, operation.node.path, steps, BATCH, *operation.value.shape)
+        out.give(name, walk.labels[operation.name], steps, BATCH, *operation.value.shape)
     return out, one.spikes
 
 

@@ -94,12 +94,12 @@ class OneStep:
         _require_mean_last(walk)
         self.input = self.out.take(INPUT, BATCH, *walk.operations[0].value.shape)
         for operation in walk.neurons():
-            wish, shape = f"{operation.node.path}.v", operation.value.shape
+            wish, shape = f"{walk.labels[operation.name]}.v", operation.value.shape
             self.before[operation.name] = self.out.take(wish, BATCH, *shape)
         result, value = _write(self, walk, self.input)
         self.result = self.out.give(result, OUTPUT, BATCH, *value.shape)
         for operation in walk.neurons():
-            wish, shape = f"{operation.node.path}.v.next", operation.value.shape
+            wish, shape = f"{walk.labels[operation.name]}.v.next", operation.value.shape
             v = self.after[operation.name]
             self.after[operation.name] = self.out.give(v, wish, BATCH, *shape)
 

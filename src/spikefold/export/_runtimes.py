@@ -19,7 +19,7 @@ def onnxruntime(model: bytes) -> Call:
     """ONNX Runtime on the CPU, with its default optimizations."""
     package = needed("onnxruntime", "the runtime", "onnxruntime")
     options = package.SessionOptions()
-    options.log_severity_level = 3  # errors are raised; warnings would be lines of its own
+    options.log_severity_level = 4  # errors are raised: no lines of its own
     session = package.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda feed: dict(zip(names, session.run(names, feed), strict=True))

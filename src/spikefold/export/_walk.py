@@ -109,6 +109,19 @@ class Walk:
         """The calls of neurons, in order."""
         return [operation for operation in self.operations if operation.kind == "neurons"]
 
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """The calls of neurons as a user knows them: path of the module, "_2" at its second call.
+
+        By the operation's name.
+        """
+        found: dict[str, str] = {}
+        for operation in self.neurons():
+            path = operation.node.path
+            calls = sum(self[name].node.path == path for name in found)
+            found[operation.name] = f"{path}_{calls + 1}" if calls else path
+        return found
+
 
 def walk(
     network: nn.Module, example: Float[Tensor, "..."] | None = None, steps: int | None = None
