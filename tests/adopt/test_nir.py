@@ -311,6 +311,10 @@ def test_links_and_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         file.create_dataset("node/weight", (2**40,), "f4", compression="gzip")
     with pytest.raises(FileFormatError, match="more than 4,294,967,296 bytes"):
         sf.from_nir(path)
+    graph = line(lif((2,)))
+    graph.metadata = {"spikefold": np.ones(2)}
+    with pytest.raises(AdoptError, match="the metadata 'spikefold' of the graph are damaged"):
+        sf.from_nir(graph)
     path.write_bytes(b"PK" * 100)
     with pytest.raises(FileFormatError, match="not a NIR file, or damaged"):
         sf.from_nir(path)

@@ -12,6 +12,8 @@ from torch import nn
 import spikefold as sf
 from spikefold.cli import main
 from spikefold.errors import ExportError, FileFormatError
+from tests.export.running import trained
+from tests.export.test_networks import NETWORKS
 from tests.export.test_nir import ready
 
 nir = pytest.importorskip("nir", reason="nir is not here: pip install 'spikefold[export]'")
@@ -43,6 +45,17 @@ def test_the_same_passes(shipped: Any) -> None:
         # 10, 10, 19 and 19 channels, three steps
         assert record.file.decisions == (2 * 10 * 64 + 19 * 16 + 19 * 4) * 3 * 8
         assert record.file.first == record.file.beyond == 0
+
+
+@pytest.mark.parametrize("name", ["twice", "named", "shortcut of the image"])
+def test_networks_of_unusual_shapes(name: str, tmp_path: Path) -> None:
+    make, x = NETWORKS[name]
+    network = trained(make(), x, x)
+    sf.to_nir(network, tmp_path / "net.nir", example=x)
+    record = sf.check(network, tmp_path / "net.nir", [x])
+    assert record.file.decisions > 0
+    assert record.file.differ == record.file.classes == 0
+    assert record.passed
 
 
 def louder(graph: Any) -> None:

@@ -8,12 +8,14 @@ import gzip
 import io
 import json
 import lzma
+import math
 import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import h5py
 import numpy as np
 import onnx
 import safetensors.torch
@@ -100,6 +102,40 @@ def exported_files(folder: Path) -> Attempt:
             entry.value = dumped(altered(chance, json.loads(entry.value)))
             path.write_bytes(parsed.SerializeToString())
         sf.check(network, path, [x])
+
+    return attempt
+
+
+STRANGE: tuple[Any, ...] = (
+    *(-1, 0, 2.5, 10**9, math.nan, math.inf, b"Conv2d", b"LIF", b"", np.zeros((2, 3)), np.zeros(0)),
+    *(np.ones((1, 1, 1, 1)), np.full((3, 3), b"x"), np.array([[b"input", b"input"]])),
+)
+
+
+@target
+def nir_files(folder: Path) -> Attempt:
+    """A NIR file given to `check` and so to `from_nir`, with damaged bytes or other fields."""
+    network = sf.fold(sf.models.small(in_channels=1, image_size=8, width=0.05, steps=2).eval())
+    path, x = folder / "n.nir", torch.rand(2, 1, 8, 8)
+    whole: list[bytes] = []
+    for library in (None, "spikingjelly"):
+        sf.to_nir(network, path, target=library)  # type: ignore[arg-type]
+        whole.append(path.read_bytes())
+
+    def attempt(chance: random.Random) -> None:
+        content = chance.choice(whole)
+        if chance.random() < 0.5:
+            path.write_bytes(damaged(chance, content))
+        else:
+            path.write_bytes(content)
+            with h5py.File(path, "r+") as file:
+                names: list[str] = []
+                file.visit(names.append)
+                name = chance.choice(names)
+                del file[name]
+                if chance.random() < 0.8:
+                    file[name] = chance.choice(STRANGE)
+        sf.check(network, path, [x], runtime="spikefold")
 
     return attempt
 

@@ -4,7 +4,8 @@ from spikefold.adopt._checkpoint import read_checkpoint
 from spikefold.adopt._convert import Converted, convert
 from spikefold.adopt._nir import CONVENTIONS as NIR_CONVENTIONS
 from spikefold.adopt._nir import NIRNetwork, from_nir
-from spikefold.adopt._nir_file import read_nir
+from spikefold.adopt._nir_file import KEY as NIR_KEY
+from spikefold.adopt._nir_file import read_nir, said_in
 from spikefold.adopt._nir_nodes import Convention as NIRConvention
 from spikefold.adopt._official import (
     OFFICIAL_MODELS,
@@ -19,6 +20,7 @@ from spikefold.adopt._spikingjelly import from_spikingjelly
 
 __all__ = [
     "NIR_CONVENTIONS",
+    "NIR_KEY",
     "OFFICIAL_MODELS",
     "STANDARDIZATIONS",
     "Converted",
@@ -33,5 +35,6 @@ __all__ = [
     "from_spikingjelly",
     "read_checkpoint",
     "read_nir",
+    "said_in",
     "to_official",
 ]

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spikefold.adopt._nir_file import read_nir
+from spikefold.adopt._nir_file import read_nir, said_in
 from spikefold.adopt._nir_nodes import Convention, Fields, Shape, made_of
 from spikefold.data import InputSpec
 from spikefold.dynamics import backend
@@ -154,8 +154,8 @@ def _convention(graph: Any, source: str | None) -> Convention:
             known = ", ".join(CONVENTIONS)
             raise ConfigError(f"from_nir: source must be one of {known}, got {source!r}")
         return CONVENTIONS[source]
-    stated = _said(graph)
-    if stated is None:
+    stated = said_in(graph)
+    if not stated:
         return Convention()
     try:
         lif_step, if_step, at = (float(stated[name]) for name in Convention._fields[:3])
@@ -166,15 +166,10 @@ def _convention(graph: Any, source: str | None) -> Convention:
     return Convention(lif_step, if_step, bool(at))
 
 
-def _said(graph: Any) -> Any:
-    """What `export.nir_graph` said in a graph, or None."""
-    return (getattr(graph, "metadata", None) or {}).get("spikefold")
-
-
 def _input_spec(graph: Any) -> InputSpec | None:
     """How the network's input is read, where the graph says it."""
     try:
-        plain = json.loads(_said(graph)["description"])["input"]
+        plain = json.loads(said_in(graph)["description"])["input"]
         with registered_only():
             return None if plain is None else from_plain(plain, InputSpec, "input")
     except (TypeError, ValueError, KeyError, IndexError, RecursionError, SpikefoldError):

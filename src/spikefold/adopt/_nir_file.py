@@ -6,6 +6,7 @@ from typing import Any
 
 from spikefold.errors import AdoptError, FileFormatError
 
+KEY = "spikefold"  # of the metadata
 LIMIT = 4 * 2**30  # bytes of all arrays together, unpacked
 
 
@@ -52,3 +53,19 @@ def _require_bounded(file: Any, h5py: Any) -> None:
                 left -= item.nbytes
             if left < 0 or len(groups) > 100_000:
                 raise FileFormatError(f"it holds more than {LIMIT:,} bytes of arrays, or too many")
+
+
+def said_in(graph: Any) -> dict[str, Any]:
+    """What `spikefold.export.nir_graph` said in a graph; nothing in others'.
+
+    Arguments:
+        graph: a `nir.NIRGraph`.
+
+    Raises:
+        AdoptError: if that is damaged.
+    """
+    metadata = getattr(graph, "metadata", None)
+    said = metadata.get(KEY, {}) if isinstance(metadata, dict) else {}
+    if not isinstance(said, dict):
+        raise AdoptError(f"from_nir: the metadata '{KEY}' of the graph are damaged")
+    return said

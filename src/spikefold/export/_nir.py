@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spikefold.adopt import NIR_KEY
 from spikefold.errors import ExportError
-from spikefold.export._description import KEY, described, written
+from spikefold.export._description import described, written
 from spikefold.export._needs import needed
 from spikefold.export._nir_graph import Writer
 from spikefold.export._nir_neurons import TARGETS
@@ -74,7 +75,7 @@ def nir_graph(
     said: dict[str, Any] = TARGETS[target].convention._asdict()
     said |= {"target": target or "", "description": written(description)}
     try:
-        return nir.NIRGraph(writer.nodes, writer.edges, metadata={KEY: said})
+        return nir.NIRGraph(writer.nodes, writer.edges, metadata={NIR_KEY: said})
     except ValueError as error:  # of its own checks of shapes
         raise ExportError(f"export: NIR refuses the graph: {error}") from error
 

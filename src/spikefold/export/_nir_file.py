@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikefold.adopt import from_nir, read_nir
+from spikefold.adopt import from_nir, read_nir, said_in
 from spikefold.errors import ExportError
-from spikefold.export._description import KEY, Description, read_description
+from spikefold.export._description import Description, read_description
 from spikefold.export._runtimes import told
 from spikefold.nn import Call, observing
 
@@ -108,9 +108,10 @@ class NIRFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        said = (read_nir(path).metadata or {}).get(KEY) or {}
-        self.description = read_description(path, said.get("description"))
-        self.target = said.get("target") or OURS
+        said = said_in(read_nir(path))
+        text, target = said.get("description"), said.get("target")
+        self.description = read_description(path, text if isinstance(text, str) else None)
+        self.target = target if isinstance(target, str) and target else OURS
 
     def runtime(self, name: str | None) -> Run:
         """What runs the file.
@@ -154,7 +155,7 @@ class NIRFile:
                 output, spikes = runtime(self.path, frames, names)
                 # a layer may be several nodes, of which one fires
                 found = [torch.stack([spikes[n] for n in nodes]).sum(0) for nodes in layers]
-            return output.mean(0), found
+            return output if self.description.timed else output.mean(0), found
 
         return call
 
