@@ -243,6 +243,8 @@ TWO = {"a": nir.Linear(BIG), "b": nir.Linear(BIG)}
          "node 'o' (Output): [2] and [1] meet, and cannot be added"),
         (edges(("i", "o"), ("i", "p"), p=nir.Output(np.array([2]))), "2 nodes of kind Output ['o'"),
         (edges(("i", "o"), ("j", "o"), j=nir.Input(np.array([2]))), "2 nodes of kind Input ['i'"),
+        (edges(("i", "o"), g=edges(("i", "o"))), "node 'g.i' (Input): nothing leads to it"),
+        (edges(("i", "o"), ("o", "i")), "is a cycle"),
         (edges(("i", "g"), ("g", "o"), g=edges(("i", "o"), o=nir.I(np.ones(2)))),
          "g has 0 nodes of kind Output"),
     ],

@@ -143,7 +143,7 @@ def from_nir(graph: Any, *, source: Source | None = None) -> NIRNetwork:
     convention = _convention(graph, source)
     nodes, edges = _flattened(graph)
     ends = Ends(_only(graph, "Input"), _only(graph, "Output"))
-    network = _network(nodes, _sources_of(nodes, edges), ends, convention)
+    network = _network(nodes, _sources_of(nodes, edges, ends), ends, convention)
     network.input_spec = _input_spec(graph)
     return network.eval()
 
@@ -220,7 +220,7 @@ def _only(graph: Any, kind: str, where: str = "the graph") -> str:
     return str(names[0])
 
 
-def _sources_of(nodes: Nodes, edges: Edges) -> dict[str, list[str]]:
+def _sources_of(nodes: Nodes, edges: Edges, between: Ends) -> dict[str, list[str]]:
     """From each node in order to those whose results it takes."""
     sources: dict[str, list[str]] = {name: [] for name in nodes}
     for start, end in edges:
@@ -229,7 +229,7 @@ def _sources_of(nodes: Nodes, edges: Edges) -> dict[str, list[str]]:
         if start in sources[end]:
             raise AdoptError(f"from_nir: edge {start!r} to {end!r} is there twice")
         sources[end].append(start)
-    _require_connected(nodes, edges)
+    _require_connected(nodes, edges, between)
     try:
         order = list(graphlib.TopologicalSorter(sources).static_order())
     except graphlib.CycleError as error:
@@ -240,24 +240,21 @@ def _sources_of(nodes: Nodes, edges: Edges) -> dict[str, list[str]]:
     return {name: sources[name] for name in order}
 
 
-def _require_connected(nodes: Nodes, edges: Edges) -> None:
+def _require_connected(nodes: Nodes, edges: Edges, between: Ends) -> None:
     starts, ends = {start for start, _ in edges}, {end for _, end in edges}
     for name, node in nodes.items():
-        fields = Fields(name, node)
-        if name not in ends and type(node).__name__ != "Input":
-            raise fields.refused("nothing leads to it")
-        if name not in starts and type(node).__name__ != "Output":
-            raise fields.refused("it leads nowhere")
+        if name not in ends | {between.input}:
+            raise Fields(name, node).refused("nothing leads to it")
+        if name not in starts | {between.output}:
+            raise Fields(name, node).refused("it leads nowhere")
 
 
 def _network(
     nodes: Nodes, sources: dict[str, list[str]], ends: Ends, convention: Convention
 ) -> NIRNetwork:
     """The network, its shapes checked on the way."""
-    names, shapes = (
-        {ends.input: ""},
-        {ends.input: _stated(nodes, sources, ends.input, convention.batched)},
-    )
+    names = {ends.input: ""}
+    shapes = {ends.input: _stated(nodes, sources, ends.input, convention.batched)}
     parts: dict[str, nn.Module] = {}
     taken: dict[str, list[str]] = {}
     for name, befores in sources.items():
