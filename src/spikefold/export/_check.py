@@ -146,6 +146,15 @@ def check(
     Raises:
         ExportError: if the file is none of spikefold's, is damaged, is of another network, if there
             is no sample or are no neurons, or if the runtime is not installed or refuses the file.
+
+    Example:
+        >>> import tempfile, torch, spikefold as sf
+        >>> network = sf.fold(sf.models.small(in_channels=1, steps=4, image_size=8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sf.to_onnx(network, f"{folder}/network.onnx")
+        ...     record = sf.check(network, f"{folder}/network.onnx", [torch.rand(8, 1, 8, 8)])
+        >>> record.passed, record.file.decisions
+        (True, 172032)
     """
     needed("onnx", "check", "export")
     # needs onnx itself
