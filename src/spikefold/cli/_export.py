@@ -20,7 +20,7 @@ from spikefold.cli._output import print_error, print_json, print_record, print_r
 from spikefold.cli._progress import shown_progress
 from spikefold.data import Samples, SplitName
 from spikefold.errors import ConfigError
-from spikefold.export import Check, Differences, Layout, check, to_onnx, to_torch
+from spikefold.export import Check, Differences, Layout, check, file_hash, to_onnx, to_torch
 from spikefold.models import Network
 from spikefold.ranges import require_within
 
@@ -136,6 +136,8 @@ def check_command(words: list[str]) -> None:
         record = check(
             network, options.exported, batches, runtime=options.runtime, on_batch=advance
         )
+    if record.source and record.source != file_hash(network_file(options.file)):
+        print_error(f"note: {options.exported} was exported from another file than {options.file}")
     if options.json:
         about = {"exported": str(options.exported), "data": dataset.name, "split": options.split}
         print_json({**about, "runtime": options.runtime, **record.to_dict()})

@@ -2,7 +2,7 @@
 
 from spikefold.export._check import Check, Differences, check
 from spikefold.export._deployed import Deployed, deploy
-from spikefold.export._description import Description, Layout
+from spikefold.export._description import Description, Layout, file_hash
 from spikefold.export._onnx import to_onnx
 from spikefold.export._runtimes import RUNTIMES, Runtime, openvino_with
 from spikefold.export._torch import to_torch
@@ -23,6 +23,7 @@ __all__ = [
     "Walk",
     "check",
     "deploy",
+    "file_hash",
     "openvino_with",
     "to_onnx",
     "to_torch",

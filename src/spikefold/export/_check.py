@@ -75,12 +75,14 @@ class Check:
         control: how the network's own do when its convolutions sum in another order (channels
             last).
         layers: first flips of the file, by path of the neurons; of those that have any.
+        source: SHA-256 of the network's file that was exported, where it is known.
     """
 
     samples: int = 0
     file: Differences = field(default_factory=Differences)
     control: Differences = field(default_factory=Differences)
     layers: dict[str, int] = field(default_factory=dict)
+    source: str = ""
 
     @property
     def passed(self) -> bool:
@@ -109,6 +111,7 @@ class Check:
             "file": file,
             "control": control,
             "layers": dict(self.layers),
+            "source": self.source,
         }
 
 
@@ -160,7 +163,8 @@ def check(
     # needs onnx itself
     from spikefold.export._onnx_file import OnnxFile
 
-    exported, record = OnnxFile(Path(path)), Check()
+    exported = OnnxFile(Path(path))
+    record = Check(source=exported.description.source)
     if not exported.description.neurons:
         raise ExportError(f"{path}: has no neurons, so nothing would be proved")
     by_file = _by_file(exported, find_runtime(runtime))
