@@ -48,6 +48,7 @@ def test_an_exported_network_is_proved(
     # 16, 16, 32 and 32 channels of 8x8, 8x8, 4x4 and 2x2 places, three steps, 100 samples
     assert record["file"]["decisions"] == (2 * 16 * 64 + 32 * 16 + 32 * 4) * 3 * 100
     assert record["samples"] == 100
+    assert record["source"] == sf.export.file_hash(digits / "folded.safetensors")
     assert record["passed"] is record["file"]["passed"] is record["control"]["passed"] is True
     assert record["file"]["beyond"] == record["file"]["unexplained"] == 0
     described = json.loads(onnx.load(out).metadata_props[0].value)
@@ -62,9 +63,10 @@ def test_the_report_and_the_exit_status(
     folded, out = digits / "folded.safetensors", tmp_path / "digits.onnx"
     network = sf.load(folded)
     network.features[1].lif.theta += 0.01
-    sf.to_onnx(network, out)
+    sf.to_onnx(network, out, source=digits / "trained.safetensors")
     assert main(["check", str(out), str(folded), "--data", "digits", "--samples", "20"]) == 1
-    report = capsys.readouterr().out
+    report, notes = capsys.readouterr()
+    assert f"note: {out} was exported from another file than {folded}" in notes
     assert "20 test samples of digits, onnxruntime" in report
     assert "FAILED: " in report
     assert "first flips of features.1.lif" in report

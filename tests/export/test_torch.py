@@ -1,11 +1,12 @@
 """Programs of torch.export: they load and run in a process that cannot import spikefold."""
 
+import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,58 +18,65 @@ from tests.export.running import trained
 RUN = """
 import sys
 sys.modules["spikefold"] = None  # so that importing it fails
-import numpy as np, torch
-program = torch.export.load(sys.argv[1])
-called = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
-assert all(name.startswith(("aten.", "<built-in", "sym_")) for name in called), called
-inputs = [torch.from_numpy(x) for x in np.load(sys.argv[2]).values()]
-names = sys.argv[4:]
-if names:
-    inputs = [inputs[0], dict(zip(names, inputs[1:]))]
-result = program.module()(*inputs)
-flat = [result] if isinstance(result, torch.Tensor) else [result[0], *(result[1][n] for n in names)]
-np.savez(sys.argv[3], *(x.detach().numpy() for x in flat))
+import torch
+
+def run(program, *inputs):
+    called = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
+    known = ("aten.", "<built-in", "sym_")
+    assert called and all(name.startswith(known) for name in called), called
+    return program.module()(*inputs)
+
+inputs = torch.load("inputs.pt", weights_only=True)
+results = {}
+for name in ("image", "frames"):
+    results[name] = run(torch.export.load(f"{name}.pt2"), inputs[name])
+step, v = torch.export.load("step.pt2"), inputs["rest"]
+for t, frame in enumerate(inputs["step"]):
+    results[f"step {t}"], v = run(step, frame, v)
+torch.save({**results, **v}, "results.pt")
 """
+IMAGE, FRAMES, STEPS = torch.rand(1, 1, 8, 8), torch.rand(3, 5, 2, 8, 8), torch.rand(2, 3, 1, 8, 8)
 
 
-def elsewhere(path: Path, folder: Path, x: Tensor, v: dict[str, Tensor] | None = None) -> list:
-    """Results of a program in a process of its own."""
-    v = v or {}
-    np.savez(folder / "in.npz", x.numpy(), *(value.numpy() for value in v.values()))
-    words = [str(path), str(folder / "in.npz"), str(folder / "out.npz"), *v]
-    subprocess.run([sys.executable, "-c", RUN, *words], check=True)
-    return list(np.load(folder / "out.npz").values())
-
-
-def network(norm: str = "mpbn", channels: int = 1) -> nn.Module:
+@functools.cache
+def network(norm: str = "mpbn", channels: int = 1) -> Any:
     x = torch.rand(4, 1, 8, 8) if channels == 1 else torch.rand(3, 4, channels, 8, 8)
     made = sf.models.small(in_channels=channels, steps=3, image_size=8, width=0.2, norm=norm)
     return sf.fold(trained(made, x, x))
 
 
-def test_images_and_frames_of_any_batch(tmp_path: Path) -> None:
-    for folded, x in (
-        (network(), torch.rand(1, 1, 8, 8)),
-        (network("mpbn-steps", 2), torch.rand(3, 5, 2, 8, 8)),
-    ):
-        sf.to_torch(folded, tmp_path / "network.pt2", example=x)
-        (logits,) = elsewhere(tmp_path / "network.pt2", tmp_path, x)
-        np.testing.assert_allclose(logits, folded(x).detach().numpy(), atol=1e-6)
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """What programs give in a process that cannot import spikefold."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("programs")
+    sf.to_torch(network(), folder / "image.pt2")
+    sf.to_torch(network("mpbn-steps", 2), folder / "frames.pt2", example=FRAMES)
+    sf.to_torch(network(), folder / "step.pt2", layout="step")
+    _, state = network().step(STEPS[0])
+    rest = {name: torch.zeros_like(one.v) for name, one in state.items()}
+    inputs = {"image": IMAGE, "frames": FRAMES, "step": STEPS, "rest": rest}
+    torch.save(inputs, folder / "inputs.pt")
+    subprocess.run([sys.executable, "-c", RUN], check=True, cwd=folder)
+    return torch.load(folder / "results.pt", weights_only=True)
 
 
-def test_steps_with_their_potentials(tmp_path: Path) -> None:
-    folded, x = network(), torch.rand(2, 3, 1, 8, 8)
-    sf.to_torch(folded, tmp_path / "step.pt2", layout="step", source=None)
-    _, state = folded.step(x[0])
-    v = {name: torch.zeros_like(one.v) for name, one in state.items()}
-    logits, *after = elsewhere(tmp_path / "step.pt2", tmp_path, x[0], v)
-    for name, value in zip(v, after, strict=True):
-        np.testing.assert_array_equal(value, state[name].v.detach().numpy())
-    v = dict(zip(v, map(torch.from_numpy, after), strict=True))
-    logits, *after = elsewhere(tmp_path / "step.pt2", tmp_path, x[1], v)
-    expected, state = folded.step(x[1], state)
-    np.testing.assert_allclose(logits, expected.detach().numpy(), atol=1e-6)
-    np.testing.assert_array_equal(after[-1], [*state.values()][-1].v.detach().numpy())
+@torch.no_grad()
+def test_images_and_frames_of_any_batch(elsewhere: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(elsewhere["image"], network()(IMAGE), atol=1e-6, rtol=0)
+    expected = network("mpbn-steps", 2)(FRAMES)
+    torch.testing.assert_close(elsewhere["frames"], expected, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_steps_with_their_potentials(elsewhere: dict[str, Tensor]) -> None:
+    state = None
+    for t, frame in enumerate(STEPS):
+        expected, state = network().step(frame, state)
+        torch.testing.assert_close(elsewhere[f"step {t}"], expected, atol=1e-6, rtol=0)
+    for name, one in state.items():
+        assert torch.equal(elsewhere[name], one.v), name
+        assert elsewhere[name].any()
 
 
 def test_fused_and_described(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from spikefold.export import (
     Layout,
     NIRTarget,
     check,
+    file_hash,
     to_nir,
     to_onnx,
     to_torch,
@@ -168,6 +169,8 @@ def check_command(words: list[str]) -> None:
         record = check(
             network, options.exported, batches, runtime=options.runtime, on_batch=advance
         )
+    if record.source and record.source != file_hash(network_file(options.file)):
+        print_error(f"note: {options.exported} was exported from another file than {options.file}")
     if options.json:
         about = {"exported": str(options.exported), "data": dataset.name, "split": options.split}
         print_json({**about, **record.to_dict()})

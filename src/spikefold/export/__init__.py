@@ -2,7 +2,7 @@
 
 from spikefold.export._check import Check, Differences, check
 from spikefold.export._deployed import Deployed, deploy
-from spikefold.export._description import Description, Layout
+from spikefold.export._description import Description, Layout, file_hash
 from spikefold.export._nir import NIRTarget, nir_graph, to_nir
 from spikefold.export._nir_file import NIR_RUNTIMES
 from spikefold.export._onnx import to_onnx
@@ -27,6 +27,7 @@ __all__ = [
     "Walk",
     "check",
     "deploy",
+    "file_hash",
     "nir_graph",
     "openvino_with",
     "to_nir",

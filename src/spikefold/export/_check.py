@@ -77,6 +77,7 @@ class Check:
         control: how the network's own do when its convolutions sum in another order (channels
             last).
         layers: first flips of the file, by path of the neurons; of those that have any.
+        source: SHA-256 of the network's file that was exported, where it is known.
     """
 
     runtime: str = ""
@@ -84,6 +85,7 @@ class Check:
     file: Differences = field(default_factory=Differences)
     control: Differences = field(default_factory=Differences)
     layers: dict[str, int] = field(default_factory=dict)
+    source: str = ""
 
     @property
     def passed(self) -> bool:
@@ -113,6 +115,7 @@ class Check:
             "file": file,
             "control": control,
             "layers": dict(self.layers),
+            "source": self.source,
         }
 
 
@@ -151,9 +154,18 @@ def check(
     Raises:
         ExportError: if the file is none of spikefold's, is damaged, is of another network, if there
             is no sample or are no neurons, or if the runtime is not installed or refuses the file.
+
+    Example:
+        >>> import tempfile, torch, spikefold as sf
+        >>> network = sf.fold(sf.models.small(in_channels=1, steps=4, image_size=8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sf.to_onnx(network, f"{folder}/network.onnx")
+        ...     record = sf.check(network, f"{folder}/network.onnx", [torch.rand(8, 1, 8, 8)])
+        >>> record.passed, record.file.decisions
+        (True, 172032)
     """
     exported, run_by, name = _opened(Path(path), runtime)
-    record = Check(name)
+    record = Check(name, source=exported.description.source)
     if not exported.description.neurons:
         raise ExportError(f"{path}: has no neurons, so nothing would be proved")
     by_file = _by_file(exported, run_by)

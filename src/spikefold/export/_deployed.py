@@ -72,8 +72,8 @@ def deploy(
     Example:
         >>> import torch, spikefold as sf
         >>> network = sf.fold(sf.models.small(in_channels=1, steps=4))
-        >>> fast = sf.deploy(network, torch.rand(4, 1, 8, 8))  # doctest: +SKIP
-        >>> fast(torch.rand(1, 1, 8, 8)).shape  # doctest: +SKIP
+        >>> fast = sf.deploy(network, torch.rand(4, 1, 8, 8))
+        >>> fast(torch.rand(1, 1, 8, 8)).shape
         torch.Size([1, 10])
     """
     run = find_runtime(runtime)

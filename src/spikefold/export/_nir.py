@@ -107,10 +107,11 @@ def to_nir(
     Example:
         >>> import tempfile, torch, spikefold as sf
         >>> network = sf.fold(sf.models.small(in_channels=1, steps=4, image_size=8))
-        >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
+        >>> with tempfile.TemporaryDirectory() as folder:
         ...     sf.to_nir(network, f"{folder}/network.nir", target="spikingjelly")
         ...     again = sf.from_nir(f"{folder}/network.nir")
-        >>> # again(frames).mean(0) are the logits, [N, K, 1, 1]
+        >>> again(torch.rand(4, 2, 1, 8, 8)).mean(0).shape
+        torch.Size([2, 10, 1, 1])
     """
     graph = nir_graph(network, target=target, example=example, steps=steps, source=source)
     with replacing(Path(path)) as temporary:

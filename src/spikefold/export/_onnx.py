@@ -59,7 +59,7 @@ def to_onnx(
     Example:
         >>> import tempfile, torch, spikefold as sf
         >>> network = sf.fold(sf.models.small(in_channels=1, steps=4, image_size=8))
-        >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
+        >>> with tempfile.TemporaryDirectory() as folder:
         ...     sf.to_onnx(network, f"{folder}/network.onnx")
     """
     if layout not in get_args(Layout):
