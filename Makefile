@@ -46,7 +46,7 @@ fuzz: .venv/dev
 	$(BIN)/python -W ignore -m tests.dynamics.fuzzing $(SEED) $$(($(SECONDS) / 10))
 	$(BIN)/python -m tests.fuzz --seconds $$(($(SECONDS) - $(SECONDS) / 10)) --seed $(SEED)
 
-# Imported networks beside the libraries they come from, in an environment of its own.
+# Imports and exports beside the libraries they come from and go to, in an environment of its own.
 interop: .venv-interop/ready
 	$(INTEROP)/python -m pytest -n $(JOBS) -m interop
 

@@ -51,7 +51,12 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("README.md", marks=pytest.mark.slow), "CONTRIBUTING.md"]
+    "name",
+    [
+        pytest.param("README.md", marks=pytest.mark.slow),
+        "CONTRIBUTING.md",
+        pytest.param("docs/deploy.md", marks=pytest.mark.slow),
+    ],
 )
 def test_document_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after another, in a fresh directory."""

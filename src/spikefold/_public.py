@@ -3,8 +3,15 @@
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from spikefold import adopt, data, dynamics, models
-from spikefold.adopt import Converted, convert, from_official, from_snntorch, from_spikingjelly
+from spikefold import adopt, data, dynamics, export, models
+from spikefold.adopt import (
+    Converted,
+    convert,
+    from_nir,
+    from_official,
+    from_snntorch,
+    from_spikingjelly,
+)
 from spikefold.data import InputSpec
 from spikefold.dynamics import (
     Atan,
@@ -20,6 +27,7 @@ from spikefold.errors import (
     AdoptError,
     ConfigError,
     DataError,
+    ExportError,
     FileFormatError,
     FoldError,
     GraphError,
@@ -27,6 +35,7 @@ from spikefold.errors import (
     SpikefoldError,
     SpikefoldWarning,
 )
+from spikefold.export import Check, Deployed, check, deploy, to_nir, to_onnx, to_torch
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
 from spikefold.inference import Prepared, prepare
@@ -67,10 +76,13 @@ __all__ = [
     "TEBN",
     "AdoptError",
     "Atan",
+    "Check",
     "ConfigError",
     "Converted",
     "CurrentNorm",
     "DataError",
+    "Deployed",
+    "ExportError",
     "FileFormatError",
     "FoldError",
     "FoldedLIF",
@@ -97,10 +109,14 @@ __all__ = [
     "WithSpikes",
     "adopt",
     "backend",
+    "check",
     "convert",
     "data",
+    "deploy",
     "dynamics",
+    "export",
     "fold",
+    "from_nir",
     "from_official",
     "from_snntorch",
     "from_spikingjelly",
@@ -111,6 +127,9 @@ __all__ = [
     "prepare",
     "recipes",
     "save",
+    "to_nir",
+    "to_onnx",
+    "to_torch",
     "training",
     "verify",
     "with_spikes",

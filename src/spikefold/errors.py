@@ -38,6 +38,10 @@ class AdoptError(SpikefoldError, ValueError):
     """Weights or a network from elsewhere cannot be taken over as they are."""
 
 
+class ExportError(SpikefoldError, ValueError):
+    """A network cannot be said in the form that was asked for, or an exported file not be run."""
+
+
 class FileFormatError(SpikefoldError, ValueError):
     """A file is not what it should be: cut off, foreign, of a newer format or of another model."""
 

@@ -8,12 +8,16 @@ import gzip
 import io
 import json
 import lzma
+import math
 import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args
 
+import h5py
 import numpy as np
+import onnx
 import safetensors.torch
 import torch
 from PIL import Image
@@ -74,6 +78,64 @@ def network_header(folder: Path) -> Attempt:
         safetensors.torch.save_file(tensors, path, {"spikefold": text})
         stored = read(path)
         assert stored.network(torch.rand(1, 1, 8, 8), steps=1).isfinite().all()
+
+    return attempt
+
+
+@target
+def exported_files(folder: Path) -> Attempt:
+    """An ONNX file given to `check` whose bytes are damaged, or that describes itself otherwise."""
+    network = sf.fold(sf.models.small(in_channels=1, image_size=8, width=0.05, steps=2).eval())
+    path, x = folder / "n.onnx", torch.rand(2, 1, 8, 8)
+    whole: list[bytes] = []
+    for layout in get_args(sf.export.Layout):
+        sf.to_onnx(network, path, layout=layout)
+        whole.append(path.read_bytes())
+
+    def attempt(chance: random.Random) -> None:
+        model = chance.choice(whole)
+        if chance.random() < 0.5:
+            path.write_bytes(damaged(chance, model))
+        else:
+            parsed = onnx.load_from_string(model)
+            entry = parsed.metadata_props[0]
+            entry.value = dumped(altered(chance, json.loads(entry.value)))
+            path.write_bytes(parsed.SerializeToString())
+        sf.check(network, path, [x])
+
+    return attempt
+
+
+STRANGE: tuple[Any, ...] = (
+    *(-1, 0, 2.5, 10**9, math.nan, math.inf, b"Conv2d", b"LIF", b"", np.zeros((2, 3)), np.zeros(0)),
+    *(np.ones((1, 1, 1, 1)), np.full((3, 3), b"x"), np.array([[b"input", b"input"]])),
+)
+
+
+@target
+def nir_files(folder: Path) -> Attempt:
+    """A NIR file given to `check` and so to `from_nir`, with damaged bytes or other fields."""
+    network = sf.fold(sf.models.small(in_channels=1, image_size=8, width=0.05, steps=2).eval())
+    path, x = folder / "n.nir", torch.rand(2, 1, 8, 8)
+    whole: list[bytes] = []
+    for library in (None, "spikingjelly"):
+        sf.to_nir(network, path, target=library)  # type: ignore[arg-type]
+        whole.append(path.read_bytes())
+
+    def attempt(chance: random.Random) -> None:
+        content = chance.choice(whole)
+        if chance.random() < 0.5:
+            path.write_bytes(damaged(chance, content))
+        else:
+            path.write_bytes(content)
+            with h5py.File(path, "r+") as file:
+                names: list[str] = []
+                file.visit(names.append)
+                name = chance.choice(names)
+                del file[name]
+                if chance.random() < 0.8:
+                    file[name] = chance.choice(STRANGE)
+        sf.check(network, path, [x], runtime="spikefold")
 
     return attempt
 

@@ -12,6 +12,8 @@ COUNTS = {
     "network_bytes": 1500,
     "network_header": 300,
     "network_tensors": 250,
+    "exported_files": 300,
+    "nir_files": 200,
     "recordings": 2000,
     "aedat4_recordings": 40,
     "images": 2000,

@@ -23,7 +23,15 @@ OTHER = Experiment(
     ),
     ModelConfig(
         "compact",
-        Options("mpbn-steps", current_norm="tab", rate=0.125, width=1e-05, steps=7, learn_decay="layer", standardize=True),
+        Options(
+            "mpbn-steps",
+            current_norm="tab",
+            rate=0.125,
+            width=1e-05,
+            steps=7,
+            learn_decay="layer",
+            standardize=True,
+        ),
         sf.Neuron(0.75, 1e22, "soft", sf.Tanh(2.5), True),
     ),
     OptimizerConfig(7, 3, "adamw", 1e-3, "constant", 0.8, 0.95, 0.01, 2, 0.1, 2, 1.5, 0.9),

@@ -2,6 +2,11 @@
 
 from spikefold.adopt._checkpoint import read_checkpoint
 from spikefold.adopt._convert import Converted, convert
+from spikefold.adopt._nir import CONVENTIONS as NIR_CONVENTIONS
+from spikefold.adopt._nir import NIRNetwork, from_nir
+from spikefold.adopt._nir_file import KEY as NIR_KEY
+from spikefold.adopt._nir_file import read_nir, said_in
+from spikefold.adopt._nir_nodes import Convention as NIRConvention
 from spikefold.adopt._official import (
     OFFICIAL_MODELS,
     STANDARDIZATIONS,
@@ -14,15 +19,22 @@ from spikefold.adopt._snntorch import from_snntorch
 from spikefold.adopt._spikingjelly import from_spikingjelly
 
 __all__ = [
+    "NIR_CONVENTIONS",
+    "NIR_KEY",
     "OFFICIAL_MODELS",
     "STANDARDIZATIONS",
     "Converted",
+    "NIRConvention",
+    "NIRNetwork",
     "OfficialInput",
     "OfficialModel",
     "convert",
+    "from_nir",
     "from_official",
     "from_snntorch",
     "from_spikingjelly",
     "read_checkpoint",
+    "read_nir",
+    "said_in",
     "to_official",
 ]

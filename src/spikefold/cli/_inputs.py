@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from torch import Tensor, nn
 
 from spikefold.cli._configuration import one_of
 from spikefold.cli._output import print_error
@@ -21,6 +22,7 @@ from spikefold.data import (
     load_dataset,
 )
 from spikefold.errors import ConfigError, DataError
+from spikefold.export import RUNTIMES, deploy
 from spikefold.models import Network
 from spikefold.ranges import require_within
 from spikefold.recipes import FOLDED
@@ -29,6 +31,7 @@ from spikefold.training import BEST, CONFIG, DataConfig, Experiment
 
 # of a run's folder: what is run, and what transforms start from
 SHIPPED, TRAINED = (FOLDED, BEST), (BEST,)
+RuntimeName = Annotated[str, tyro.conf.arg(metavar=one_of(RUNTIMES))]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,29 @@ def load_network(path: Path, device: str, names: Sequence[str] = SHIPPED) -> Net
         names: as for `network_file`.
     """
     return load(network_file(path, names)).to(_device(device))
+
+
+def run_by(
+    runtime: str, network: nn.Module, device: str, x: Tensor, steps: int | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A network as another runtime runs it, and what records say of that.
+
+    Arguments:
+        runtime: its name.
+        network: folded.
+        device: that was asked for.
+        x: inputs on which it is checked.
+        steps: T of images, where the network does not know it.
+    """
+    if device != "cpu":
+        raise ConfigError(f"--runtime {runtime} runs on the CPU: leave out --device")
+    deployed = deploy(network, x, runtime, steps=steps)
+    file = deployed.record.file
+    about = {
+        "runtime": runtime,
+        "checked": {"samples": deployed.record.samples, "first_flips": file.first},
+    }
+    return deployed, about
 
 
 def network_file(path: Path, names: Sequence[str] = SHIPPED) -> Path:

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from torch import nn
 
 from spikefold.cli._inputs import (
     TRAINED,
     DataOptions,
+    RuntimeName,
     load_data_for,
     load_network,
     network_file,
+    run_by,
 )
 from spikefold.cli._output import print_json, print_record, print_rows
 from spikefold.cli._progress import shown_progress
@@ -25,6 +28,7 @@ from spikefold.training import evaluate, like_weights, recalibrate, thresholds
 
 On = Annotated[DataOptions, tyro.conf.arg(name="")]
 NOTHING_ASKED = DataOptions()
+CHECKED = 32  # samples on which another runtime is checked
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,9 @@ class EvaluateOptions:
     on: On = NOTHING_ASKED
     split: SplitName = "test"
     """which of its samples"""
+    runtime: RuntimeName | None = None
+    """run it by onnxruntime, openvino or onnx's reference, checked on the first samples; default:
+    torch"""
     json: bool = False
     """print one JSON object and nothing else on standard output"""
 
@@ -161,12 +168,18 @@ def evaluate_command(words: list[str]) -> None:
     network = load_network(options.file, options.on.device)
     dataset = load_data_for(network, options.file, options.on, options.split)
     samples, size = dataset.split(options.split), options.on.batch_size
+    running: nn.Module = network
+    about: dict[str, Any] = {}
+    if options.runtime is not None:
+        first, _ = next(samples.batches(CHECKED))
+        running, about = run_by(options.runtime, network, options.on.device, first)
     with shown_progress().task("evaluate", math.ceil(len(samples) / size)) as advance:
-        result = evaluate(network, samples, size, advance)
+        result = evaluate(running, samples, size, advance)
     record: dict[str, Any] = {
         "file": str(network_file(options.file)),
         "data": dataset.name,
         "split": options.split,
+        **about,
         **result,
     }
     if options.json:

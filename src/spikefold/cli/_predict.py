@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 
-from spikefold.cli._inputs import assumed_spec, load_network
+from spikefold.cli._inputs import RuntimeName, assumed_spec, load_network, run_by
 from spikefold.cli._output import print_error, print_json, print_rows
 from spikefold.data import Framing, InputSpec, read_input
 from spikefold.errors import ConfigError
@@ -37,6 +37,9 @@ class PredictOptions:
     """width and height of the event camera; default: as in training, or as the file says"""
     device: str = "cpu"
     """where it is computed: cpu, cuda, cuda:1, ..."""
+    runtime: RuntimeName | None = None
+    """run it by onnxruntime, openvino or onnx's reference, checked on this file; default: torch;
+    spikes are not counted then"""
     picture: Path | None = None
     """PNG file to draw what the network saw into"""
     json: bool = False
@@ -58,7 +61,12 @@ def predict_command(words: list[str]) -> None:
         steps = options.steps or network.arguments.steps
         if steps is None:
             raise ConfigError(f"{options.network} does not know its time steps: give --steps")
-    record = {"file": str(options.file), "input": what, **_run(network, x, steps, names)}
+    about: dict[str, Any] = {}
+    running: nn.Module = network
+    if options.runtime is not None:
+        running, about = run_by(options.runtime, network, options.device, x, steps)
+    result = _run(running, x, steps, names)
+    record = {"file": str(options.file), "input": what, **about, **result}
     if options.picture:
         seen = x.squeeze(1) if x.ndim == 5 else x[0]
         title = f"{options.file.name}: {record['class']} ({record['confidence']:.0%})"
@@ -93,7 +101,9 @@ def _spec(network: Network, options: PredictOptions) -> InputSpec:
     return replace(spec, framing=asked.over(spec.framing).over(Framing(by="time")))
 
 
-def _run(network: Network, x: Tensor, steps: int | None, names: tuple[str, ...]) -> dict[str, Any]:
+def _run(
+    network: nn.Module, x: Tensor, steps: int | None, names: tuple[str, ...]
+) -> dict[str, Any]:
     """Classes with their confidences, and the spikes of every layer."""
     spikes: dict[str, int] = {}
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold.errors import ConfigError, FoldError, ShapeError
-from spikefold.graphs import Graph, Place, graphs
+from spikefold.graphs import MODULES, Graph, Place, graphs
 from spikefold.nn import (
     BATCH_NORMS,
     CurrentNorm,
@@ -121,6 +121,9 @@ class Features(nn.Module):
                 f"gets {list(x.shape)}, where it would have normalized another dimension"
             )
         return x
+
+
+MODULES[Features] = "identity"  # `graph` does not look into it
 
 
 def fuse_conv_bn(model: ModelT) -> ModelT:

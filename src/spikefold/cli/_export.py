@@ -1,0 +1,218 @@
+"""Commands on what leaves the framework: export, check."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from spikefold.cli._configuration import one_of
+from spikefold.cli._inputs import (
+    assumed_spec,
+    load_data_for,
+    load_network,
+    network_file,
+)
+from spikefold.cli._networks import NOTHING_ASKED, On, require_free
+from spikefold.cli._output import print_error, print_json, print_record, print_rows, shown
+from spikefold.cli._progress import shown_progress
+from spikefold.data import Samples, SplitName
+from spikefold.errors import ConfigError
+from spikefold.export import (
+    NIR_RUNTIMES,
+    RUNTIMES,
+    Check,
+    Differences,
+    Layout,
+    NIRTarget,
+    check,
+    file_hash,
+    to_nir,
+    to_onnx,
+    to_torch,
+)
+from spikefold.models import Network
+from spikefold.ranges import require_within
+
+AnyRuntimeName = Annotated[str, tyro.conf.arg(metavar=one_of((*RUNTIMES, *NIR_RUNTIMES)))]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a folded network for other software; `check` proves the file."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
+    """network file, folded; or a run's folder, of which the folded network is taken"""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """where the exported network goes"""
+    to: Literal["onnx", "torch", "nir"] = "onnx"
+    """kind of file: ONNX, a torch.export program that runs where spikefold is not installed, or
+    NIR"""
+    target: Annotated[NIRTarget | None, tyro.conf.arg(name="for")] = None
+    """NIR: whose importer shall compute it rightly; default: NIR as such"""
+    layout: Layout = "merged"
+    """merged: all time steps in one graph; scan (ONNX): frames of any number of steps; step: one
+    step, with potentials in and out"""
+    fuse: bool = False
+    """fuse each batch norm into its convolution (faster; changes rounding)"""
+    spikes: tuple[str, ...] = ()
+    """ONNX: neurons whose spikes are outputs too, as features.0.lif"""
+    steps: int | None = None
+    """time steps an image is shown; default: the network's own"""
+    compile: bool = False
+    """torch: compile it with AOTInductor for this machine; takes minutes"""
+    overwrite: bool = False
+    """replace the output if it is there"""
+    json: bool = False
+    """print one JSON object and nothing else on standard output"""
+
+    def __post_init__(self) -> None:
+        require_within("export", self, steps="[1, 10000]")
+        if self.spikes and self.to != "onnx":
+            raise ConfigError("export: --spikes is for --to onnx")
+        if self.compile and self.to != "torch":
+            raise ConfigError("export: --compile is for --to torch")
+        if self.target and self.to != "nir":
+            raise ConfigError("export: --for is for --to nir")
+        if self.to == "nir" and (self.layout != "merged" or self.fuse):
+            raise ConfigError("export: NIR is one step, fused: leave out --layout and --fuse")
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Run an exported ONNX or NIR file and its network side by side; exit status 1 if anything
+    differs that rounding does not explain.
+    """
+
+    exported: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPORTED")]
+    """ONNX or NIR file that `export` wrote"""
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
+    """network file that was exported; or a run's folder, of which the folded network is taken"""
+    on: On = NOTHING_ASKED
+    split: SplitName = "test"
+    """which of its samples"""
+    samples: int | None = None
+    """how many of them, evenly spread; default: all"""
+    runtime: AnyRuntimeName | None = None
+    """what runs the exported file: onnxruntime (default), openvino, or onnx's own definition
+    (slow); of a NIR file the library it was written for (default), or spikefold"""
+    json: bool = False
+    """print one JSON object and nothing else on standard output"""
+
+    def __post_init__(self) -> None:
+        require_within("check", self, samples="[1, 1e9]")
+        if self.on.device != "cpu":
+            raise ConfigError("check: exported files are compared on the CPU: leave out --device")
+
+
+def export_command(words: list[str]) -> None:
+    """Write a network for other software."""
+    options = tyro.cli(ExportOptions, args=words, prog="spikefold export")
+    require_free(options.output, options.overwrite)
+    network = _load(options)
+    record: dict[str, Any] = {"output": str(options.output), "to": options.to}
+    if options.to == "nir":
+        to_nir(
+            network,
+            options.output,
+            target=options.target,
+            steps=options.steps,
+            source=network_file(options.file),
+        )
+        record |= {"for": options.target}
+    else:
+        _write(network, options)
+        record |= {"layout": options.layout, "fused": options.fuse}
+    record |= {"bytes": options.output.stat().st_size}
+    if options.json:
+        print_json(record)
+    else:
+        print_record(str(options.output), record)
+
+
+def _write(network: Network, options: ExportOptions) -> None:
+    """An ONNX file or a torch program."""
+    asked: dict[str, Any] = {
+        "layout": options.layout,
+        "fuse": options.fuse,
+        "steps": options.steps,
+        "source": network_file(options.file),
+    }
+    if options.to == "onnx":
+        to_onnx(network, options.output, spikes=options.spikes, **asked)
+    else:
+        to_torch(network, options.output, compile=options.compile, **asked)
+
+
+def _load(options: ExportOptions) -> Network:
+    """The network, which says how its input is read."""
+    network = load_network(options.file, "cpu")
+    if network.input_spec is None:
+        network.input_spec = assumed_spec(network, options.steps)
+        print_error(
+            f"note: {options.file} does not say how its input is read: sizes are the network's"
+        )
+    return network
+
+
+def check_command(words: list[str]) -> None:
+    """Compare an exported file with its network."""
+    options = tyro.cli(CheckOptions, args=words, prog="spikefold check")
+    on = options.on
+    network = load_network(options.file, "cpu")
+    dataset = load_data_for(network, options.file, on, options.split)
+    samples = _spread(dataset.split(options.split), options.samples)
+    batches = samples.batches(on.batch_size)
+    with shown_progress().task("check", math.ceil(len(samples) / on.batch_size)) as advance:
+        record = check(
+            network, options.exported, batches, runtime=options.runtime, on_batch=advance
+        )
+    if record.source and record.source != file_hash(network_file(options.file)):
+        print_error(f"note: {options.exported} was exported from another file than {options.file}")
+    if options.json:
+        about = {"exported": str(options.exported), "data": dataset.name, "split": options.split}
+        print_json({**about, **record.to_dict()})
+    else:
+        print_rows(
+            f"{record.samples} {options.split} samples of {dataset.name}, {record.runtime}",
+            _rows(record),
+        )
+        print(record)
+    if not record.passed:
+        raise SystemExit(1)
+
+
+def _spread(samples: Samples, count: int | None) -> Samples:
+    """So many of the samples, evenly spread."""
+    if count is None or count >= len(samples):
+        return samples
+    return samples.subset(torch.arange(count) * len(samples) // count)
+
+
+ROWS = {
+    "decisions": "decisions compared",
+    "differ": "... that differ",
+    "first": "first flips",
+    "beyond": "... that rounding does not explain",
+    "largest": "... largest distance, share of the bound",
+    "cascades": "cascades",
+    "samples": "samples with any difference",
+    "classes": "classes that differ",
+    "unexplained": "... in samples without a first flip",
+    "not_finite": "outputs that are NaN or infinite",
+    "unseen": "samples whose output moves when spikes are watched",
+}
+
+
+def _rows(record: Check) -> list[tuple[str, ...]]:
+    """The file beside the control."""
+
+    def of(differences: Differences, key: str) -> str:
+        return shown(getattr(differences, key))
+
+    rows: list[tuple[str, ...]] = [("", "file", "control: channels last")]
+    rows += [(text, of(record.file, key), of(record.control, key)) for key, text in ROWS.items()]
+    rows += [(f"first flips of {path}", f"{n:,}", "") for path, n in record.layers.items()]
+    return rows

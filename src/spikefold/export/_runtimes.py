@@ -1,0 +1,98 @@
+"""Programs that run ONNX files: each makes of a model's bytes a call from inputs to outputs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from spikefold.errors import ExportError
+from spikefold.export._needs import needed
+from spikefold.registry import unknown
+
+Arrays = dict[str, np.ndarray]
+Call = Callable[[Arrays], Arrays]  # from inputs to outputs, by name
+Runtime = Callable[[bytes], Call]
+
+
+def onnxruntime(model: bytes) -> Call:
+    """ONNX Runtime on the CPU, with its default optimizations."""
+    package = needed("onnxruntime", "the runtime", "onnxruntime")
+    options = package.SessionOptions()
+    options.log_severity_level = 4  # errors are raised: no lines of its own
+    session = package.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda feed: dict(zip(names, session.run(names, feed), strict=True))
+
+
+def openvino(model: bytes) -> Call:
+    """OpenVINO on the CPU, in float32: on some processors it would compute in bfloat16."""
+    return openvino_with(INFERENCE_PRECISION_HINT="f32")(model)
+
+
+def openvino_with(**settings: Any) -> Runtime:
+    """OpenVINO with settings of yours.
+
+    Arguments:
+        settings: of `compile_model`.
+    """
+
+    def runtime(model: bytes) -> Call:
+        core = needed("openvino", "the runtime", "openvino").Core()
+        compiled = core.compile_model(core.read_model(model), "CPU", settings)
+
+        def call(feed: Arrays) -> Arrays:
+            results = compiled(feed)
+            # one result may go by several names
+            return {
+                name: np.array(results[port]) for port in compiled.outputs for name in port.names
+            }
+
+        return call
+
+    return runtime
+
+
+def reference(model: bytes) -> Call:
+    """The definition of ONNX in numpy, of the package onnx; slow."""
+    needed("onnx", "the runtime", "export")
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(model)
+    return lambda feed: dict(zip(evaluator.output_names, evaluator.run(None, feed), strict=True))
+
+
+RUNTIMES: dict[str, Runtime] = {
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "reference": reference,
+}
+
+
+def find_runtime(runtime: str | Runtime) -> Runtime:
+    """A runtime by its name, or the one that is given.
+
+    Raises:
+        ExportError: if there is none of that name.
+    """
+    if not isinstance(runtime, str):
+        return runtime
+    if runtime not in RUNTIMES:
+        raise ExportError(f"check: {unknown('runtime', runtime, RUNTIMES)}")
+    return RUNTIMES[runtime]
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Whatever a runtime raises as one line: each has exceptions of its own.
+
+    Arguments:
+        what: it was doing.
+    """
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ExportError(f"{what}: {reason[:300]}") from error

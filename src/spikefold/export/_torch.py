@@ -1,0 +1,144 @@
+"""Networks as programs of torch.export, in plain aten operators: spikefold is not needed to run."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spikefold import dynamics
+from spikefold.errors import ExportError
+from spikefold.export._description import KEY, Layout, described, written
+from spikefold.export._walk import Walk, walk
+from spikefold.folding import fuse_conv_bn
+from spikefold.nn import State, twin
+from spikefold.replacing import replacing
+
+
+def to_torch(
+    network: nn.Module,
+    path: str | Path,
+    *,
+    layout: Layout = "merged",
+    fuse: bool = False,
+    compile: bool = False,
+    example: Float[Tensor, "..."] | None = None,
+    steps: int | None = None,
+    source: str | Path | None = None,
+) -> None:
+    """Write a folded network as a torch.export program that runs where spikefold is not installed.
+
+    `torch.export.load(path).module()` takes any batch. Layouts:
+
+    - "merged": an image `[N, C, H, W]` or frames `[T, N, C, H, W]` of the export's T to logits.
+    - "step": a frame `[N, C, H, W]` and potentials by layer (zeros at first) to this step's logits
+      and the next potentials.
+
+    Arguments:
+        network: folded, or without a membrane norm; not changed.
+        path: file to write, `*.pt2`.
+        layout: "merged" or "step".
+        fuse: fuse batch norms into convolutions (faster; changes rounding, as `fuse_conv_bn`).
+        compile: compile it with AOTInductor, for this machine's kind of processor; takes minutes.
+            `torch._inductor.aoti_load_package(path)` loads it.
+        example, steps, source: as for `to_onnx`.
+
+    Raises:
+        ExportError: if something in the network cannot be said; names the layer.
+        FileFormatError: if the file cannot be written.
+
+    Example:
+        >>> import tempfile, torch, spikefold as sf
+        >>> network = sf.fold(sf.models.small(in_channels=1, steps=4, image_size=8))
+        >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
+        ...     sf.to_torch(network, f"{folder}/network.pt2")
+        ...     logits = torch.export.load(f"{folder}/network.pt2").module()(torch.rand(2, 1, 8, 8))
+    """
+    if layout not in ("merged", "step"):
+        raise ExportError(f"export: torch has the layouts merged and step, not {layout!r}")
+    network = fuse_conv_bn(network) if fuse else network
+    walked = walk(network, example, steps)
+    description = replace(
+        described(network, walked, layout, fuse, source),
+        neurons=tuple((neurons.node.path, neurons.name) for neurons in walked.neurons()),
+    )
+    program = _program(network, walked, layout, {} if steps is None else {"steps": steps})
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+        if compile:
+            file.write(_compiled(program))
+        else:
+            torch.export.save(program, file, extra_files={KEY: written(description)})
+
+
+def _program(
+    network: nn.Module, walked: Walk, layout: Layout, arguments: dict[str, int]
+) -> torch.export.ExportedProgram:
+    value, running = walked.operations[0].value, twin(network).eval()
+    frames = value.time == "steps" and layout == "merged"
+    # not of one sample, on which the program would be specialized
+    x = torch.zeros(*(walked.steps,) * frames, 2, *value.shape)
+    many = torch.export.Dim("N", min=1)
+    inputs: tuple[Any, ...] = (x,)
+    sizes: tuple[Any, ...] = ({int(frames): many},)
+    if layout == "step":
+        running = _OneStep(running, walked)
+        inputs += ({name: torch.zeros(2, *shape) for name, shape in running.shapes.items()},)
+        sizes += ({name: {0: many} for name in running.shapes},)
+        arguments = {}
+    with dynamics.backend("reference"), torch.no_grad(), _one_line("torch.export"):
+        return torch.export.export(running, inputs, arguments, dynamic_shapes=sizes)
+
+
+class _OneStep(nn.Module):
+    """One step of a network: potentials come in and go out.
+
+    Attributes:
+        shapes: of the potentials of one sample, by layer.
+    """
+
+    network: Any
+
+    def __init__(self, network: nn.Module, walked: Walk) -> None:
+        super().__init__()
+        if not hasattr(network, "step"):
+            raise ExportError(
+                f"export: {type(network).__name__} has no step(x, state): layout='merged' can say "
+                "it, and ONNX has steps of any network"
+            )
+        for neurons in walked.neurons():
+            if neurons.module.condition().steps() is not None:
+                raise ExportError(
+                    f"export: {neurons.node.what}: thresholds of each time step: layout='merged' "
+                    "can say them, and ONNX has steps with them"
+                )
+        self.network = network
+        _, states = self.network.step(torch.zeros(1, *walked.operations[0].value.shape))
+        self.shapes = {name: tuple(state.v.shape[1:]) for name, state in states.items()}
+
+    def forward(self, x: Tensor, v: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of this step, and the potentials after it."""
+        # t=None: which step it is does not matter
+        states = {name: State(value, None) for name, value in v.items()}
+        logits, after = self.network.step(x, states)
+        return logits, {name: state.v for name, state in after.items()}
+
+
+def _compiled(program: torch.export.ExportedProgram) -> bytes:
+    with tempfile.TemporaryDirectory() as folder, _one_line("AOTInductor"):
+        package = f"{folder}/network.pt2"
+        torch._inductor.aoti_compile_and_package(program, package_path=package)
+        return Path(package).read_bytes()
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(f"export: {what} cannot take the network: {reason}") from error
