@@ -328,6 +328,15 @@ def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
     assert run_json(["table", str(tmp_path / "sweep")], capsys) == rows
     assert main(["table", str(tmp_path / "sweep"), "--format", "csv"]) == 0
     assert capsys.readouterr().out.count("\n") == 3
+    # a run of an older version, which did not have the setting yet, is one of its default
+    record = json.loads(whole)
+    del record["experiment"]["model"]["current_norm"]
+    summaries[1].write_text(json.dumps(record))
+    assert run_json(["table", str(tmp_path / "sweep")], capsys) == rows
+    # one of another program is a row of its own
+    record["experiment"]["model"]["leak"] = 1
+    summaries[1].write_text(json.dumps(record))
+    assert len(run_json(["table", str(tmp_path / "sweep")], capsys)) == len(rows) + 1
 
 
 @pytest.mark.parametrize(
