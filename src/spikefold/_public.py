@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from spikefold import adopt, data, dynamics, models
 from spikefold.adopt import Converted, convert, from_official, from_snntorch, from_spikingjelly
+from spikefold.costs import Cost, cost
 from spikefold.data import InputSpec
 from spikefold.dynamics import (
     Atan,
@@ -62,6 +63,7 @@ __all__ = [
     "Atan",
     "ConfigError",
     "Converted",
+    "Cost",
     "CurrentNorm",
     "DataError",
     "FileFormatError",
@@ -90,6 +92,7 @@ __all__ = [
     "adopt",
     "backend",
     "convert",
+    "cost",
     "data",
     "dynamics",
     "fold",
