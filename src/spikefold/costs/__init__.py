@@ -2,6 +2,6 @@
 
 from spikefold.costs._count import cost
 from spikefold.costs._products import products
-from spikefold.costs._record import Cost, LayerCost
+from spikefold.costs._record import Cost, Figures, LayerCost
 
-__all__ = ["Cost", "LayerCost", "cost", "products"]
+__all__ = ["Cost", "Figures", "LayerCost", "cost", "products"]

@@ -102,5 +102,5 @@ class Cost(Figures):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON record."""
-        layers = [layer.to_dict() for layer in self.layers]
+        layers = [{"name": layer.name, **layer.to_dict()} for layer in self.layers]
         return {**super().to_dict(), "layers": layers, "uncounted": list(self.uncounted)}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold.errors import ConfigError, FoldError, ShapeError
-from spikefold.graphs import Graph, Place, graphs
+from spikefold.graphs import MODULES, Graph, Place, graphs
 from spikefold.nn import BATCH_NORMS, SpikingLayer, copied, replaced, strange, transformed
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -91,6 +91,9 @@ class Features(nn.Module):
                 f"gets {list(x.shape)}, where it would have normalized another dimension"
             )
         return x
+
+
+MODULES[Features] = "identity"  # a graph calls it: its forward asks for a shape
 
 
 def fuse_conv_bn(model: ModelT) -> ModelT:
