@@ -1,5 +1,6 @@
 """From what was seen of a network to its record: a row a layer."""
 
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from spikefold.nn import FoldedLIF, MembraneNorm, Norm, SpikingLayer, SpikingNeu
 # What hands spikes on as spikes, and what makes other values, also where these happen to be 0 or 1.
 _TRANSPARENT: tuple[Kind, ...] = ("frames", "reshape", "identity", "dropout", "pad")
 _VALUED: tuple[Kind, ...] = ("pool", "mean", "norm", "connection", "standardize", "activation")
+# What asks for shapes or takes parts.
+_SHAPES = (getattr, operator.getitem, "size", "dim")
 
 
 @dataclass
@@ -96,7 +99,9 @@ def _is_unknown(node: Node) -> bool:
     """Whether it may compute products that nobody counts."""
     if node.kind == "norm":
         return node.module is None
-    return node.kind == "other" or isinstance(node.module, nn.MultiheadAttention)
+    if node.kind == "other":
+        return node.call.target not in _SHAPES
+    return isinstance(node.module, nn.MultiheadAttention)
 
 
 def _rows(network: nn.Module, followed: Graph) -> dict[str, dict[nn.Module, Node]]:
