@@ -46,7 +46,7 @@ fuzz: .venv/dev
 	$(BIN)/python -W ignore -m tests.dynamics.fuzzing $(SEED) $$(($(SECONDS) / 10))
 	$(BIN)/python -m tests.fuzz --seconds $$(($(SECONDS) - $(SECONDS) / 10)) --seed $(SEED)
 
-# Imported networks beside the libraries they come from, in an environment of its own.
+# Imported networks beside the libraries they come from, costs beside NeuroBench's, in an environment of its own.
 interop: .venv-interop/ready
 	$(INTEROP)/python -m pytest -n $(JOBS) -m interop
 
@@ -74,5 +74,5 @@ KERNELS := CMakeLists.txt $(wildcard src/spikefold/dynamics/csrc/*)
 .venv-interop/ready: pyproject.toml constraints.txt tests/interop.txt benchmarks/peers.txt $(KERNELS)
 	test -x $(INTEROP)/python || $(PYTHON) -m venv .venv-interop
 	$(INTEROP)/python $(PIP) -c constraints.txt -e ".[dev]" -r tests/interop.txt
-	$(INTEROP)/python $(PIP) --no-deps -r benchmarks/peers.txt
+	$(INTEROP)/python $(PIP) --no-deps -r benchmarks/peers.txt neurobench==2.3.0
 	touch $@

@@ -55,7 +55,8 @@ def test_the_table_has_a_row_a_layer(file: Path, capsys: pytest.CaptureFixture[s
     assert rows["features.3"][0] == "values of 'features.2.0' (AvgPool2d)"
     assert rows["features.1"][0] == "spikes of 'features.0.lif' (FoldedLIF)"
     assert "mean of 9) in 2 time steps" in out
-    assert "of the artificial network's" in out
+    assert "of an ANN of its shape)" in out
+    assert "norms left:" not in out
     assert "cost 1/1" in err
 
 

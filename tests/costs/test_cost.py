@@ -152,6 +152,13 @@ def test_norms_that_are_left() -> None:
     assert fused.weight_bytes == 4 * sum(p.numel() for p in sf.fuse_conv_bn(folded).parameters())
 
 
+def test_fused_linear_layers_are_followed() -> None:
+    unit = sf.SpikingLayer(nn.Linear(3, 2), nn.BatchNorm1d(2), sf.LIF(sf.MPBN(2)))
+    fused = sf.fuse_conv_bn(sf.fold(nn.Sequential(unit)))
+    cost = sf.cost(fused, [torch.rand(2, 4, 3)])
+    assert (cost.uncounted, cost.layers[0].norms, cost.parameters) == ((), {}, 8)
+
+
 def test_norms_of_other_kinds() -> None:
     def layer(norm: nn.Module) -> sf.SpikingLayer:
         return sf.SpikingLayer(nn.Conv2d(2, 4, 1), norm, sf.LIF())
@@ -191,6 +198,11 @@ def test_pruned_and_shared_weights() -> None:
     pruned = sf.cost(network, [x])
     assert pruned.acs == 2 * 3 * 12
     assert pruned.dense == 2 * 3 * 16
+    tied = two_layers().append(nn.Linear(2, 2, bias=False))
+    tied[2].weight = tied[1].weight
+    cost = sf.cost(tied, [torch.ones(1, 1, 3)])
+    assert (cost.parameters, cost.weight_bytes) == (10, 40)
+    assert [layer.parameters for layer in cost.layers] == [6, 4, 0]
 
 
 def test_the_network_is_left_alone() -> None:

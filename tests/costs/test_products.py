@@ -69,6 +69,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # of torch, that it is slow
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolutions_by_loops(name: str) -> None:
     connection, size = CONVOLUTIONS[name]

@@ -60,13 +60,17 @@ def cost_command(words: list[str]) -> None:
         _rows(record),
     )
     print(energy(record.to_dict()))
+    if record.norm_operations:
+        print(
+            f"norms left: {record.norm_operations:,.0f} operations, so many a neuron and step as "
+            "stand beside each"
+        )
 
 
 def _rows(record: Cost) -> list[tuple[str, ...]]:
     head = (
-        *("layer", "input", "norms left: operations a neuron and step"),
-        *("MACs", "ACs", "MACs of an artificial network", "firing rate", "membrane updates"),
-        *("parameters", "bytes of weights", "bytes of thresholds"),
+        *("layer", "input", "norms left", "MACs", "ACs", "ANN's MACs", "firing rate"),
+        *("updates", "parameters", "weights, bytes", "thresholds, bytes"),
     )
     layers = [(layer.name, _input(layer), _norms(layer), *_cells(layer)) for layer in record.layers]
     return [head, *layers, ("all", "", "", *_cells(record))]

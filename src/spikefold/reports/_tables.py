@@ -43,8 +43,8 @@ def _cost_rows(cost: dict[str, Any] | None) -> list[Row]:
 def energy(cost: dict[str, Any]) -> str:
     """A record of `cost` in a line."""
     used, ann = cost["picojoules"], cost["ann_picojoules"]
-    ratio = f" ({used / ann:.2f} of the artificial network's {ann / 1e6:,.3g} µJ)" if ann else ""
-    return f"{cost['macs']:,.0f} MACs and {cost['acs']:,.0f} ACs, {used / 1e6:,.3g} µJ{ratio}"
+    beside = f" ({used / ann:.2f} of the {ann / 1e6:,.3g} µJ of an ANN of its shape)" if ann else ""
+    return f"{cost['macs']:,.0f} MACs and {cost['acs']:,.0f} ACs, {used / 1e6:,.3g} µJ{beside}"
 
 
 def _fold_rows(summary: dict[str, Any]) -> list[Row]:
