@@ -116,7 +116,7 @@ class _Counting:
         if not torch.equal(x, fires.to(x.dtype)):
             self.seen.multiplies.add(connection)
         lead, shape = x.shape[:-features], x.shape[-features:]
-        held = fires.reshape(-1, *shape).sum(0).double().cpu()
+        held = fires.reshape(-1, *shape).sum(0).cpu().double()
         self.given.append(_Given(connection, lead, held))
 
     def see_norm(self, norm: nn.Module, x: Tensor) -> None:
