@@ -46,7 +46,7 @@ fuzz: .venv/dev
 	$(BIN)/python -W ignore -m tests.dynamics.fuzzing $(SEED) $$(($(SECONDS) / 10))
 	$(BIN)/python -m tests.fuzz --seconds $$(($(SECONDS) - $(SECONDS) / 10)) --seed $(SEED)
 
-# Imports and exports beside the libraries they come from and go to, in an environment of its own.
+# Imports, exports and costs beside other libraries, in an environment of their own.
 interop: .venv-interop/ready
 	$(INTEROP)/python -m pytest -n $(JOBS) -m interop
 
@@ -74,5 +74,5 @@ KERNELS := CMakeLists.txt $(wildcard src/spikefold/dynamics/csrc/*)
 .venv-interop/ready: pyproject.toml constraints.txt tests/interop.txt benchmarks/peers.txt $(KERNELS)
 	test -x $(INTEROP)/python || $(PYTHON) -m venv .venv-interop
 	$(INTEROP)/python $(PIP) -c constraints.txt -e ".[dev]" -r tests/interop.txt
-	$(INTEROP)/python $(PIP) --no-deps -r benchmarks/peers.txt
+	$(INTEROP)/python $(PIP) --no-deps -r benchmarks/peers.txt neurobench==2.3.0
 	touch $@

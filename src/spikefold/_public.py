@@ -12,6 +12,7 @@ from spikefold.adopt import (
     from_snntorch,
     from_spikingjelly,
 )
+from spikefold.costs import Cost, cost
 from spikefold.data import InputSpec
 from spikefold.dynamics import (
     Atan,
@@ -79,6 +80,7 @@ __all__ = [
     "Check",
     "ConfigError",
     "Converted",
+    "Cost",
     "CurrentNorm",
     "DataError",
     "Deployed",
@@ -111,6 +113,7 @@ __all__ = [
     "backend",
     "check",
     "convert",
+    "cost",
     "data",
     "deploy",
     "dynamics",

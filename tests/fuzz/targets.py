@@ -306,6 +306,7 @@ def options(folder: Path) -> Attempt:
     commands = [
         (["show", "digits"], [*flags, "--seed"]),
         (["evaluate", n, "--data", "digits"], ["--batch-size", "--device", "--root", "--split"]),
+        (["cost", n, "--data", "digits"], ["--samples", "--batch-size", "--split"]),
         (["predict", n, a], ["--steps", "--device", "--by"]),
         (["fold", n, "-o", out, "--overwrite"], ["--fuse", "--nonsense"]),
         (["recalibrate", n, "-o", out, "--overwrite", "--data", "digits"],

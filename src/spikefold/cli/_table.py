@@ -37,7 +37,7 @@ def table_command(words: list[str]) -> None:
 
 
 def _completed(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Runs of several versions with the same settings: what an older one did not have is default."""
+    """Runs of several versions with the same settings: what an older one had not is default."""
     if len({str(_names(summary["experiment"])) for summary in summaries}) < 2:
         return summaries
     # Here, because it imports torch, which tables seldom need.

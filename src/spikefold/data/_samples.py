@@ -44,6 +44,20 @@ class Samples(ABC):
     def subset(self, chosen: Int64[Tensor, "M"]) -> "Samples":
         """The samples at these places."""
 
+    def spread(self, count: int) -> "Samples":
+        """At most so many of the samples, evenly spaced, because data often lie by class.
+
+        Arguments:
+            count: at least 1.
+
+        Raises:
+            DataError: if there are none.
+        """
+        if not len(self):
+            raise DataError("there are no samples in this split")
+        count = min(count, len(self))
+        return self.subset(torch.arange(count) * len(self) // count)
+
     def batches(
         self, size: int, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:

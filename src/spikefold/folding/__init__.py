@@ -4,9 +4,11 @@ from spikefold.folding._fold import exact_thresholds, fold, fold_shapes
 from spikefold.folding._fuse import FUSIONS, Features, fuse, fuse_conv_bn, fuse_conv_bn_shapes
 from spikefold.folding._threshold import from_ordinal, last_silent, to_ordinal
 from spikefold.folding._verify import (
+    Batch,
     LayerRecord,
     Verification,
     evaluation,
+    inputs_and_labels,
     verify,
 )
 
@@ -16,6 +18,7 @@ SHAPES = {"fold": fold_shapes, "fuse_conv_bn": fuse_conv_bn_shapes}
 __all__ = [
     "FUSIONS",
     "SHAPES",
+    "Batch",
     "Features",
     "LayerRecord",
     "Verification",
@@ -27,6 +30,7 @@ __all__ = [
     "fuse",
     "fuse_conv_bn",
     "fuse_conv_bn_shapes",
+    "inputs_and_labels",
     "last_silent",
     "to_ordinal",
     "verify",

@@ -128,7 +128,7 @@ class _Comparison:
 
     def add(self, batch: Any, arguments: dict[str, int], per_step: bool) -> None:
         """Run both networks on a batch; note decisions, outputs and what they got right."""
-        x, labels = _inputs(batch)
+        x, labels = inputs_and_labels(batch)
         results = self.run(x, arguments)
         outputs = tuple(dict(_named(result)) for result in results)
         self.compare_outputs(*outputs)
@@ -306,8 +306,15 @@ def _eagerly() -> Iterator[None]:
         )
 
 
-def _inputs(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """A batch's inputs and labels."""
+def inputs_and_labels(batch: Any) -> tuple[Tensor, Tensor | None]:
+    """A batch's inputs and labels.
+
+    Arguments:
+        batch: a tensor, or a pair.
+
+    Raises:
+        ShapeError: if it is something else.
+    """
     parts = (batch,) if isinstance(batch, Tensor) else batch
     if not isinstance(parts, tuple | list) or len(parts) not in (1, 2):
         kind = type(batch).__name__

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikefold.costs import cost
 from spikefold.data import (
     Dataset,
     Framing,
@@ -18,6 +19,7 @@ from spikefold.data import (
     require_every_class,
     stratified_split,
 )
+from spikefold.errors import ConfigError, FoldError, GraphError
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.models import Network
 from spikefold.plain import to_plain
@@ -91,6 +93,8 @@ def _whole_job(
     }
     if experiment.model.options.norm != "none":
         summary |= _fold(test, experiment, dataset, network, directory, progress)
+    else:
+        summary["cost"] = _cost(_fused(network), dataset.test, progress)
     _write(directory / SUMMARY, summary)
     return summary
 
@@ -139,8 +143,28 @@ def _fold(
         "fold": _overview(records["fold"]),
         "fuse": _overview(records["fuse"]),
         "firing_rates": {name: layer.firing_rate for name, layer in records["fold"].layers.items()},
+        "cost": _cost(fused, dataset.test, progress),
         "timing": _time(experiment, dataset, network, folded, progress),
     }
+
+
+def _fused(network: Network) -> Network:
+    """As it would ship; a model of a user's need not have a batch norm."""
+    try:
+        return fuse_conv_bn(network)
+    except FoldError:
+        return network
+
+
+def _cost(network: Network, samples: Samples, progress: Progress) -> dict[str, Any]:
+    """What a network costs, over a batch; or why that is not known: its training shall not fail."""
+    batches = samples.spread(BATCH).batches(BATCH)
+    try:
+        with progress.task("cost", 1) as advance:
+            given = ((like_weights(network, x), labels) for x, labels in batches)
+            return cost(network, given, on_batch=advance).to_dict()
+    except (GraphError, ConfigError) as error:
+        return {"not_counted": str(error)}
 
 
 def _compare(

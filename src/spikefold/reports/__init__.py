@@ -9,12 +9,13 @@ from spikefold.reports._many import (
 )
 from spikefold.reports._plots import plot_run
 from spikefold.reports._predict import plot_input
-from spikefold.reports._tables import Row, run_table, run_title
+from spikefold.reports._tables import Row, energy, run_table, run_title
 
 __all__ = [
     "Row",
     "accuracy_records",
     "accuracy_table",
+    "energy",
     "plot_input",
     "plot_run",
     "read_summaries",

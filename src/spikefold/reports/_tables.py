@@ -26,7 +26,25 @@ def run_table(summary: dict[str, Any]) -> list[Row]:
         rows.insert(1, ("note", summary["notes"]))
     if "fold" in summary:
         rows += _fold_rows(summary)
+    rows += _cost_rows(summary.get("cost"))  # older runs have none
+    if "timing" in summary:
+        rows += _time_rows(summary["timing"], summary["hardware"])
     return rows
+
+
+def _cost_rows(cost: dict[str, Any] | None) -> list[Row]:
+    if cost is None:
+        return []
+    if "not_counted" in cost:
+        return [("cost", cost["not_counted"])]
+    return [("operations and energy at 45 nm, a sample", energy(cost))]
+
+
+def energy(cost: dict[str, Any]) -> str:
+    """A record of `cost` in a line."""
+    used, ann = cost["picojoules"], cost["ann_picojoules"]
+    beside = f" ({used / ann:.2f} of the {ann / 1e6:,.3g} µJ of an ANN of its shape)" if ann else ""
+    return f"{cost['macs']:,.0f} MACs and {cost['acs']:,.0f} ACs, {used / 1e6:,.3g} µJ{beside}"
 
 
 def _fold_rows(summary: dict[str, Any]) -> list[Row]:
@@ -42,11 +60,10 @@ def _fold_rows(summary: dict[str, Any]) -> list[Row]:
             f"{fuse['mismatches']:,} ({fuse['mismatch_rate']:.2g} of all)",
         ),
     ]
-    rows += [
-        (f"firing rate of {name}", f"{rate:.3f} spikes per neuron and step")
-        for name, rate in summary["firing_rates"].items()
+    rates = summary["firing_rates"].items()
+    return rows + [
+        (f"firing rate of {name}", f"{rate:.3f} spikes per neuron and step") for name, rate in rates
     ]
-    return rows + _time_rows(summary["timing"], summary["hardware"])
 
 
 def _time_rows(timing: dict[str, Any], hardware: dict[str, Any]) -> list[Row]:
