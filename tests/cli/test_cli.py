@@ -72,6 +72,7 @@ def test_fold_verify_evaluate(
     best, folded = str(finished / "best.safetensors"), str(tmp_path / "folded.safetensors")
     record = run_json(["fold", best, "-o", folded], capsys)
     assert list(record["layers"]) == [f"features.{n}.lif" for n in (0, 1, 3, 5)]
+    assert record["norms_left"] == {"BatchNorm2d": {"layers": 4, "operations": 3}}
     record = run_json(["verify", best, folded, "--data", "digits"], capsys)
     assert (record["mismatches"], record["samples"]) == (0, 359)
     assert record["accuracy"][0] == record["accuracy"][1]
@@ -85,6 +86,7 @@ def test_fold_verify_evaluate(
     assert main(["fold", best, "-o", folded]) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert main(["fold", best, "-o", folded, "--overwrite", "--fuse"]) == 0
+    assert capsys.readouterr().out.endswith("left: no normalization\n")
     assert sf.load(folded).transforms == ("fold", "fuse_conv_bn")
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 
 import spikefold as sf
+from spikefold.costs import norms_left
 from spikefold.errors import ConfigError, DataError, GraphError, ShapeError
 from spikefold.nn import TEBN
 
@@ -292,3 +293,21 @@ def test_the_record_is_plain_data() -> None:
     assert record["picojoules"] == cost.picojoules
     assert record["uncounted"] == []
     assert "a sample" in str(cost)
+
+
+@pytest.mark.parametrize(
+    ("after", "fuse", "left"),
+    [
+        ("bn", False, {"BatchNorm2d": {"layers": 4, "operations": 3}}),
+        ("bn", True, {}),
+        ("tdbn", True, {}),
+        ("tab", False, {"TAB": {"layers": 4, "operations": 3}}),
+    ],
+)
+def test_what_fold_and_fusion_leave(
+    after: sf.models.AfterConnection, fuse: bool, left: dict[str, dict[str, int]]
+) -> None:
+    network = sf.models.small(in_channels=1, steps=2, width=0.25, current_norm=after).eval()
+    assert norms_left(network)["MPBN"] == {"layers": 4, "operations": 3}
+    folded = sf.fold(network)
+    assert norms_left(sf.fuse_conv_bn(folded) if fuse else folded) == left

@@ -19,6 +19,7 @@ from spikefold.cli._inputs import (
 )
 from spikefold.cli._output import print_json, print_record, print_rows
 from spikefold.cli._progress import shown_progress
+from spikefold.costs import norms_left
 from spikefold.data import SplitName
 from spikefold.errors import ConfigError
 from spikefold.folding import fold, fuse_conv_bn, verify
@@ -116,9 +117,9 @@ def fold_command(words: list[str]) -> None:
     if options.fuse:
         folded = fuse_conv_bn(folded)
     save(folded, options.output)
-    layers = thresholds(folded)
+    layers, left = thresholds(folded), norms_left(folded)
     if options.json:
-        print_json({"output": str(options.output), "layers": layers})
+        print_json({"output": str(options.output), "layers": layers, "norms_left": left})
         return
     rows = [
         (
@@ -130,6 +131,11 @@ def fold_command(words: list[str]) -> None:
         for name, layer in layers.items()
     ]
     print_rows(f"folded: {options.output}", rows)
+    for name, row in left.items():
+        count, operations = row["layers"], row["operations"]
+        print(f"left: {name} in {count} layers, {operations} operations a neuron and step each")
+    if not left:
+        print("left: no normalization")
 
 
 def verify_command(words: list[str]) -> None:

@@ -3,5 +3,6 @@
 from spikefold.costs._count import cost
 from spikefold.costs._products import products
 from spikefold.costs._record import Cost, Figures, LayerCost
+from spikefold.costs._rows import norms_left
 
-__all__ = ["Cost", "Figures", "LayerCost", "cost", "products"]
+__all__ = ["Cost", "Figures", "LayerCost", "cost", "norms_left", "products"]

@@ -12,7 +12,7 @@ from torch import Size, Tensor, nn
 from spikefold.costs._products import products
 from spikefold.costs._record import Cost, LayerCost
 from spikefold.errors import GraphError
-from spikefold.graphs import Graph, Kind, Node
+from spikefold.graphs import Graph, Kind, Node, kind_of_module
 from spikefold.nn import FoldedLIF, MembraneNorm, Norm, SpikingLayer, SpikingNeuron
 
 # What hands spikes on as spikes, and what makes other values, also where these happen to be 0 or 1.
@@ -66,6 +66,24 @@ def norm_operations(norm: nn.Module) -> int:
 def membrane_norms(neurons: nn.Module) -> list[nn.Module]:
     """The normalizations of the potential that these neurons hold."""
     return [part for part in neurons.modules() if isinstance(part, MembraneNorm)]
+
+
+def norms_left(network: nn.Module) -> dict[str, dict[str, int]]:
+    """The normalizations that a network still computes.
+
+    Arguments:
+        network: folded, fused, or not.
+
+    Returns:
+        by class: "layers", their number, and "operations" a neuron and step each.
+    """
+    left: dict[str, dict[str, int]] = {}
+    for module in network.modules():
+        if kind_of_module(module) == "norm" or isinstance(module, MembraneNorm):
+            row = left.setdefault(type(module).__name__, {"layers": 0})
+            row["layers"] += 1
+            row["operations"] = norm_operations(module)
+    return left
 
 
 def counted(network: nn.Module, followed: Graph, seen: Seen) -> Cost:

@@ -1,7 +1,17 @@
 """The one walk over a network: what is called after what."""
 
 from spikefold.graphs._graph import Graph, Node, graph, graphs
-from spikefold.graphs._kinds import FUNCTIONS, MODULES, Kind
+from spikefold.graphs._kinds import FUNCTIONS, MODULES, Kind, kind_of_module
 from spikefold.graphs._tracer import Place
 
-__all__ = ["FUNCTIONS", "MODULES", "Graph", "Kind", "Node", "Place", "graph", "graphs"]
+__all__ = [
+    "FUNCTIONS",
+    "MODULES",
+    "Graph",
+    "Kind",
+    "Node",
+    "Place",
+    "graph",
+    "graphs",
+    "kind_of_module",
+]
