@@ -1,12 +1,16 @@
 """Suite 6: folded and fused networks as they are deployed, beside their convolutions alone."""
 
-from functools import cache
+import tempfile
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import spikefold as sf
+from benchmarks import networks
 from benchmarks.check import watching
 from benchmarks.contestant import SEED, Check, Contestant, Contestants, generator, randomize
 
@@ -16,7 +20,9 @@ DIFFER = 1e-4  # share of decisions that fusing may change
 
 
 def contestants(size: dict[str, Any], device: torch.device) -> Contestants:
-    """A network in eager mode, prepared, and its convolutions and linear layer alone.
+    """A network in eager mode, prepared, by others; and its convolutions and linear layer alone.
+
+    Those of other programs take part where these are installed.
 
     Arguments:
         size: model, width, batch and steps.
@@ -29,6 +35,13 @@ def contestants(size: dict[str, Any], device: torch.device) -> Contestants:
     return {
         "eager": lambda: eager(network(), deployed(), images),
         "prepared": lambda: prepared(deployed(), images),
+        "AOTInductor": lambda: compiled(deployed(), images),
+        **{
+            name: partial(by_runtime, network, images, name)
+            for name in ("onnxruntime", "openvino")
+            if device.type == "cpu" and find_spec(name)
+        },
+        "SpikingJelly, folded": lambda: jelly(network(), images, size["steps"]),
         "convolutions": lambda: convolutions(deployed(), images),
     }
 
@@ -73,6 +86,45 @@ def prepared(deployed: nn.Module, images: Tensor) -> Contestant:
         return Check(same, "the same logits" if same else "other logits")
 
     return Contestant(lambda: ready(images), check)
+
+
+def compiled(deployed: nn.Module, images: Tensor) -> Contestant:
+    """The network's program compiled by AOTInductor, which takes minutes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/network.pt2"
+        sf.to_torch(deployed, path, compile=True, example=images)
+        program = torch._inductor.aoti_load_package(path)
+    images = images.contiguous()
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return program(images)
+
+    def check() -> Check:
+        with torch.no_grad():
+            expected = deployed(images)
+        differ = int((run().argmax(1) != expected.argmax(1)).sum())
+        return Check(differ == 0, f"{differ} of {len(images)} classes differ")
+
+    return Contestant(run, check)
+
+
+def by_runtime(network: Callable[[], nn.Module], images: Tensor, runtime: str) -> Contestant:
+    """The folded network as an ONNX file with fused weights, run by another program."""
+    ready = sf.deploy(sf.fold(network()), images, runtime, fuse=True)
+
+    def check() -> Check:
+        record = ready.record
+        what = f"{record.file.differ} of {record.file.decisions} decisions differ"
+        return Check(record.passed, what)
+
+    return Contestant(lambda: ready(images), check)
+
+
+def jelly(network: nn.Module, images: Tensor, steps: int) -> Contestant:
+    """SpikingJelly's network after its own fold, which takes frames."""
+    frames = images.expand(steps, *images.shape)
+    return networks.logits(networks.jelly_folded(network), network, frames)
 
 
 def convolutions(deployed: nn.Module, images: Tensor) -> Contestant:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
 from spikefold.errors import ExportError
 from spikefold.export._needs import needed
@@ -16,9 +17,10 @@ Runtime = Callable[[bytes], Call]
 
 
 def onnxruntime(model: bytes) -> Call:
-    """ONNX Runtime on the CPU, with its default optimizations."""
+    """ONNX Runtime on the CPU, with its default optimizations and as many threads as torch has."""
     package = needed("onnxruntime", "the runtime", "onnxruntime")
     options = package.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # errors are raised: no lines of its own
     session = package.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -26,8 +28,9 @@ def onnxruntime(model: bytes) -> Call:
 
 
 def openvino(model: bytes) -> Call:
-    """OpenVINO on the CPU, in float32: on some processors it would compute in bfloat16."""
-    return openvino_with(INFERENCE_PRECISION_HINT="f32")(model)
+    """OpenVINO on the CPU with torch's threads, in float32: some processors tempt to bfloat16."""
+    threads = torch.get_num_threads()
+    return openvino_with(INFERENCE_PRECISION_HINT="f32", INFERENCE_NUM_THREADS=threads)(model)
 
 
 def openvino_with(**settings: Any) -> Runtime:
