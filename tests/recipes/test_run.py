@@ -11,16 +11,18 @@ import torch
 from spikefold.data import Dataset
 from spikefold.models import Network, Options
 from spikefold.recipes import _run, find_recipe, run
+from spikefold.reports import run_table
 from spikefold.training import METRICS, Experiment, HardwareConfig, device_of
 
 GPU = torch.device("cuda", 7)
 
 
-def small(accelerator: str) -> Experiment:
+def small(accelerator: str, **options: Any) -> Experiment:
     experiment = find_recipe("digits").experiment
+    chosen = Options(width=0.1, steps=1, **options)
     return dataclasses.replace(
         experiment,
-        model=dataclasses.replace(experiment.model, options=Options(width=0.1, steps=1)),
+        model=dataclasses.replace(experiment.model, options=chosen),
         optimizer=dataclasses.replace(experiment.optimizer, epochs=1, batch_size=256),
         hardware=HardwareConfig(accelerator=accelerator),  # type: ignore[arg-type]
     )
@@ -73,6 +75,28 @@ def test_where_training_is_done() -> None:
     assert device_of(HardwareConfig()) == torch.device("cpu")
     if not torch.cuda.is_available():
         assert device_of(HardwareConfig(accelerator="auto")).type != "cuda"
+
+
+@pytest.mark.parametrize(
+    ("options", "is_fused"),
+    [
+        ({"rate": 0.2}, True),
+        ({"current_norm": "tdbn"}, True),
+        ({"current_norm": "tab", "norm": "mpbn-steps", "rate": 0.3}, False),
+        ({"current_norm": "none"}, False),
+        ({"current_norm": "bntt", "norm": "none"}, False),
+    ],
+)
+def test_the_whole_job_for_any_norms(
+    tmp_path: Path, options: dict[str, Any], is_fused: bool
+) -> None:
+    summary = run("digits", small("cpu", **options), tmp_path / "run")
+    assert summary["cost"]["samples"] > 0
+    assert ("fuse" in summary) is is_fused
+    assert (tmp_path / "run" / "fused.safetensors").exists() is is_fused
+    assert any("conv-BN fused" in name for name, _ in run_table(summary)) is is_fused
+    if options.get("norm") != "none":
+        assert summary["fold"]["mismatches"] == 0
 
 
 @pytest.mark.gpu

@@ -1,7 +1,14 @@
 """Exact fold of membrane normalization into thresholds, conv-BN fusion, and the proof of both."""
 
 from spikefold.folding._fold import exact_thresholds, fold, fold_shapes
-from spikefold.folding._fuse import FUSIONS, Features, fuse, fuse_conv_bn, fuse_conv_bn_shapes
+from spikefold.folding._fuse import (
+    FUSIONS,
+    Features,
+    fuse,
+    fuse_conv_bn,
+    fuse_conv_bn_shapes,
+    is_fusable,
+)
 from spikefold.folding._threshold import from_ordinal, last_silent, to_ordinal
 from spikefold.folding._verify import (
     Batch,
@@ -31,6 +38,7 @@ __all__ = [
     "fuse_conv_bn",
     "fuse_conv_bn_shapes",
     "inputs_and_labels",
+    "is_fusable",
     "last_silent",
     "to_ordinal",
     "verify",

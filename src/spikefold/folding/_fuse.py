@@ -152,6 +152,15 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
     return _fuse_all(model, lambda connection, norm: FUSIONS[type(connection)](connection, norm))
 
 
+def is_fusable(model: nn.Module) -> bool:
+    """Whether `fuse_conv_bn` finds anything to fuse.
+
+    Arguments:
+        model: any network that it could follow.
+    """
+    return bool(_pairs(model))
+
+
 def fuse_conv_bn_shapes(model: ModelT) -> ModelT:
     """What `fuse_conv_bn` makes of a network, without the values: to be loaded into.
 

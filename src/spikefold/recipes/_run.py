@@ -19,8 +19,8 @@ from spikefold.data import (
     require_every_class,
     stratified_split,
 )
-from spikefold.errors import ConfigError, FoldError, GraphError
-from spikefold.folding import Verification, fold, fuse_conv_bn, verify
+from spikefold.errors import ConfigError, GraphError
+from spikefold.folding import Verification, fold, fuse_conv_bn, is_fusable, verify
 from spikefold.models import Network
 from spikefold.plain import to_plain
 from spikefold.replacing import replacing
@@ -94,7 +94,7 @@ def _whole_job(
     if experiment.model.options.norm != "none":
         summary |= _fold(test, experiment, dataset, network, directory, progress)
     else:
-        summary["cost"] = _cost(_fused(network), dataset.test, progress)
+        summary["cost"] = _cost(_shipped(network), dataset.test, progress)
     _write(directory / SUMMARY, summary)
     return summary
 
@@ -125,35 +125,28 @@ def _fold(
 ) -> dict[str, Any]:
     """Fold, fuse, verify and time; the part of the summary about these."""
     folded = fold(network)
-    fused = fuse_conv_bn(folded)
     save(folded, directory / FOLDED)
-    save(fused, directory / "fused.safetensors")
-    records = {
-        "fold": _compare(network, folded, dataset, "verify fold", progress),
-        "fuse": _compare(folded, fused, dataset, "verify fusion", progress),
-    }
+    records = {"fold": _compare(network, folded, dataset, "verify fold", progress)}
+    test = {**test, "folded": _evaluate(folded, dataset.test, "test folded", progress)}
+    shipped = _shipped(folded)
+    if shipped is not folded:
+        save(shipped, directory / "fused.safetensors")
+        records["fuse"] = _compare(folded, shipped, dataset, "verify fusion", progress)
+        test["fused"] = _evaluate(shipped, dataset.test, "test fused", progress)
     _write(directory / "verification.json", {k: r.to_dict() for k, r in records.items()})
     _write(directory / "thresholds.json", thresholds(folded))
     return {
-        "test": {
-            **test,
-            "folded": _evaluate(folded, dataset.test, "test folded", progress),
-            "fused": _evaluate(fused, dataset.test, "test fused", progress),
-        },
-        "fold": _overview(records["fold"]),
-        "fuse": _overview(records["fuse"]),
+        "test": test,
+        **{name: _overview(record) for name, record in records.items()},
         "firing_rates": {name: layer.firing_rate for name, layer in records["fold"].layers.items()},
-        "cost": _cost(fused, dataset.test, progress),
+        "cost": _cost(shipped, dataset.test, progress),
         "timing": _time(experiment, dataset, network, folded, progress),
     }
 
 
-def _fused(network: Network) -> Network:
-    """As it would ship; a model of a user's need not have a batch norm."""
-    try:
-        return fuse_conv_bn(network)
-    except FoldError:
-        return network
+def _shipped(network: Network) -> Network:
+    """As it would ship: fused, where a norm after a convolution is one map for all steps."""
+    return fuse_conv_bn(network) if is_fusable(network) else network
 
 
 def _cost(network: Network, samples: Samples, progress: Progress) -> dict[str, Any]:

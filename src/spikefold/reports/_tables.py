@@ -48,18 +48,17 @@ def energy(cost: dict[str, Any]) -> str:
 
 
 def _fold_rows(summary: dict[str, Any]) -> list[Row]:
-    test, fold, fuse = summary["test"], summary["fold"], summary["fuse"]
+    test, fold, fuse = summary["test"], summary["fold"], summary.get("fuse")
     rows = [
         ("test accuracy folded", _percent(test["folded"])),
-        ("test accuracy folded and conv-BN fused", _percent(test["fused"])),
         ("spike decisions compared, MPBN and folded", f"{fold['spikes']:,}"),
         ("... that differ", f"{fold['mismatches']:,}"),
         ("... largest difference of a logit", f"{fold['max_output_difference']:g}"),
-        (
-            "fused: decisions that differ",
-            f"{fuse['mismatches']:,} ({fuse['mismatch_rate']:.2g} of all)",
-        ),
     ]
+    if fuse is not None:
+        differ = f"{fuse['mismatches']:,} ({fuse['mismatch_rate']:.2g} of all)"
+        rows.insert(1, ("test accuracy folded and conv-BN fused", _percent(test["fused"])))
+        rows.append(("fused: decisions that differ", differ))
     rates = summary["firing_rates"].items()
     return rows + [
         (f"firing rate of {name}", f"{rate:.3f} spikes per neuron and step") for name, rate in rates

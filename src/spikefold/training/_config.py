@@ -224,7 +224,9 @@ class Experiment:
         """
         model, shape = self.model, dataset.train.shape
         task = Task(dataset.classes, in_channels=shape[-3], image_size=shape[-1])
-        options = replace(model.options, norm=norm or model.options.norm)
+        options = model.options
+        if norm is not None:
+            options = replace(options, norm=norm, rate=None if norm == "none" else options.rate)
         torch.manual_seed(self.seed)
         network = build(model.name, Arguments(**vars(task), **vars(options), neuron=model.neuron))
         for module in network.input.modules():
