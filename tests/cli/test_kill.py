@@ -67,7 +67,7 @@ def test_a_run_that_is_ended_goes_on_to_the_same_bits(
 def test_two_processes_on_one_run(whole: tuple[Path, float], tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = subprocess.Popen(
-        command(out, *TINY[:-1], "200"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(out, *TINY[:-1], "100000"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         while not (out / "metrics.jsonl").exists():

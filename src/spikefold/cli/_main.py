@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": ("_predict", "class of one event recording or image"),
     "sweep": ("_sweep", "run recipes x settings x seeds; resumes where it stopped"),
     "table": ("_table", "mean and deviation of accuracy over many runs"),
+    "compare": ("_compare", "two settings, seed by seed: difference, interval, exact test"),
     "recalibrate": ("_networks", "estimate a checkpoint's statistics again"),
     "datasets": ("_datasets", "list the data sets, and whether they are there"),
     "recipes": ("_experiments", "list the recipes"),

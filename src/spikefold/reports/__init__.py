@@ -7,6 +7,7 @@ from spikefold.reports._many import (
     to_csv,
     to_markdown,
 )
+from spikefold.reports._pairs import pair_runs, pair_table, pair_verdict, plot_pairs
 from spikefold.reports._plots import plot_run
 from spikefold.reports._predict import plot_input
 from spikefold.reports._tables import Row, energy, run_table, run_title
@@ -16,7 +17,11 @@ __all__ = [
     "accuracy_records",
     "accuracy_table",
     "energy",
+    "pair_runs",
+    "pair_table",
+    "pair_verdict",
     "plot_input",
+    "plot_pairs",
     "plot_run",
     "read_summaries",
     "run_table",

@@ -1,0 +1,42 @@
+"""The command that compares two settings, seed by seed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from spikefold.cli._output import print_json, print_rows
+from spikefold.reports import pair_runs, pair_table, pair_verdict, plot_pairs
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What one setting gains over another, over runs of the same seeds: mean difference, its 95 %
+    interval, exact sign-flip test.
+    """
+
+    one: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ONE")]
+    """directory that holds the runs of a setting"""
+    other: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OTHER")]
+    """directory that holds those of the other"""
+    picture: Path | None = None
+    """PNG file for the learning curves of all seeds"""
+    json: bool = False
+    """print one JSON object and nothing else on standard output"""
+
+
+def compare_command(words: list[str]) -> None:
+    """Compare two settings."""
+    options = tyro.cli(CompareOptions, args=words, prog="spikefold compare")
+    record = pair_runs(options.one, options.other)
+    if options.picture is not None:
+        names = (options.one.name, options.other.name)
+        plot_pairs(options.one, options.other, names, options.picture)
+    if options.json:
+        print_json(record)
+        return
+    print_rows(f"one: {options.one}\nother: {options.other}", pair_table(record))
+    for split in ("validation", "test"):
+        if split in record:
+            print(pair_verdict(record, split))

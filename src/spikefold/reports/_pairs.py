@@ -1,0 +1,168 @@
+"""Two settings, paired by seed: what one gains over the other, and how sure that is."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from spikefold.errors import ConfigError, DataError
+from spikefold.replacing import replacing
+from spikefold.reports._many import read_summaries
+
+COLORS = ("#4878a8", "#d1783c")
+SPLITS = ("validation", "test")
+
+
+def pair_runs(one: Path, other: Path) -> dict[str, Any]:
+    """How accuracies of the other setting differ from those of the one, run by run of a seed.
+
+    The interval is Student's of the mean difference. The p-value is exact: of all 2^n ways to
+    choose the signs of the differences, the share whose mean is at least as far from 0.
+
+    Arguments:
+        one, other: directories of runs of one setting each.
+
+    Returns:
+        `seeds`; for "validation" and "test" the accuracies of `one` and `other`, their
+        `differences`, the `mean` of these, its 95 % `interval` (None of one pair) and `p`.
+
+    Raises:
+        DataError: if there are no runs, a seed stands twice on a side, no seed on both, or the runs
+            are of different data.
+        ConfigError: if scipy is not installed.
+    """
+    runs = [_by_seed(path) for path in (one, other)]
+    seeds = sorted(runs[0].keys() & runs[1].keys())
+    if not seeds:
+        raise DataError(f"{one} and {other} have no seed in common: nothing to pair")
+    pairs = [(runs[0][seed], runs[1][seed]) for seed in seeds]
+    for first, second in pairs:
+        if first["experiment"]["data"] != second["experiment"]["data"]:
+            raise DataError(f"{one} and {other} are runs on different data, or splits: not paired")
+    record: dict[str, Any] = {"one": str(one), "other": str(other), "seeds": seeds}
+    for split in SPLITS:
+        if all(_accuracy(run, split) is not None for pair in pairs for run in pair):
+            values = np.array([[_accuracy(run, split) for run in pair] for pair in pairs])
+            record[split] = _compared(values[:, 0], values[:, 1])
+    return record
+
+
+def _by_seed(path: Path) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for summary in read_summaries([path]):
+        seed = summary["experiment"]["seed"]
+        if seed in found:
+            raise DataError(f"{path}: two runs of seed {seed}: give the directory of one setting")
+        found[seed] = summary
+    return found
+
+
+def _accuracy(summary: dict[str, Any], split: str) -> float | None:
+    record = summary[split] if split == "validation" else summary["test"]["trained"]
+    return None if record is None else record["accuracy"]
+
+
+def _compared(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise ConfigError("comparing needs scipy: pip install 'spikefold[statistics]'") from error
+    differences = other - one
+    record = {
+        "one": one.tolist(),
+        "other": other.tolist(),
+        "differences": differences.tolist(),
+        "mean": float(differences.mean()),
+        "interval": None,
+        "p": 1.0,
+    }
+    if len(differences) > 1:
+        interval = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+        signs = stats.permutation_test(
+            (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
+        )
+        record |= {
+            "interval": [float(interval.low), float(interval.high)],
+            "p": float(signs.pvalue),
+        }
+    return record
+
+
+def pair_table(record: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A header, a row a seed and one of the mean, in percent.
+
+    Arguments:
+        record: of `pair_runs`.
+    """
+    splits = [split for split in SPLITS if split in record]
+    columns = [f"{split}, {side}" for split in splits for side in ("one", "other", "difference")]
+    rows: list[tuple[str, ...]] = [("seed", *columns)]
+    for place, seed in enumerate(record["seeds"]):
+        cells = []
+        for split in splits:
+            parts = record[split]
+            cells += [f"{100 * parts[side][place]:.2f}" for side in ("one", "other")]
+            cells.append(f"{100 * parts['differences'][place]:+.2f}")
+        rows.append((str(seed), *cells))
+    mean = []
+    for split in splits:
+        parts = record[split]
+        mean += [f"{100 * np.mean(parts[side]):.2f}" for side in ("one", "other")]
+        mean.append(f"{100 * parts['mean']:+.2f}")
+    return [*rows, ("mean", *mean)]
+
+
+def pair_verdict(record: dict[str, Any], split: str) -> str:
+    """The mean difference of a split in one line.
+
+    Arguments:
+        record: of `pair_runs`.
+        split: "validation" or "test".
+    """
+    parts, pairs = record[split], len(record["seeds"])
+    line = f"{split}: the other {100 * parts['mean']:+.2f} points over {pairs} pairs"
+    if parts["interval"] is None:
+        return f"{line}: of one pair nothing can be said"
+    low, high = (100 * value for value in parts["interval"])
+    return (
+        f"{line}, 95 % interval {low:+.2f} to {high:+.2f}, exact p = {parts['p']:.3g} "
+        f"(at least {2 / 2**pairs:.2g} with so many)"
+    )
+
+
+def plot_pairs(one: Path, other: Path, names: Sequence[str], path: Path) -> None:
+    """Learning curves of all seeds of two settings: training loss, validation error.
+
+    Arguments:
+        one, other: directories of runs of one setting each.
+        names: of the two, for the legend.
+        path: PNG file.
+    """
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for folder, name, color in zip((one, other), names, COLORS, strict=True):
+        for number, file in enumerate(sorted(folder.glob("**/metrics.jsonl"))):
+            history = [json.loads(line) for line in file.read_text().splitlines()]
+            epochs = [record["epoch"] for record in history]
+            label = name if number == 0 else None
+            for axes, values in zip(
+                panels,
+                (
+                    [record["train_loss"] for record in history],
+                    [100 * (1 - record["validation_accuracy"]) for record in history],
+                ),
+                strict=True,
+            ):
+                axes.plot(epochs, values, color=color, alpha=0.7, label=label)
+    panels[0].set(title="Training loss", xlabel="epoch", ylabel="cross entropy (nats)")
+    panels[1].set(title="Validation error", xlabel="epoch", ylabel="wrong (%)")
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
