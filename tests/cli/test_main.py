@@ -5,11 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import spikefold as sf
+from spikefold import names
+from spikefold.cli import main
 from spikefold.cli._main import COMMANDS, find_command
 from spikefold.cli._output import print_rows, shown
 from spikefold.cli._signals import Terminated, terminable
@@ -29,6 +33,19 @@ def imported(code: str) -> set[str]:
 @pytest.mark.parametrize("words", [["--help"], ["--version"], []])
 def test_the_first_help_imports_nothing_heavy(words: list[str]) -> None:
     assert imported(f"from spikefold.cli import main; main({words})") == set()
+
+
+def test_the_first_help_lists_what_is_built_in(capsys: pytest.CaptureFixture[str]) -> None:
+    def of_ours(registry: Iterable[str], place: Callable[[str], Any]) -> set[str]:
+        return {name for name in registry if place(name).__module__.startswith("spikefold.")}
+
+    models = of_ours(sf.models.MODELS, sf.models.MODELS.__getitem__)
+    data_sets = of_ours(sf.data.DATASETS, lambda name: sf.data.DATASETS[name].load)
+    assert set(names.MODELS) == models
+    assert set(names.DATASETS) == data_sets
+    assert main(["--help"]) == 0
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert models | data_sets <= set(words)
 
 
 def test_tables_need_no_torch(tmp_path: Path) -> None:

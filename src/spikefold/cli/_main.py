@@ -8,12 +8,14 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from signal import SIGINT, SIGTERM
+from textwrap import wrap
 from typing import Any
 
 from spikefold.cli._extensions import import_extensions
 from spikefold.cli._output import one_line, print_error
 from spikefold.cli._signals import Terminated, terminable
 from spikefold.errors import ConfigError, SpikefoldError, SpikefoldWarning
+from spikefold.names import DATASETS, MODELS
 from spikefold.registry import unknown
 
 # Module and summary of each. A module is imported when its command is asked for: torch takes
@@ -59,6 +61,9 @@ def usage() -> str:
             "Spiking networks with membrane potential batch normalization, folded exactly.",
             "",
             *lines,
+            "",
+            *wrap(f"models: {', '.join(MODELS)}", 100),
+            *wrap(f"data sets: {', '.join(DATASETS)}", 100),
             "",
             "spikefold COMMAND --help explains a command; all know --json.",
             "--import MODULE, before it, imports what registers models, data sets or recipes.",
