@@ -119,3 +119,15 @@ def test_what_cannot_be_said(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"'features.0.lif' .* not folded"):
         sf.to_torch(sf.models.small(in_channels=1, steps=3), path)
     assert not path.exists()
+
+
+@torch.no_grad()
+def test_a_residual_network_of_any_batch(tmp_path: Path) -> None:
+    """Its pools made torch doubt whether any batch would do."""
+    made = sf.fold(sf.models.resnet20(width=0.05, steps=2).eval())
+    sf.to_torch(made, tmp_path / "a.pt2", fuse=True)
+    program = torch.export.load(tmp_path / "a.pt2").module()
+    for count in (1, 2, 5):
+        x = torch.rand(count, 3, 32, 32)
+        expected = sf.fuse_conv_bn(made)(x)
+        torch.testing.assert_close(program(x), expected, atol=1e-6, rtol=0)

@@ -82,7 +82,7 @@ def _program(
     frames = value.time == "steps" and layout == "merged"
     # not of one sample, on which the program would be specialized
     x = torch.zeros(*(walked.steps,) * frames, 2, *value.shape)
-    many = torch.export.Dim("N", min=1)
+    many = torch.export.Dim.DYNAMIC
     inputs: tuple[Any, ...] = (x,)
     sizes: tuple[Any, ...] = ({int(frames): many},)
     if layout == "step":
