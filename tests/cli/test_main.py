@@ -134,3 +134,28 @@ def test_nothing_is_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None
     text = capsys.readouterr().out
     for part in ("runs/[red]", "[/]", ":smile:", "x" * 500, "[bold]y"):
         assert part in text
+
+
+def test_ctrl_c_before_anything_of_ours_runs_is_silent() -> None:
+    code = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "spikefold.cli._main":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+sys.meta_path.insert(0, Interrupting())
+import spikefold.cli
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (-signal.SIGINT, "")
+    code = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import spikefold.cli
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout == "True\n"
