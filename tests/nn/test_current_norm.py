@@ -174,6 +174,14 @@ def test_fusion_leaves_it_alone() -> None:
         sf.fuse_conv_bn(unit("BNTT"))
 
 
+def test_fusion_leaves_what_computes_by_itself_and_fuses_the_rest() -> None:
+    own = sf.SpikingLayer(nn.Conv2d(3, C, 3, padding=1), Called(C), sf.LIF())
+    row = nn.Sequential(own, sf.SpikingLayer(nn.Conv2d(C, 5, 3), nn.BatchNorm2d(5), sf.LIF()))
+    fused = sf.fuse_conv_bn(row.eval())
+    assert type(fused[0].norm) is Called
+    assert type(fused[1].norm) is nn.Identity
+
+
 def test_one_map_for_all_steps_is_fused() -> None:
     layer = unit("tdBN").double()
     x = torch.randn(T, 8, 3, 5, 5, dtype=torch.float64)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from spikefold.data import Dataset
+from spikefold.errors import FoldError
 from spikefold.models import Network, Options
 from spikefold.recipes import _run, find_recipe, run
 from spikefold.reports import run_table
@@ -97,6 +98,20 @@ def test_the_whole_job_for_any_norms(
     assert any("conv-BN fused" in name for name, _ in run_table(summary)) is is_fused
     if options.get("norm") != "none":
         assert summary["fold"]["mismatches"] == 0
+
+
+def test_a_cost_that_is_not_known_loses_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of a user's may have a batch norm where nobody can follow."""
+
+    def refuse(network: Network) -> bool:
+        raise FoldError("forward depends on values")
+
+    monkeypatch.setattr(_run, "is_fusable", refuse)
+    summary = run("digits", small("cpu", norm="none"), tmp_path / "run")
+    assert summary["cost"] == {"not_counted": "forward depends on values"}
+    assert (tmp_path / "run" / "summary.json").exists()
 
 
 @pytest.mark.gpu

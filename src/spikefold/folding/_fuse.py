@@ -66,12 +66,10 @@ def fuse(connection: Connection, norm: _BatchNorm | CurrentNorm) -> Connection:
 def _map(norm: _BatchNorm | CurrentNorm) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
     """Mean, variance, gain and shift `[C]` in evaluation, and eps."""
     if isinstance(norm, CurrentNorm):
-        now = norm.eval().normalization()
-        parameters = [*(now.fixed or ()), now.gain, now.shift]
-        if len(parameters) < 4 or any(len(parameter) != 1 for parameter in parameters):
+        found = _one_map(norm.eval())
+        if found is None:
             raise FoldError("the normalization has no running statistics, or a map for each step")
-        mean, variance, gain, shift = (parameter[0] for parameter in parameters)
-        return mean, variance, gain, shift, now.eps
+        return found
     if norm.running_mean is None or norm.running_var is None:
         raise FoldError("the batch normalization keeps no running statistics")
     ones, zeros = torch.ones_like(norm.running_mean), torch.zeros_like(norm.running_mean)
@@ -79,11 +77,25 @@ def _map(norm: _BatchNorm | CurrentNorm) -> tuple[Tensor, Tensor, Tensor, Tensor
     return norm.running_mean, norm.running_var, gain, shift, norm.eps
 
 
-def _is_one_map(norm: nn.Module | None) -> bool:
-    """Whether it is a batch norm, or a norm of the currents that treats all steps alike."""
-    if not isinstance(norm, CurrentNorm):
-        return isinstance(norm, _BatchNorm)
-    return norm.steps is None
+def _one_map(norm: CurrentNorm) -> tuple[Tensor, Tensor, Tensor, Tensor, float] | None:
+    """The same of a norm of the currents, if it does no more and treats all steps alike."""
+    if norm.steps is not None or is_called(norm):
+        return None
+    now = norm.normalization()
+    if now.fixed is None:
+        return None
+    parameters = (*now.fixed, now.gain, now.shift)
+    if any(len(parameter) != 1 for parameter in parameters):
+        return None
+    mean, variance, gain, shift = (parameter[0] for parameter in parameters)
+    return mean, variance, gain, shift, now.eps
+
+
+def _may_fuse(norm: nn.Module | None) -> bool:
+    """Whether it is a batch norm, or a norm of the currents that is one map; others stay."""
+    if isinstance(norm, CurrentNorm):
+        return _one_map(norm) is not None
+    return isinstance(norm, _BatchNorm)
 
 
 def fuse_shapes(connection: Connection, norm: nn.Module) -> Connection:
@@ -156,7 +168,10 @@ def is_fusable(model: nn.Module) -> bool:
     """Whether `fuse_conv_bn` finds anything to fuse.
 
     Arguments:
-        model: any network that it could follow.
+        model: in evaluation mode.
+
+    Raises:
+        FoldError: if a module that holds a batch norm cannot be followed.
     """
     return bool(_pairs(model))
 
@@ -245,7 +260,7 @@ def _pairs(model: nn.Module) -> list[tuple[_Slot, _Slot]]:
 def _neighbours(graph: Graph) -> Iterator[tuple[Place, Place]]:
     """Calls of a connection and of the batch norm that alone takes its result."""
     for norm in graph.nodes:
-        if norm.place is None or not _is_one_map(norm.module):
+        if norm.place is None or not _may_fuse(norm.module):
             continue
         connection = graph[norm.inputs[0]]
         if connection.place is None or len(graph.users(connection)) > 1:
@@ -256,8 +271,9 @@ def _neighbours(graph: Graph) -> Iterator[tuple[Place, Place]]:
 
 def _require_known(connection: nn.Module, norm: nn.Module) -> None:
     """Refuse what would compute something else once it is fused."""
-    own = isinstance(norm, CurrentNorm) and not is_called(norm)
-    norms = {*BATCH_NORMS, nn.SyncBatchNorm, *([type(norm)] if own else [])}
+    norms = {*BATCH_NORMS, nn.SyncBatchNorm}
+    if isinstance(norm, CurrentNorm):
+        norms.add(type(norm))
     for module, known in ((connection, FUSIONS), (norm, norms)):
         problem = strange(module)
         if problem is None and type(module) not in known:

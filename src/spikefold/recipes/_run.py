@@ -19,7 +19,7 @@ from spikefold.data import (
     require_every_class,
     stratified_split,
 )
-from spikefold.errors import ConfigError, GraphError
+from spikefold.errors import ConfigError, FoldError, GraphError
 from spikefold.folding import Verification, fold, fuse_conv_bn, is_fusable, verify
 from spikefold.models import Network
 from spikefold.plain import to_plain
@@ -94,7 +94,7 @@ def _whole_job(
     if experiment.model.options.norm != "none":
         summary |= _fold(test, experiment, dataset, network, directory, progress)
     else:
-        summary["cost"] = _cost(_shipped(network), dataset.test, progress)
+        summary["cost"] = _cost(network, dataset.test, progress)
     _write(directory / SUMMARY, summary)
     return summary
 
@@ -150,13 +150,17 @@ def _shipped(network: Network) -> Network:
 
 
 def _cost(network: Network, samples: Samples, progress: Progress) -> dict[str, Any]:
-    """What a network costs, over a batch; or why that is not known: its training shall not fail."""
+    """What a network costs as it would ship, over a batch; or why that is not known.
+
+    A training that ended well shall not fail here.
+    """
     batches = samples.spread(BATCH).batches(BATCH)
     try:
+        network = _shipped(network)
         with progress.task("cost", 1) as advance:
             given = ((like_weights(network, x), labels) for x, labels in batches)
             return cost(network, given, on_batch=advance).to_dict()
-    except (GraphError, ConfigError) as error:
+    except (FoldError, GraphError, ConfigError) as error:
         return {"not_counted": str(error)}
 
 
