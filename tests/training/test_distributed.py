@@ -160,7 +160,8 @@ def test_processes_that_share_no_files_resume_and_end_alike(tmp_path: Path) -> N
         (tmp_path / name).mkdir()
         experiment.save(tmp_path / name / "e.json")
     apart(tmp_path / "whole", "resume").check_returncode()  # nothing is there: it begins
-    apart(tmp_path / "stopped", "stop").check_returncode()
+    # A cut: one process may find the other gone, so how they end does not count.
+    apart(tmp_path / "stopped", "stop")
     assert len(losses(tmp_path / "stopped" / "0")) == 1
     # left over from elsewhere: what the others find does not count
     shutil.copytree(tmp_path / "whole" / "0", tmp_path / "stopped" / "1")
