@@ -186,7 +186,7 @@ def test_a_run_that_is_named_twice_counts_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"experiment": 3}', '"text"', "\0"])
 def test_a_file_that_is_no_summary_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(text)
-    with pytest.raises(DataError, match=r"summary.json: damaged, or no summary of a run"):
+    with pytest.raises(DataError, match=r"summary.json: damaged, or no record of a run"):
         read_summaries([tmp_path])
     with pytest.raises(DataError, match="none: no such directory"):
         read_summaries([tmp_path / "none"])

@@ -11,10 +11,10 @@ from spikefold.cli._inputs import load_data_for, load_network, network_file
 from spikefold.cli._networks import NOTHING_ASKED, On
 from spikefold.cli._output import print_error, print_json, print_rows
 from spikefold.cli._progress import shown_progress
-from spikefold.costs import Cost, Figures, LayerCost, cost
+from spikefold.costs import cost
 from spikefold.data import SplitName
 from spikefold.ranges import require_within
-from spikefold.reports import energy
+from spikefold.reports import cost_table, energy
 from spikefold.training import like_weights
 
 
@@ -49,49 +49,19 @@ def cost_command(words: list[str]) -> None:
         record = cost(network, batches, on_batch=advance)
     if record.uncounted:
         print_error(f"note: not counted: {', '.join(record.uncounted)}")
+    told = record.to_dict()
     if options.json:
         file = str(network_file(options.file))
-        told = {"file": file, "data": dataset.name, "split": options.split, **record.to_dict()}
-        print_json(told)
+        print_json({"file": file, "data": dataset.name, "split": options.split, **told})
         return
     print_rows(
         f"{options.file}: a sample of {dataset.name} ({options.split}, mean of {record.samples:,}) "
         f"in {record.steps:g} time steps",
-        _rows(record),
+        cost_table(told),
     )
-    print(energy(record.to_dict()))
+    print(energy(told))
     if record.norm_operations:
         print(
             f"norms left: {record.norm_operations:,.0f} operations, so many a neuron and step as "
             "stand beside each"
         )
-
-
-def _rows(record: Cost) -> list[tuple[str, ...]]:
-    head = (
-        *("layer", "input", "norms left", "MACs", "ACs", "ANN's MACs", "firing rate"),
-        *("updates", "parameters", "weights, bytes", "thresholds, bytes"),
-    )
-    layers = [(layer.name, _input(layer), _norms(layer), *_cells(layer)) for layer in record.layers]
-    return [head, *layers, ("all", "", "", *_cells(record))]
-
-
-def _input(layer: LayerCost) -> str:
-    if layer.source is None:
-        return ""
-    return f"{'spikes' if layer.spikes else 'values'} of {layer.source}"
-
-
-def _norms(layer: LayerCost) -> str:
-    return ", ".join(f"{name} {operations}" for name, operations in layer.norms.items())
-
-
-def _cells(figures: Figures) -> list[str]:
-    return [
-        *(f"{mean:,.0f}" for mean in (figures.macs, figures.acs, figures.ann)),
-        "" if figures.firing_rate is None else f"{figures.firing_rate:.3f}",
-        f"{figures.updates:,.0f}",
-        f"{figures.parameters:,}",
-        f"{figures.weight_bytes:,}",
-        f"{figures.threshold_bytes:,}",
-    ]

@@ -22,7 +22,7 @@ from spikefold.cli._runs import (
 from spikefold.errors import ConfigError
 from spikefold.plain import to_plain
 from spikefold.recipes import RECIPES, Recipe, find_recipe, load_data, run, to_toml
-from spikefold.reports import plot_run, run_table, run_title
+from spikefold.reports import Run, plot_run, run_table, run_title, write_page
 from spikefold.saving import is_first
 from spikefold.training import CONFIG, Experiment, is_launched, require_continued, train
 
@@ -118,12 +118,14 @@ def run_command(words: list[str]) -> None:
         )
 
     summary = interruptible(work, "run", directory)
-    pictures = plot_run(directory)
+    pictures, page = plot_run(directory), directory / "report.html"
+    write_page([Run(directory, summary)], page)
     if flags.json:
         print_json(summary)
     else:
         print_rows(f"{run_title(summary)}: {directory}", run_table(summary))
         print(f"pictures: {', '.join(str(path) for path in pictures)}")
+        print(f"report: {page}")
 
 
 def train_command(words: list[str]) -> None:

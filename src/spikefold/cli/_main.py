@@ -33,6 +33,7 @@ COMMANDS = {
     "predict": ("_predict", "class of one event recording or image"),
     "sweep": ("_sweep", "run recipes x settings x seeds; resumes where it stopped"),
     "table": ("_table", "mean and deviation of accuracy over many runs"),
+    "report": ("_report", "one page about runs: tables, pictures, proof, cost"),
     "compare": ("_compare", "two settings, seed by seed: difference, interval, exact test"),
     "recalibrate": ("_networks", "estimate a checkpoint's statistics again"),
     "datasets": ("_datasets", "list the data sets, and whether they are there"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from spikefold.training import (
     hardware,
     like_weights,
     potentials,
+    raster,
     thresholds,
     time_in_turns,
     train,
@@ -54,8 +56,9 @@ def run(
 ) -> dict[str, Any]:
     """Train, fold, fuse, verify on the test set, evaluate and time; write the run's records.
 
-    Besides what `train` writes: `potentials.json`, `summary.json`, which is also returned, and
-    for a network with MPBN `folded.safetensors`, `fused.safetensors`, `verification.json` and
+    Besides what `train` writes: `potentials.json`, `raster.json` (spikes for the first test
+    sample), `confusions.json` (of the test set), `summary.json`, which is also returned, and for a
+    network with MPBN `folded.safetensors`, `fused.safetensors`, `verification.json` and
     `thresholds.json`. A network without MPBN (for comparison) has nothing to fold.
 
     Arguments:
@@ -80,7 +83,12 @@ def _whole_job(
     chosen_on = dataset.validation if len(dataset.validation) else None
     seen = _batch(chosen_on or dataset.train)
     _write(directory / "potentials.json", potentials(network, seen))
-    test: dict[str, Any] = {"trained": _evaluate(network, dataset.test, "test", progress)}
+    _write(directory / "raster.json", _raster(network, dataset))
+    confusions: Counter[tuple[int, int]] = Counter()
+    trained = _evaluate(network, dataset.test, "test", progress, confusions)
+    counts = [[*classes, count] for classes, count in sorted(confusions.items())]
+    _write(directory / "confusions.json", {"names": dataset.names, "counts": counts})
+    test: dict[str, Any] = {"trained": trained}
     summary = {
         "recipe": name,
         "experiment": to_plain(experiment),
@@ -173,9 +181,22 @@ def _compare(
         return verify(one, other, batches, on_batch=advance)
 
 
-def _evaluate(network: Network, samples: Samples, name: str, progress: Progress) -> dict[str, Any]:
+def _evaluate(
+    network: Network,
+    samples: Samples,
+    name: str,
+    progress: Progress,
+    confusions: Counter[tuple[int, int]] | None = None,
+) -> dict[str, Any]:
     with progress.task(name, _batches(samples)) as advance:
-        return evaluate(network, samples, BATCH, advance)
+        return evaluate(network, samples, BATCH, advance, confusions)
+
+
+def _raster(network: Network, dataset: Dataset) -> dict[str, Any]:
+    """The spikes for the first test sample, and of which class it is."""
+    record = raster(network, dataset.test.read(torch.tensor([0])))
+    label = int(dataset.test.labels[0])
+    return {"split": "test", "index": 0, "label": label, "names": dataset.names, **record}
 
 
 def _batches(samples: Samples) -> int:

@@ -4,19 +4,26 @@ from spikefold.reports._many import (
     accuracy_records,
     accuracy_table,
     read_summaries,
+    read_summary,
     to_csv,
     to_markdown,
 )
+from spikefold.reports._page import write_page
 from spikefold.reports._pairs import pair_runs, pair_table, pair_verdict, plot_pairs
 from spikefold.reports._plots import plot_run
 from spikefold.reports._predict import plot_input
-from spikefold.reports._tables import Row, energy, run_table, run_title
+from spikefold.reports._runs import find_runs
+from spikefold.reports._settings import Run
+from spikefold.reports._tables import Row, cost_table, energy, run_table, run_title
 
 __all__ = [
     "Row",
+    "Run",
     "accuracy_records",
     "accuracy_table",
+    "cost_table",
     "energy",
+    "find_runs",
     "pair_runs",
     "pair_table",
     "pair_verdict",
@@ -24,8 +31,10 @@ __all__ = [
     "plot_pairs",
     "plot_run",
     "read_summaries",
+    "read_summary",
     "run_table",
     "run_title",
     "to_csv",
     "to_markdown",
+    "write_page",
 ]

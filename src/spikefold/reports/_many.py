@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from spikefold.errors import DataError
+from spikefold.reports._runs import SUMMARY, find_runs, undamaged
 
 HEADER = ("recipe", "data", "model", "norm", "T", "epochs", "n", "validation (%)", "test (%)",
           "spikes that differ after the fold")  # fmt: skip
@@ -22,22 +22,19 @@ def read_summaries(paths: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         DataError: if a directory holds no finished run, or a summary is damaged.
     """
-    files: dict[Path, Path] = {}
-    for path in paths:
-        found = sorted(path.glob("**/summary.json"))
-        if not found:
-            what = "no finished run (summary.json) in it" if path.exists() else "no such directory"
-            raise DataError(f"{path}: {what}")
-        files |= {file.resolve(): file for file in found}
-    return [_read(file) for file in files.values()]
+    return [read_summary(directory) for directory in find_runs(paths)]
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
+def read_summary(directory: Path) -> dict[str, Any]:
+    """The summary of a run.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    file = directory / SUMMARY
+    with undamaged(file):
         summary: dict[str, Any] = json.loads(file.read_text())
         _require_record(summary)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{file}: damaged, or no summary of a run ({error!r})") from error
     return summary
 
 
@@ -71,12 +68,20 @@ def accuracy_records(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]
         were no samples; "fold", the decisions compared and those that differ over all runs, or None
         where nothing was folded.
     """
+    groups = by_setting(summaries)
+    settings = _differing([group[0] for group in groups])
+    return [
+        {**_record(group), "settings": setting}
+        for group, setting in zip(groups, settings, strict=True)
+    ]
+
+
+def by_setting(summaries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Summaries whose settings are the same but for the seed, together."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for summary in summaries:
         groups.setdefault(_setting(summary), []).append(summary)
-    records = [_record(group) for group in groups.values()]
-    settings = _differing([group[0] for group in groups.values()])
-    return [{**r, "settings": s} for r, s in zip(records, settings, strict=True)]
+    return list(groups.values())
 
 
 def _setting(summary: dict[str, Any]) -> str:
@@ -117,7 +122,7 @@ def _spread(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _differing(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each of them, in what it differs from others of its recipe."""
-    flat = [_flat(summary["experiment"]) for summary in summaries]
+    flat = [flattened(summary["experiment"]) for summary in summaries]
     found = []
     for mine, summary in zip(flat, summaries, strict=True):
         others = [
@@ -136,12 +141,12 @@ def _differing(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by their dotted names."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         inner = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+        flat |= flattened(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return flat
 
 
@@ -161,13 +166,13 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
     fold = record["fold"]
     return (
         *(str(record[key]) for key in ("recipe", "data", "model", "norm", "steps", "epochs", "n")),
-        _percent(record["validation"]),
-        _percent(record["test"]),
+        percent(record["validation"]),
+        percent(record["test"]),
         f"{fold['mismatches']:,} of {fold['spikes']:,}" if fold else "-",
     )
 
 
-def _percent(spread: dict[str, Any] | None) -> str:
+def percent(spread: dict[str, Any] | None) -> str:
     if spread is None:
         return "-"
     mean = f"{100 * spread['mean']:.2f}"

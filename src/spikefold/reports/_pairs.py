@@ -1,19 +1,17 @@
 """Two settings, paired by seed: what one gains over the other, and how sure that is."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from spikefold.errors import ConfigError, DataError
-from spikefold.replacing import replacing
+from spikefold.reports._figures import curve_figure, drawing
 from spikefold.reports._many import read_summaries
+from spikefold.reports._plots import write_png
+from spikefold.reports._runs import read_history
 
-COLORS = ("#4878a8", "#d1783c")
 SPLITS = ("validation", "test")
 
 
@@ -142,27 +140,9 @@ def plot_pairs(one: Path, other: Path, names: Sequence[str], path: Path) -> None
         names: of the two, for the legend.
         path: PNG file.
     """
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for folder, name, color in zip((one, other), names, COLORS, strict=True):
-        for number, file in enumerate(sorted(folder.glob("**/metrics.jsonl"))):
-            history = [json.loads(line) for line in file.read_text().splitlines()]
-            epochs = [record["epoch"] for record in history]
-            label = name if number == 0 else None
-            for axes, values in zip(
-                panels,
-                (
-                    [record["train_loss"] for record in history],
-                    [100 * (1 - record["validation_accuracy"]) for record in history],
-                ),
-                strict=True,
-            ):
-                axes.plot(epochs, values, color=color, alpha=0.7, label=label)
-    panels[0].set(title="Training loss", xlabel="epoch", ylabel="cross entropy (nats)")
-    panels[1].set(title="Validation error", xlabel="epoch", ylabel="wrong (%)")
-    for axes in panels:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    histories = {
+        name: [read_history(file.parent) for file in sorted(folder.glob("**/metrics.jsonl"))]
+        for name, folder in zip(names, (one, other), strict=True)
+    }
+    with drawing():
+        write_png(curve_figure(histories), path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from spikefold.replacing import replacing
+from spikefold.reports._plots import write_png
 
 
 def plot_input(frames: np.ndarray, title: str, path: Path) -> None:
@@ -28,8 +28,7 @@ def plot_input(frames: np.ndarray, title: str, path: Path) -> None:
             axes.set_title(f"step {step + 1}", fontsize=8)
     if frames.ndim == 4:
         figure.supxlabel("red: brighter, blue: darker", fontsize=8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    write_png(figure, path)
 
 
 def _image(image: np.ndarray) -> np.ndarray:

@@ -47,6 +47,45 @@ def energy(cost: dict[str, Any]) -> str:
     return f"{cost['macs']:,.0f} MACs and {cost['acs']:,.0f} ACs, {used / 1e6:,.3g} µJ{beside}"
 
 
+def cost_table(record: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A header, a row a layer, and one of all.
+
+    Arguments:
+        record: of `cost`.
+    """
+    head = (
+        *("layer", "input", "norms left", "MACs", "ACs", "ANN's MACs", "firing rate"),
+        *("updates", "parameters", "weights, bytes", "thresholds, bytes"),
+    )
+    layers = [
+        (layer["name"], _input(layer), _norms_left(layer), *_cost_cells(layer))
+        for layer in record["layers"]
+    ]
+    return [head, *layers, ("all", "", "", *_cost_cells(record))]
+
+
+def _input(layer: dict[str, Any]) -> str:
+    if layer["source"] is None:
+        return ""
+    return f"{'spikes' if layer['spikes'] else 'values'} of {layer['source']}"
+
+
+def _norms_left(layer: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {operations}" for name, operations in layer["norms"].items())
+
+
+def _cost_cells(figures: dict[str, Any]) -> list[str]:
+    rate = figures["firing_rate"]
+    return [
+        *(f"{figures[key]:,.0f}" for key in ("macs", "acs", "ann")),
+        "" if rate is None else f"{rate:.3f}",
+        *(
+            f"{figures[key]:,.0f}"
+            for key in ("updates", "parameters", "weight_bytes", "threshold_bytes")
+        ),
+    ]
+
+
 def _fold_rows(summary: dict[str, Any]) -> list[Row]:
     test, fold, fuse = summary["test"], summary["fold"], summary.get("fuse")
     rows = [

@@ -16,7 +16,7 @@ from spikefold.training._config import (
 from spikefold.training._epoch import first_non_finite_layer
 from spikefold.training._evaluate import evaluate, like_weights, recalibrate
 from spikefold.training._loop import BEST, CONFIG, LAST, METRICS, train
-from spikefold.training._measure import hardware, potentials, thresholds, time_in_turns
+from spikefold.training._measure import hardware, potentials, raster, thresholds, time_in_turns
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
 from spikefold.training._processes import device_of, is_launched
 from spikefold.training._progress import Advance, Progress, Silent
@@ -47,6 +47,7 @@ __all__ = [
     "make_average",
     "make_optimizer",
     "potentials",
+    "raster",
     "read_checkpoint",
     "recalibrate",
     "require_continued",

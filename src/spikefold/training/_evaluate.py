@@ -1,5 +1,6 @@
 """Accuracy, and statistics estimated again."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,7 @@ def evaluate(
     samples: Samples,
     batch_size: int = 128,
     on_batch: Callable[[], None] = lambda: None,
+    confusions: Counter[tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
     """Accuracy and mean cross entropy over samples, in evaluation mode.
 
@@ -57,6 +59,7 @@ def evaluate(
         samples: what to evaluate on.
         batch_size: how many at a time.
         on_batch: called after each batch, for progress.
+        confusions: if given, to it are added the numbers of samples by class and predicted class.
 
     Raises:
         DataError: if there are no samples, or a class that the network does not know.
@@ -69,7 +72,10 @@ def evaluate(
             logits = network(like_weights(network, x))
             require_classes(logits, labels)
             labels = labels.to(logits.device)
-            correct += int((logits.argmax(1) == labels).sum())
+            predicted = logits.argmax(1)
+            correct += int((predicted == labels).sum())
+            if confusions is not None:
+                confusions.update(zip(labels.tolist(), predicted.tolist(), strict=True))
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
             on_batch()
     return {

@@ -19,6 +19,8 @@ from spikefold.nn import Call, FoldedLIF, observing
 from spikefold.training._evaluate import like_weights
 
 BINS = 80
+# neurons of a layer that a raster shows
+SHOWN = 64
 
 
 def potentials(network: Network, x: Tensor) -> dict[str, Any]:
@@ -91,8 +93,52 @@ def _histogram(values: list[Tensor]) -> dict[str, Any]:
     }
 
 
+def raster(network: Network, x: Tensor) -> dict[str, Any]:
+    """When the neurons of each layer fire for one sample, for a picture.
+
+    Arguments:
+        network: folded or not.
+        x: an image or frames, as a batch of one.
+
+    Returns:
+        `predicted`, the class; by layer the `shape` of its neurons, which of these are shown
+        (`neurons`: evenly spaced among all, counted in the order of the shape) and for each time
+        step those of the shown that fire (`fired`: their places in `neurons`).
+    """
+    spikes: dict[str, list[Tensor]] = {}
+
+    def see(name: str, call: Call) -> None:
+        spikes.setdefault(name, []).append(call.fired.spikes[:, 0])
+
+    with evaluation(network) as network, observing(network, see):
+        logits = network(like_weights(network, x))
+    layers = {name: _shown(torch.cat(calls)) for name, calls in spikes.items()}
+    return {"predicted": int(logits[0].argmax()), "layers": layers}
+
+
+def _shown(spikes: Tensor) -> dict[str, Any]:
+    """What `raster` tells of a layer's spikes `[T, *shape]`."""
+    flat = spikes.flatten(1)
+    count = min(flat.shape[1], SHOWN)
+    neurons = torch.arange(count) * flat.shape[1] // count
+    fired = flat[:, neurons.to(flat.device)] > 0
+    return {
+        "shape": list(spikes.shape[1:]),
+        "neurons": neurons.tolist(),
+        "fired": [step.nonzero().flatten().tolist() for step in fired],
+    }
+
+
 def thresholds(folded: nn.Module) -> dict[str, Any]:
-    """Folded thresholds and polarities, per layer; ±inf as strings, because JSON has none."""
+    """Folded thresholds and polarities, per layer; ±inf as strings, because JSON has none.
+
+    Arguments:
+        folded: a network.
+
+    Returns:
+        by layer the `threshold` before the fold, `theta` of all neurons (those of `steps` time
+        steps one after another, where that is not None), and how many have a negative polarity.
+    """
     record = {}
     for name, module in folded.named_modules():
         if isinstance(module, FoldedLIF):
@@ -100,6 +146,7 @@ def thresholds(folded: nn.Module) -> dict[str, Any]:
             negative = int((module.polarity < 0).sum())
             record[name] = {
                 "threshold": module.constants.threshold,
+                "steps": module.steps,
                 "theta": [value if math.isfinite(value) else str(value) for value in theta],
                 "negative_polarity": negative,
             }

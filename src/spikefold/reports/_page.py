@@ -1,0 +1,255 @@
+"""One page of runs: it needs no network, no script and no other file."""
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from spikefold.replacing import replacing
+from spikefold.reports import _figures as figures
+from spikefold.reports import _settings as settings
+from spikefold.reports._runs import undamaged
+from spikefold.reports._settings import Run, Setting
+from spikefold.reports._svg import inline_svg
+from spikefold.reports._tables import cost_table, energy, run_title
+
+NOTHING_FOLDED = "nothing was folded: these networks have no norm of the membrane"
+# classes of a matrix; of more, the most frequent confusions are listed
+MATRIX, LISTED = 24, 20
+
+
+class Picture(NamedTuple):
+    """A drawn figure and the words below it."""
+
+    svg: Markup
+    caption: str
+
+
+def write_page(runs: Sequence[Run], path: Path) -> None:
+    """Write a page about runs: tables, pictures, verification, cost and settings.
+
+    Arguments:
+        runs: of one data set; those that differ in their seed only are taken together.
+        path: HTML file.
+
+    Raises:
+        DataError: if the runs are of different data sets, or a record is damaged: says which.
+        FileFormatError: if the file cannot be written.
+    """
+    groups = settings.group(runs)
+    with figures.drawing():
+        page = _render(groups)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _render(groups: list[Setting]) -> str:
+    environment = Environment(
+        loader=PackageLoader("spikefold.reports", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    style = (files("spikefold.reports") / "page" / "page.css").read_text()
+    differing = settings.differing(groups)
+    machines = settings.hardware(groups)
+    return environment.get_template("page.html").render(
+        version=version("spikefold"),
+        style=Markup(style),
+        title=settings.title(groups),
+        about=settings.about(groups),
+        summary=settings.summary_table(groups),
+        notes=settings.notes(groups),
+        differences=differing,
+        curves=_curves(groups),
+        rates=_rates(groups),
+        settings=[_setting(group, f"setting-{n}") for n, group in enumerate(groups, 1)],
+        everything=settings.everything(groups),
+        marked=[row[0] for row in differing],
+        hardware=machines,
+        hardware_marked=[row[0] for row in machines[1:] if len(set(row[1:])) > 1],
+    )
+
+
+def _setting(group: Setting, anchor: str) -> dict[str, Any]:
+    """What the page's section about a setting shows: None for what was not recorded."""
+    run = group.runs[0]
+
+    def drawn(
+        name: str, draw: Callable[[Any], Figure], tell: Callable[[Any], str], caption: str
+    ) -> Picture | None:
+        record = run.read(f"{name}.json")
+        if record is None:
+            return None
+        with undamaged(run.directory / f"{name}.json"):
+            alt = f"{caption}. {tell(record)}"
+            return Picture(inline_svg(draw(record), alt, f"{anchor}-{name}-"), caption)
+
+    sample = run.read("raster.json")
+    return {
+        "anchor": anchor,
+        "label": group.label,
+        "what": run_title(run.summary),
+        "folders": [str(run.directory) for run in group.runs],
+        "shown": f"{group.label}, seed {run.seed}",
+        "unfolded": "not recorded" if "fold" in run.summary else NOTHING_FOLDED,
+        "potentials": drawn(
+            "potentials",
+            figures.potential_figure,
+            _potentials_told,
+            "Distribution of the membrane potential in each layer, before and after MPBN",
+        ),
+        "thresholds": drawn(
+            "thresholds", figures.threshold_figure, _thresholds_told, "Folded thresholds by layer"
+        ),
+        "raster": drawn("raster", figures.raster_figure, _raster_told, _sample_told(run, sample)),
+        "confusions": _confusions(group),
+        "verification": _verification(group),
+        "cost": _cost(run),
+    }
+
+
+def _potentials_told(record: dict[str, Any]) -> str:
+    def spread(part: dict[str, Any] | None) -> str:
+        return f"{part['mean']:.2f} ± {part['deviation']:.2f}" if part else "nothing"
+
+    return "; ".join(
+        f"{figures.short(name)}: {spread(layer['before'])} before"
+        + (f", {spread(layer['after'])} after" if "after" in layer else "")
+        for name, layer in record.items()
+    )
+
+
+def _thresholds_told(record: dict[str, Any]) -> str:
+    def span(layer: dict[str, Any]) -> str:
+        theta = sorted(map(float, layer["theta"]))
+        return f"{theta[0]:.2f} to {theta[-1]:.2f}, {layer['threshold']:g} before the fold"
+
+    return "; ".join(f"{figures.short(name)}: {span(layer)}" for name, layer in record.items())
+
+
+def _raster_told(record: dict[str, Any]) -> str:
+    def count(layer: dict[str, Any]) -> str:
+        spikes, shown = sum(map(len, layer["fired"])), len(layer["neurons"])
+        return f"{spikes} spikes of {shown} neurons in {len(layer['fired'])} steps"
+
+    return "; ".join(
+        f"{figures.short(name)}: {count(layer)}" for name, layer in record["layers"].items()
+    )
+
+
+def _sample_told(run: Run, record: dict[str, Any] | None) -> str:
+    """Which sample a raster is of."""
+    if record is None:
+        return ""
+    with undamaged(run.directory / "raster.json"):
+        names = record["names"]
+        return (
+            f"{record['split']} sample {record['index']}, of class {names[record['label']]}, "
+            f"taken for {names[record['predicted']]}"
+        )
+
+
+def _curves(groups: list[Setting]) -> Picture:
+    """Learning curves of all settings and seeds."""
+    histories = {group.label: [run.history for run in group.runs] for group in groups}
+    told = []
+    for group in groups:
+        wrong = [
+            100 * (1 - run.history[-1]["validation_accuracy"])
+            for run in group.runs
+            if "validation_accuracy" in run.history[-1]
+        ]
+        if wrong:
+            mean = sum(wrong) / len(wrong)
+            told.append(f"{group.label}: {mean:.2f} % of the validation samples wrong at the end")
+    caption = "Training loss and validation error by epoch, a line a run"
+    alt = f"{caption}. {'; '.join(told)}"
+    return Picture(inline_svg(figures.curve_figure(histories), alt, "curves-"), caption)
+
+
+def _rates(groups: list[Setting]) -> Picture | None:
+    """Firing rates of all settings, if they were recorded."""
+    rates = {group.label: settings.layer_rates(group) for group in groups}
+    rates = {label: layers for label, layers in rates.items() if layers}
+    if not rates:
+        return None
+    told = "; ".join(
+        f"{label}: "
+        + ", ".join(f"{figures.short(n)} {sum(of) / len(of):.3f}" for n, of in layers.items())
+        for label, layers in rates.items()
+    )
+    caption = "Spikes per neuron and time step in each layer, a mark a run"
+    return Picture(inline_svg(figures.rate_figure(rates), f"{caption}. {told}", "rates-"), caption)
+
+
+def _confusions(group: Setting) -> dict[str, Any] | None:
+    """Test samples by class and predicted class, over the seeds that recorded them."""
+    found = [(run, run.read("confusions.json")) for run in group.runs]
+    found = [(run, record) for run, record in found if record is not None]
+    if not found:
+        return None
+    counts: dict[tuple[int, int], int] = {}
+    for run, record in found:
+        with undamaged(run.directory / "confusions.json"):
+            names = record["names"]
+            for label, predicted, count in record["counts"]:
+                _ = names[label], names[predicted]
+                counts[label, predicted] = counts.get((label, predicted), 0) + count
+    many = f"all {len(found)} seeds together" if len(found) > 1 else f"seed {found[0][0].seed}"
+    if len(names) > MATRIX:
+        wrong = sorted(
+            ((count, pair) for pair, count in counts.items() if pair[0] != pair[1]), reverse=True
+        )
+        rows = [(names[a], names[b], f"{count:,}") for count, (a, b) in wrong[:LISTED]]
+        most = [("class", "taken for", "samples"), *rows]
+        return {"names": names, "caption": f"Test set, {many}", "matrix": None, "most": most}
+    matrix = []
+    for label in range(len(names)):
+        row = [counts.get((label, predicted), 0) for predicted in range(len(names))]
+        matrix.append([(count, count / max(1, sum(row))) for count in row])
+    return {"names": names, "caption": f"Test set, {many}", "matrix": matrix}
+
+
+def _verification(group: Setting) -> dict[str, Any] | None:
+    """What was compared: over all seeds, and by layer of the first run."""
+    run = group.runs[0]
+    record = run.read("verification.json")
+    if record is None:
+        return None
+    with undamaged(run.directory / "verification.json"):
+        rows = [("layer", "compared", "differ after the fold", "differ after fusing as well")]
+        fused = record.get("fuse", {}).get("layers", {})
+        for name, layer in record["fold"]["layers"].items():
+            rows.append(
+                (
+                    name,
+                    f"{layer['compared']:,}",
+                    f"{layer['mismatches']:,}",
+                    f"{fused[name]['mismatches']:,}" if name in fused else "-",
+                )
+            )
+    folds = [run.summary["fold"] for run in group.runs if "fold" in run.summary]
+    differ, compared = (sum(fold[key] for fold in folds) for key in ("mismatches", "spikes"))
+    runs = f"{len(folds)} run{'s' if len(folds) > 1 else ''}"
+    verdict = (
+        f"The network with MPBN and the folded one, over the test set, {runs}: "
+        f"{differ:,} of {compared:,} spike decisions differ."
+    )
+    return {"verdict": verdict, "layers": rows}
+
+
+def _cost(run: Run) -> dict[str, Any] | None:
+    """Operations and energy of the first run's network."""
+    record = run.summary.get("cost")
+    if record is None:
+        return None
+    if "not_counted" in record:
+        return {"sentence": record["not_counted"], "layers": None}
+    with undamaged(run.directory / "summary.json"):
+        return {"sentence": energy(record), "layers": cost_table(record)}

@@ -1,0 +1,284 @@
+"""Runs taken together by their settings, and tables of these."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from spikefold.errors import DataError
+from spikefold.reports._many import accuracy_records, by_setting, flattened, percent
+from spikefold.reports._runs import SUMMARY, read_history, read_record, undamaged
+from spikefold.reports._tables import run_title
+
+Rows = list[tuple[str, ...]]
+MISSING = "not recorded"
+# Data sets that are what their folder holds.
+OWN_DATA = ("folder", "recordings")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        directory: where its records lie.
+        summary: of `summary.json`.
+    """
+
+    directory: Path
+    summary: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """Of its training."""
+        seed: int = self.summary["experiment"]["seed"]
+        return seed
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """What was measured after each epoch."""
+        return read_history(self.directory)
+
+    def read(self, name: str) -> Any:
+        """A record by its file's name, or None if it was not recorded."""
+        return read_record(self.directory / name)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in their seed only.
+
+    Attributes:
+        label: what sets it apart from the other settings of a page.
+        runs: in the order of their seeds.
+    """
+
+    label: str
+    runs: list[Run]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """The summary of the first run."""
+        return self.runs[0].summary
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """Settings by their dotted names, but for the seed and where it ran."""
+        experiment = self.first["experiment"].items()
+        experiment = {k: v for k, v in experiment if k not in ("seed", "hardware")}
+        return {"recipe": self.first["recipe"], **flattened(experiment)}
+
+
+def group(runs: Sequence[Run]) -> list[Setting]:
+    """Runs by their settings, in the order in which they come.
+
+    Raises:
+        DataError: if they are of different data sets, or a summary is damaged.
+    """
+    for run in runs:
+        _require_tables(run)
+    _require_one_data_set(runs)
+    of = {id(run.summary): run for run in runs}
+    groups = [
+        sorted((of[id(summary)] for summary in summaries), key=lambda run: run.seed)
+        for summaries in by_setting(run.summary for run in runs)
+    ]
+    unnamed = [Setting("", group) for group in groups]
+    keys = _differing_keys(unnamed)
+    return [
+        Setting(
+            ", ".join(
+                f"{name} {_shown(setting.flat, key)}"
+                for name, key in zip(_short(keys), keys, strict=True)
+            )
+            or run_title(setting.first),
+            setting.runs,
+        )
+        for setting in unnamed
+    ]
+
+
+def _require_tables(run: Run) -> None:
+    """Refuse a summary of which no tables can be made: of many, its file would not be known."""
+    alone = [Setting("", [run])]
+    with undamaged(run.directory / SUMMARY):
+        for table in (title, about, notes, summary_table, everything, hardware):
+            table(alone)
+        layer_rates(alone[0])
+        _ = {run.summary["recipe"], _data(run)}
+
+
+def _require_one_data_set(runs: Iterable[Run]) -> None:
+    found: dict[str, Path] = {}
+    for run in runs:
+        found.setdefault(_data(run), run.directory)
+    if len(found) > 1:
+        which = ", ".join(f"{name} ({directory})" for name, directory in found.items())
+        raise DataError(f"a page is about runs on one data set, and these are on {which}")
+
+
+def _data(run: Run) -> str:
+    """What tells a data set from others."""
+    data = run.summary["experiment"]["data"]
+    return str(data["root"] if data["name"] in OWN_DATA else data["name"])
+
+
+def _differing_keys(groups: Sequence[Setting]) -> list[str]:
+    keys = dict.fromkeys(key for setting in groups for key in setting.flat)
+    return [key for key in keys if len({_shown(setting.flat, key) for setting in groups}) > 1]
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """Settings by the last part of their names where that tells them apart."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return [la if last.count(la) == 1 else key for la, key in zip(last, keys, strict=True)]
+
+
+def _shown(flat: dict[str, Any], key: str) -> str:
+    if key not in flat:
+        return MISSING
+    value = flat[key]
+    return f"{value:g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def title(groups: Sequence[Setting]) -> str:
+    """What the page is about."""
+    first = groups[0].first
+    if len(groups) == 1:
+        return f"{first['recipe']}: {groups[0].label}"
+    data, recipes = first["experiment"]["data"], {s.first["recipe"] for s in groups}
+    what = next(iter(recipes)) if len(recipes) == 1 else data["root"] or data["name"]
+    return f"{what}: {len(groups)} settings of {', '.join(_short(_differing_keys(groups)))}"
+
+
+def about(groups: Sequence[Setting]) -> str:
+    """How many runs, on how many samples."""
+    runs = sum(len(setting.runs) for setting in groups)
+    counts = groups[0].first["samples"]
+    return (
+        f"{runs} run{'s' if runs > 1 else ''} on {counts['train']:,} training, "
+        f"{counts['validation']:,} validation and {counts['test']:,} test samples. "
+        "The validation samples chose the epoch, the test samples only report."
+    )
+
+
+def notes(groups: Sequence[Setting]) -> list[str]:
+    """What the data sets said of themselves."""
+    return list(dict.fromkeys(s.first["notes"] for s in groups if s.first.get("notes")))
+
+
+def summary_table(groups: Sequence[Setting]) -> Rows:
+    """A row a setting: accuracy, spikes, energy, training time, what remains at inference."""
+    head = (
+        *("setting", "n", "validation (%)", "test (%)", "firing rate", "ACs", "MACs"),
+        *("energy (µJ)", "of an ANN's", "training (min)", "norms left at inference"),
+        "differ after the fold",
+    )
+    return [head, *(_summary_row(setting) for setting in groups)]
+
+
+def _summary_row(setting: Setting) -> tuple[str, ...]:
+    (record,) = accuracy_records(run.summary for run in setting.runs)
+    costs = list(_costs(setting))
+    fold = record["fold"]
+    return (
+        setting.label,
+        str(record["n"]),
+        percent(record["validation"]),
+        percent(record["test"]),
+        _mean([_firing_rate(run.summary) for run in setting.runs], ".3f"),
+        _mean([cost["acs"] for cost in costs], ",.0f"),
+        _mean([cost["macs"] for cost in costs], ",.0f"),
+        _mean([cost["picojoules"] / 1e6 for cost in costs], ",.3g"),
+        _mean([cost["picojoules"] / cost["ann_picojoules"] for cost in costs], ".2f"),
+        _mean([run.summary["seconds"] / 60 for run in setting.runs], ",.1f"),
+        _left(costs),
+        f"{fold['mismatches']:,} of {fold['spikes']:,}" if fold else "-",
+    )
+
+
+def _costs(setting: Setting) -> Iterator[dict[str, Any]]:
+    for run in setting.runs:
+        cost = run.summary.get("cost")
+        if cost is not None and "not_counted" not in cost:
+            yield cost
+
+
+def _mean(values: Sequence[float | None], form: str) -> str:
+    found = [value for value in values if value is not None]
+    return format(mean(found), form) if found else MISSING
+
+
+def _left(costs: Sequence[dict[str, Any]]) -> str:
+    if not costs:
+        return MISSING
+    names = sorted({name for layer in costs[0]["layers"] for name in layer["norms"]})
+    operations = mean(cost["norm_operations"] for cost in costs)
+    return f"{', '.join(names)}: {operations:,.0f} operations" if names else "none"
+
+
+def _rates(summary: dict[str, Any]) -> dict[str, float]:
+    """Firing rates by layer: over the samples of the cost, or in older runs of the fold."""
+    cost = summary.get("cost") or {}
+    rates = {
+        layer["name"]: layer["firing_rate"]
+        for layer in cost.get("layers", [])
+        if layer["firing_rate"] is not None
+    }
+    return rates or {
+        name.removesuffix(".lif"): rate for name, rate in summary.get("firing_rates", {}).items()
+    }
+
+
+def _firing_rate(summary: dict[str, Any]) -> float | None:
+    """Of all neurons; of layers alike where only these are known."""
+    known = (summary.get("cost") or {}).get("firing_rate")
+    rates = _rates(summary).values()
+    return known if known is not None else mean(rates) if rates else None
+
+
+def layer_rates(setting: Setting) -> dict[str, list[float]]:
+    """Firing rates of each layer in the runs that recorded them."""
+    found: dict[str, list[float]] = {}
+    for run in setting.runs:
+        for name, rate in _rates(run.summary).items():
+            found.setdefault(name, []).append(float(rate))
+    return found
+
+
+def differing(groups: Sequence[Setting]) -> Rows:
+    """A header and a row for each setting in which they differ; nothing of one alone."""
+    keys = _differing_keys(groups)
+    return [_head(groups), *_rows(groups, keys)] if keys else []
+
+
+def everything(groups: Sequence[Setting]) -> Rows:
+    """A header and a row a setting."""
+    keys = dict.fromkeys(key for setting in groups for key in setting.flat)
+    return [_head(groups), *_rows(groups, list(keys))]
+
+
+def _head(groups: Sequence[Setting]) -> tuple[str, ...]:
+    return ("", *(setting.label for setting in groups))
+
+
+def _rows(groups: Sequence[Setting], keys: Sequence[str]) -> Rows:
+    return [(key, *(_shown(setting.flat, key) for setting in groups)) for key in keys]
+
+
+def hardware(groups: Sequence[Setting]) -> Rows:
+    """Machines and versions; several where the seeds of a setting ran on several."""
+    machines = [[_machine(run.summary) for run in setting.runs] for setting in groups]
+    keys = dict.fromkeys(key for found in machines for machine in found for key in machine)
+    rows = [
+        (key, *(" / ".join(dict.fromkeys(_shown(m, key) for m in found)) for found in machines))
+        for key in keys
+    ]
+    return [_head(groups), *rows]
+
+
+def _machine(summary: dict[str, Any]) -> dict[str, Any]:
+    """What a run was made on, and how it was told to use it."""
+    return {**(summary.get("hardware") or {}), **summary["experiment"].get("hardware", {})}
