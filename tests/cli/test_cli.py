@@ -40,7 +40,7 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         "config.json", "metrics.jsonl", "last.safetensors", "best.safetensors",
         "folded.safetensors", "fused.safetensors", "verification.json", "summary.json",
-        "potentials.json", "thresholds.json",
+        "potentials.json", "thresholds.json", "raster.json", "confusions.json", "report.html",
         "learning_curves.png", "potentials.png", "thresholds.png", ".lock",
     }  # fmt: skip
     summary = json.loads((finished / "summary.json").read_text())
@@ -49,6 +49,11 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
     assert summary["fold"]["samples"] == 359
     assert summary["test"]["trained"] == summary["test"]["folded"]
     assert summary["experiment"]["model"]["width"] == 0.25
+    confusions = json.loads((finished / "confusions.json").read_text())
+    assert sum(count for *_, count in confusions["counts"]) == 359
+    right = sum(count for label, predicted, count in confusions["counts"] if label == predicted)
+    assert right == summary["test"]["trained"]["correct"]
+    assert "not recorded" not in (finished / "report.html").read_text()
     for name in ("learning_curves.png", "potentials.png", "thresholds.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
 

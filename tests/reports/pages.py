@@ -44,18 +44,19 @@ def records(norm: str = "mpbn") -> dict[str, Any]:
     """The other files."""
     names = ["features.0.lif", "features.1.lif"]
     raster = {"shape": [3, 2, 2], "neurons": [0, 4, 8], "fired": [[0, 2], [1]]}
+    classes = ["cat", "dog", "<b>&$x_1$"]
     found: dict[str, Any] = {
         "potentials.json": {n: {"threshold": 0.5, "before": HISTOGRAM, "after": HISTOGRAM}
                             for n in names},
         "raster.json": {"split": "test", "index": 0, "label": 2, "predicted": 0,
-                        "names": ["cat", "dog", "<b>&$x_1$"], "layers": dict.fromkeys(names, raster)},
-        "confusions.json": {"names": ["cat", "dog", "<b>&$x_1$"],
+                        "names": classes, "layers": dict.fromkeys(names, raster)},
+        "confusions.json": {"names": classes,
                             "counts": [[0, 0, 2], [1, 0, 1], [2, 2, 1]]},
     }  # fmt: skip
     if norm != "none":
         theta = {"threshold": 0.5, "steps": 2, "theta": [0.3, "inf", 0.2, -0.2]}
         layer = {"compared": 500, "mismatches": 0}
-        found["thresholds.json"] = dict.fromkeys(names, {**theta, "negative_polarity": 1})
+        found["thresholds.json"] = {name: {**theta, "negative_polarity": 1} for name in names}
         found["verification.json"] = {"fold": {"layers": dict.fromkeys(names, layer)}}
     return found
 

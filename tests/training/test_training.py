@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,6 +238,59 @@ def test_thresholds_are_recorded_as_plain_json(digits: Dataset) -> None:
     assert record["theta"][0] == pytest.approx(-0.5, abs=1e-4)
     assert record["theta"][1] == "inf"
     json.dumps(record, allow_nan=False)
+
+
+def test_thresholds_of_time_steps_lie_one_after_another(digits: Dataset) -> None:
+    import spikefold as sf
+
+    experiment = replace(QUICK, model=replace(QUICK.model, options=Options("mpbn-steps", steps=2)))
+    network = experiment.build(digits)
+    norm = network.layers()["features.0"].lif.norm
+    norm.bias.data[1] = 0.25  # type: ignore[union-attr]
+    record = training.thresholds(sf.fold(network))["features.0.lif"]
+    assert record["steps"] == 2
+    first, second = record["theta"][:32], record["theta"][32:]
+    assert len(second) == 32
+    assert [a - b for a, b in zip(first, second, strict=True)] == pytest.approx(
+        [0.25] * 32, abs=1e-4
+    )
+
+
+def test_a_raster_shows_the_spikes_of_the_first_sample(digits: Dataset) -> None:
+    """Beside spikes as outputs, which no observer watches."""
+    import spikefold as sf
+
+    network = QUICK.build(digits)
+    for x, _ in digits.train.batches(256):
+        network(x)
+    network.eval()
+    images = digits.test.read(torch.tensor([3]))
+    record = training.raster(network, images)
+    logits, spikes = sf.with_spikes(network)(images)
+    assert record["predicted"] == int(logits[0].argmax())
+    assert list(record["layers"]) == list(spikes)
+    fired = 0
+    for name, layer in record["layers"].items():
+        flat = spikes[name][:, 0].flatten(1)
+        assert layer["shape"] == list(spikes[name].shape[2:])
+        assert len(set(layer["neurons"])) == min(64, flat.shape[1])
+        for t, rows in enumerate(layer["fired"]):
+            shown = [layer["neurons"][row] for row in rows]
+            assert shown == [n for n in layer["neurons"] if flat[t, n] > 0]
+            fired += len(rows)
+    assert fired > 0
+    json.dumps(record, allow_nan=False)
+
+
+def test_confusions_count_what_the_accuracy_counts(digits: Dataset) -> None:
+    network = QUICK.build(digits).eval()
+    confusions: Counter[tuple[int, int]] = Counter({(0, 0): 5})
+    record = training.evaluate(network, digits.test, 100, confusions=confusions)
+    with torch.no_grad():
+        predicted = network(digits.test.read(torch.arange(len(digits.test)))).argmax(1)
+    expected = Counter(zip(digits.test.labels.tolist(), predicted.tolist(), strict=True))
+    assert confusions == expected + Counter({(0, 0): 5})
+    assert record["correct"] == sum(n for (label, other), n in expected.items() if label == other)
 
 
 def test_learning_rate_by_hand() -> None:

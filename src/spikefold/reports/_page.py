@@ -190,8 +190,8 @@ def _rates(groups: list[Setting]) -> Picture | None:
 
 def _confusions(group: Setting) -> dict[str, Any] | None:
     """Test samples by class and predicted class, over the seeds that recorded them."""
-    found = [(run, run.read("confusions.json")) for run in group.runs]
-    found = [(run, record) for run, record in found if record is not None]
+    read = [(run, run.read("confusions.json")) for run in group.runs]
+    found = [(run, record) for run, record in read if record is not None]
     if not found:
         return None
     counts: dict[tuple[int, int], int] = {}

@@ -42,7 +42,7 @@ def undamaged(file: Path) -> Iterator[None]:
         raise DataError(f"{file}: damaged, or no record of a run ({error!r})") from error
 
 
-def read_record(file: Path) -> Any:
+def read_record(file: Path) -> dict[str, Any] | None:
     """A JSON record, or None where there is no such file.
 
     Raises:
@@ -51,7 +51,10 @@ def read_record(file: Path) -> Any:
     if not file.exists():
         return None
     with undamaged(file):
-        return json.loads(file.read_text())
+        record = json.loads(file.read_text())
+        if not isinstance(record, dict):
+            raise TypeError("no JSON object")
+    return record
 
 
 def read_history(directory: Path) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ class Run:
         """What was measured after each epoch."""
         return read_history(self.directory)
 
-    def read(self, name: str) -> Any:
+    def read(self, name: str) -> dict[str, Any] | None:
         """A record by its file's name, or None if it was not recorded."""
         return read_record(self.directory / name)
 
