@@ -225,6 +225,13 @@ def test_potentials_are_those_of_a_hand_made_layer(digits: Dataset) -> None:
     mass = (widths * torch.tensor(first["before"]["density"])).sum().item()
     assert mass == pytest.approx(0.998, abs=0.002)
     assert first["before"] != first["after"]
+    assert first["currents"]["mean"] == pytest.approx(current.mean().item(), rel=1e-4, abs=1e-5)
+    assert [step["mean"] for step in first["before"]["steps"]] == pytest.approx(
+        u.mean(dim=(1, 2, 3, 4)).tolist(), rel=1e-4, abs=1e-5
+    )
+    assert [step["deviation"] for step in first["before"]["steps"]] == pytest.approx(
+        [step.std(correction=0).item() for step in u], rel=1e-4
+    )
 
 
 def test_thresholds_are_recorded_as_plain_json(digits: Dataset) -> None:

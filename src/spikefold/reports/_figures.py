@@ -91,14 +91,23 @@ def curve_figure(histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) ->
 
 
 def potential_figure(record: dict[str, Any]) -> Figure:
-    """Distribution of the membrane potential before and after MPBN, one panel a layer."""
+    """Distribution of the membrane potential before and after MPBN, one panel a layer.
+
+    The currents, of which older records have none, are an outline.
+    """
     figure, panels = _panels(len(record), height=2.6)
     figure.suptitle("Membrane potential before and after MPBN (middle 99.8 % of the values)")
     for axes, (name, layer) in zip(panels, record.items(), strict=False):
-        for key, label, color in (("before", "u", BEFORE), ("after", "h = MPBN(u)", AFTER)):
+        for key, label, color in (
+            ("before", "potential u", BEFORE),
+            ("after", "h = MPBN(u)", AFTER),
+        ):
             if key in layer:
                 edges, density = layer[key]["edges"], layer[key]["density"]
                 axes.stairs(density, edges, fill=True, alpha=0.45, color=color, label=label)
+        if "currents" in layer:
+            currents = layer["currents"]
+            axes.stairs(currents["density"], currents["edges"], color=MARK, label="currents x")
         axes.axvline(layer["threshold"], color=MARK, linestyle="--", linewidth=1, label="threshold")
         axes.set(title=short(name), xlabel="potential", yscale="log")
         _plain_powers(axes)

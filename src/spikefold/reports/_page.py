@@ -115,12 +115,13 @@ def _setting(group: Setting, anchor: str) -> dict[str, Any]:
 
 
 def _potentials_told(record: dict[str, Any]) -> str:
-    def spread(part: dict[str, Any] | None) -> str:
-        return f"{part['mean']:.2f} ± {part['deviation']:.2f}" if part else "nothing"
+    def spread(part: dict[str, Any]) -> str:
+        return f"{part['mean']:.2f} ± {part['deviation']:.2f}"
 
     return "; ".join(
         f"{figures.short(name)}: {spread(layer['before'])} before"
         + (f", {spread(layer['after'])} after" if "after" in layer else "")
+        + (f", currents {spread(layer['currents'])}" if "currents" in layer else "")
         for name, layer in record.items()
     )
 

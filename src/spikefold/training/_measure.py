@@ -26,16 +26,20 @@ SHOWN = 64
 def potentials(network: Network, x: Tensor) -> dict[str, Any]:
     """Distribution of the membrane potential before and after MPBN, per layer.
 
+    Beside it that of the currents, which the norm after the connection has regulated: whether the
+    membrane's update undoes that is what MPBN is about (Guo et al. 2023, section 3).
+
     Arguments:
         network: not folded.
         x: images or frames to run.
 
     Returns:
-        by layer: the threshold, and for "before" (u) and "after" (h; only with MPBN) the edges of
-        the bins, the density in each, mean and deviation.
+        by layer: the threshold, and for "currents" (x), "before" (u) and "after" (h; only with
+        MPBN) the edges of the bins, the density in each, mean and deviation, and in `steps` mean
+        and deviation at each time step.
     """
     layers: dict[str, tuple[Neuron, bool]] = {}
-    values: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    values: dict[str, tuple[list[Tensor], list[Tensor], list[Tensor]]] = {}
 
     def see(name: str, call: Call) -> None:
         try:
@@ -46,7 +50,7 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
         if condition.theta is not None:
             return
         layers[name] = (call.neuron.constants, condition.norm is not None)
-        before, after = values.setdefault(name, ([], []))
+        inputs, before, after = values.setdefault(name, ([], [], []))
         v = None
         if call.state is not None:
             v = call.state.v
@@ -60,6 +64,7 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
             return h, None
 
         currents, _ = dynamics.compute(call.currents)
+        inputs.extend(currents)
         dynamics.integrate(
             currents, Condition(note), call.neuron.constants, v, decay=call.neuron.decay()
         )
@@ -68,14 +73,18 @@ def potentials(network: Network, x: Tensor) -> dict[str, Any]:
         network(like_weights(network, x))
     record: dict[str, Any] = {}
     for name, (constants, has_norm) in layers.items():
-        before, after = values[name]
-        record[name] = {"threshold": constants.threshold, "before": _histogram(before)}
-        if has_norm:
-            record[name]["after"] = _histogram(after)
+        parts = dict(zip(("currents", "before", "after"), values[name], strict=True))
+        if not has_norm:
+            del parts["after"]
+        record[name] = {
+            "threshold": constants.threshold,
+            **{part: _histogram(steps) for part, steps in parts.items()},
+        }
     return record
 
 
 def _histogram(values: list[Tensor]) -> dict[str, Any]:
+    """Of the values of all time steps."""
     flat = torch.cat([value.flatten() for value in values]).float().cpu()
     ordered = flat.sort().values
     low = ordered[int(0.001 * (len(flat) - 1))].item()
@@ -90,6 +99,10 @@ def _histogram(values: list[Tensor]) -> dict[str, Any]:
         "density": density.tolist(),
         "mean": flat.mean().item(),
         "deviation": flat.std(correction=0).item(),
+        "steps": [
+            {"mean": step.float().mean().item(), "deviation": step.float().std(correction=0).item()}
+            for step in values
+        ],
     }
 
 
