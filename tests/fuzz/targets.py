@@ -27,12 +27,20 @@ from spikefold.cli import main
 from spikefold.data import Framing, load_dataset, read_image, read_recording
 from spikefold.plain import to_plain
 from spikefold.recipes import find_recipe, read_recipe, to_toml
-from spikefold.reports import accuracy_records, accuracy_table, read_summaries
+from spikefold.reports import (
+    Run,
+    accuracy_records,
+    accuracy_table,
+    read_summaries,
+    read_summary,
+    write_page,
+)
 from spikefold.saving import read
 from spikefold.saving._file import checksum, read_file
 from spikefold.training import Experiment
 from tests.data.formats import aedat4, dat, evt2, evt3, five_bytes
 from tests.fuzz.mutations import altered, damaged, dumped
+from tests.reports.pages import records, summary, write_run
 
 Attempt = Callable[[random.Random], None]
 TARGETS: dict[str, Callable[[Path], Attempt]] = {}
@@ -367,5 +375,31 @@ def summaries(folder: Path) -> Attempt:
         (folder / "b" / "summary.json").write_text(changed)
         records = accuracy_records(read_summaries([folder]))
         accuracy_table(records)
+
+    return attempt
+
+
+@target
+def pages(folder: Path) -> Attempt:
+    """A page of runs of which one record is damaged."""
+    written = {"summary.json": summary(), **records()}
+    place = write_run(folder / "run", summary(), records())
+    lines = (place / "metrics.jsonl").read_text().splitlines()
+
+    def attempt(chance: random.Random) -> None:
+        name = chance.choice([*written, "metrics.jsonl"])
+        if name in written:
+            changed = whole = dumped(altered(chance, written[name]))
+        else:
+            changed = dumped(altered(chance, json.loads(lines[0])))
+            whole = "\n".join(lines)
+        if chance.random() < 0.3:
+            changed = damaged(chance, whole.encode()).decode(errors="replace")
+        kept = (place / name).read_text()
+        (place / name).write_text(changed)
+        try:
+            write_page([Run(place, read_summary(place))], folder / "page.html")
+        finally:
+            (place / name).write_text(kept)
 
     return attempt

@@ -22,6 +22,7 @@ COUNTS = {
     "options": 60,
     "recipe_files": 400,
     "summaries": 1500,
+    "pages": 25,
 }
 
 # attempts that once found a fault, and what they found
@@ -30,6 +31,7 @@ KEPT = [
     ("images", 31991),  # a TypeError of Pillow's
     ("summaries", 2240),  # runs of one setting with and without validation
     ("archives", 1018),  # an idx file that ends in its header
+    ("pages", 11),  # an integer that no float can hold
 ]
 
 

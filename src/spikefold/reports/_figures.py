@@ -131,7 +131,8 @@ def threshold_figure(record: dict[str, Any]) -> Figure:
             shown = np.unique(np.linspace(0, len(finite) - 1, POINTS).astype(int))[: len(finite)]
             label = f"theta, step {t + 1}" if len(steps) > 1 else "theta"
             color = COLORS[t % len(COLORS)]
-            axes.plot(shown + 1, finite[shown], ".", color=color, ms=3, label=label)
+            size = 6 if len(shown) < 20 else 3
+            axes.plot(shown + 1, finite[shown], ".", color=color, ms=size, label=label)
         axes.axhline(layer["threshold"], color=MARK, ls="--", lw=1, label="before the fold")
         notes = []
         if constant := int((~np.isfinite(theta)).sum()):

@@ -38,7 +38,14 @@ def undamaged(file: Path) -> Iterator[None]:
         yield
     except SpikefoldError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise DataError(f"{file}: damaged, or no record of a run ({error!r})") from error
 
 

@@ -35,6 +35,8 @@ def inline_svg(figure: Figure, alt: str, prefix: str) -> Markup:
     for element in ("metadata", "style"):
         body = re.sub(rf"<{element}.*?</{element}>", "", body, flags=re.DOTALL)
     body = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}", body)
+    # A hundredth of a point is enough.
+    body = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), body)
     body = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", _ink, body)
     width, height = (round(72 * inches, 1) for inches in figure.get_size_inches())
     head = (
