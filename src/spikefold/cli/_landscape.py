@@ -20,6 +20,8 @@ from spikefold.replacing import replacing
 from spikefold.reports import picture_format, plot_landscape
 from spikefold.training import Landscape, LandscapeConfig, landscape
 
+AROUND = LandscapeConfig()
+
 
 @dataclass(frozen=True)
 class LandscapeOptions:
@@ -32,7 +34,7 @@ class LandscapeOptions:
     ]
     """network files, or runs' folders, of which the trained networks are taken"""
     on: On = NOTHING_ASKED
-    config: Annotated[LandscapeConfig, tyro.conf.arg(name="")] = LandscapeConfig()
+    config: Annotated[LandscapeConfig, tyro.conf.arg(name="")] = AROUND
     split: SplitName = "train"
     """which of the samples; the optimizer saw those of training"""
     samples: int = 500

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from spikefold.errors import ConfigError
 from spikefold.replacing import replacing
@@ -24,7 +24,7 @@ LEAST = 1e-6  # on the logarithmic axis a loss of 0 is drawn there
 
 
 def picture_format(path: Path) -> str:
-    """ "png" or "svg", by the file's name.
+    """Of what kind a picture is by its name: "png" or "svg".
 
     Raises:
         ConfigError: if it is neither.
@@ -38,8 +38,9 @@ def picture_format(path: Path) -> str:
 def plot_landscape(record: dict[str, Any], path: Path) -> None:
     """Draw the losses of all networks of a record.
 
-    Along one direction they are curves in one panel, along two contours side by side on one scale.
-    Where a loss is not finite a mark stands at the upper edge, or the panel is hatched; both say so.
+    Along one direction they are curves in one panel, along two contours side by side on one
+    scale. Where a loss is not finite a mark stands at the upper edge, or the panel is hatched;
+    both say so.
 
     Arguments:
         record: `data`, `split`, and for each of `networks` its `network` (a name), `distances`,
@@ -62,17 +63,17 @@ def names(paths: Sequence[str]) -> list[str]:
     """What tells the networks apart: their paths without the folders that all are in."""
     if len(set(paths)) < 2:
         return [Path(path).name for path in paths]
-    parts = [Path(path).parts for path in paths]
-    shared = len(os.path.commonprefix([part[:-1] for part in parts]))
-    return [str(Path(*part[shared:])) for part in parts]
+    folders = {Path(os.path.abspath(path)).parent for path in paths}
+    shared = os.path.commonpath(folders)
+    return [os.path.relpath(path, shared) for path in paths]
 
 
 def _title(record: dict[str, Any], two: bool) -> str:
     first = record["networks"][0]
-    along = "two filter-normalized random directions" if two else "a filter-normalized direction"
-    by = "batch" if first["batch_statistics"] else "trained"
+    along = "two filter-normalized directions" if two else "a filter-normalized direction"
+    by = "each batch's" if first["batch_statistics"] else "trained"
     return (
-        f"Loss along {along} (seed {first['seed']}), {by} statistics\n"
+        f"Loss along {along} (seed {first['seed']})\n{by} statistics; "
         f"{record['data']}, {first['samples']:,} samples ({record['split']})"
     )
 
@@ -91,12 +92,8 @@ def _curves(networks: Sequence[dict[str, Any]], labels: Sequence[str]) -> Figure
         missing = np.isnan(loss)
         if missing.any():
             label = f"{label} ({missing.sum()} not finite: at the edge)"
+            _mark_edge(axes, distances[missing], marker, color)
         axes.plot(distances, loss, color=color, marker=marker, ms=3.5, label=_plain(label))
-        edge = axes.get_xaxis_transform()  # distances, and heights from 0 to 1
-        axes.plot(
-            distances[missing], np.ones(missing.sum()), marker, color=color, ms=6,
-            transform=edge, clip_on=False,
-        )  # fmt: skip
     axes.set(xlabel="distance (1: the length of each filter)", ylabel="cross entropy (nats)")
     _logarithmic(axes)
     axes.grid(alpha=0.3, which="both")
@@ -104,10 +101,17 @@ def _curves(networks: Sequence[dict[str, Any]], labels: Sequence[str]) -> Figure
     return figure
 
 
+def _mark_edge(axes: Axes, distances: np.ndarray, marker: str, color: str) -> None:
+    """Marks at the upper edge."""
+    at_edge = axes.get_xaxis_transform()  # distances, and heights from 0 to 1
+    heights = np.ones(len(distances))
+    axes.plot(distances, heights, marker, color=color, ms=6, transform=at_edge, clip_on=False)
+
+
 def _contours(networks: Sequence[dict[str, Any]], labels: Sequence[str]) -> Figure:
     columns = min(COLUMNS, len(networks))
     rows = -(-len(networks) // columns)
-    figure = Figure(figsize=(3.4 * columns + 1.2, 3.3 * rows + 1), layout="constrained")
+    figure = Figure(figsize=(3.4 * columns + 1.2, 3.1 * rows + 0.8), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     losses = [_losses(network) for network in networks]
     levels = _levels(losses)
@@ -125,13 +129,15 @@ def _contours(networks: Sequence[dict[str, Any]], labels: Sequence[str]) -> Figu
         missing = int(np.isnan(loss).sum())
         note = f"\n{missing} points not finite: hatched" if missing else ""
         axes.set_title(_plain(label) + note, fontsize=9)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(4))
         axes.set(aspect="equal", xlabel="first direction", ylabel="second direction")
     bar = figure.colorbar(
         ScalarMappable(norm), ax=grid, label="cross entropy (nats), logarithmic", shrink=0.9
     )
-    bar.ax.yaxis.set_major_locator(FixedLocator(levels[::3]))
+    bar.ax.yaxis.set_major_locator(FixedLocator(levels[::3].tolist()))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:.2g}"))
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar.ax.minorticks_off()
     return figure
 
 
@@ -145,7 +151,9 @@ def _levels(losses: Sequence[np.ndarray]) -> np.ndarray:
 def _logarithmic(axes: Axes) -> None:
     """A logarithmic y axis with plain numbers, also where it spans less than a decade."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axes.get_ylim()
+    if high < 100 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

@@ -39,8 +39,7 @@ class LandscapeConfig:
     batch_statistics: bool = False
 
     def __post_init__(self) -> None:
-        ranges = {"points": "[3, 10001]", "reach": "(0, 1000]", "seed": "[0, 1e12]"}
-        require_within("landscape", self, **ranges)
+        require_within("landscape", self, points="[3, 10001]", reach="(0, 1000]", seed="[0, 1e12]")
         if self.points % 2 == 0:
             raise ConfigError(
                 f"landscape: points must be odd, so that the network itself is one of them, got "
@@ -184,19 +183,18 @@ def landscape(
             norm.train()
     path = _Path(moving, config)
     points = list(product(config.distances, repeat=len(path.directions)))
-    count, correct, loss = 0, [0] * len(points), [0.0] * len(points)
+    count, sums = 0, torch.zeros(2, len(points), dtype=torch.float64)
     for x, labels in _batches(samples, config, batch_size):
         count += len(labels)
         for place, distances in enumerate(points):
             path.move(distances)
-            right, summed = right_and_loss(moving, x, labels)
-            correct[place] += right
-            loss[place] += summed
+            sums[:, place] += torch.tensor(right_and_loss(moving, x, labels), dtype=torch.float64)
             on_point()
+    accuracy, loss = (sums / count).view(2, *[config.points] * len(path.directions))
     record = Landscape(
         config=config,
-        loss=_grid(loss, count, config),
-        accuracy=_grid(correct, count, config),
+        loss=loss,
+        accuracy=accuracy,
         samples=count,
         moved=sum(weight.numel() for weight in path.weights),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -207,12 +205,6 @@ def landscape(
             "can be compared with that"
         )
     return record
-
-
-def _grid(sums: Sequence[float], count: int, config: LandscapeConfig) -> Tensor:
-    """Means over the samples, an axis a direction."""
-    means = torch.tensor([value / count for value in sums], dtype=torch.float64)
-    return means.view(config.points, config.points) if config.two else means
 
 
 def _batches(
