@@ -127,7 +127,7 @@ def _contours(networks: Sequence[dict[str, Any]], labels: Sequence[str]) -> Figu
         axes.contour(*where, levels=levels, colors="black", linewidths=0.3)
         axes.plot(0, 0, "+", color="white", ms=9, mew=1.5)
         missing = int(np.isnan(loss).sum())
-        note = f"\n{missing} points not finite: hatched" if missing else ""
+        note = f"\n{missing} not finite: hatched" if missing else ""
         axes.set_title(_plain(label) + note, fontsize=9)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(4))
@@ -159,5 +159,5 @@ def _logarithmic(axes: Axes) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text as it is: no formula between dollar signs."""
-    return text.replace("$", r"\$")
+    """Text as it is: no formula between dollar signs, and in the legend, which leaves _ out."""
+    return ("./" if text.startswith("_") else "") + text.replace("$", r"\$")
