@@ -170,10 +170,10 @@ def test_figures_by_hand() -> None:
     assert record.sharpness == 150  # 100 (4 - 1) / (1 + 1)
     assert record.curvature == [20]  # (4 - 2 + 3) / 0.25
     assert record.slope == 6  # 3 / 0.5
-    record = made([[9.0, 2.0, 4.0], [2.0, 1.0, 3.0], [1.0, 5.0, 6.0]], two=True, reach=1.0)
+    record = made([[9.0, 1.0, 4.0], [2.0, 1.0, 3.0], [1.0, 5.0, 6.0]], two=True, reach=1.0)
     assert record.sharpness == 400
-    assert record.curvature == [5, 3]  # 2 - 2 + 5 along the first, 2 - 2 + 3 along the second
-    assert record.slope == 7  # from 9 to 2
+    assert record.curvature == [4, 3]  # 1 - 2 + 5 along the first, 2 - 2 + 3 along the second
+    assert record.slope == 8  # from 9 to 1
     told = made([math.inf, 1.0, math.nan], two=False, reach=1.0).to_dict()
     assert told["loss"] == [None, 1.0, None]
     assert (told["sharpness"], told["curvature"], told["slope"]) == (None, [None], None)
