@@ -53,9 +53,19 @@ class LandscapeConfig:
         return [self.reach * place / half for place in range(-half, half + 1)]
 
     @property
+    def step(self) -> float:
+        """From a point to the next."""
+        return self.reach / (self.points // 2)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Points along each direction."""
+        return (self.points, self.points) if self.two else (self.points,)
+
+    @property
     def total(self) -> int:
         """Points in all."""
-        return self.points ** (2 if self.two else 1)
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +107,7 @@ class Landscape:
     @property
     def curvature(self) -> list[float]:
         """(L(-d) - 2 L(0) + L(d)) / d² along each direction, d apart."""
-        middle, step = (
-            self.config.points // 2,
-            self.config.distances[-1] / (self.config.points // 2),
-        )
+        middle, step = self.config.points // 2, self.config.step
         lines = [self.loss] if self.loss.ndim == 1 else [self.loss[:, middle], self.loss[middle]]
         around = [line[middle - 1 : middle + 2].tolist() for line in lines]
         return [(low - 2 * here + high) / step**2 for low, here, high in around]
@@ -113,9 +120,9 @@ class Landscape:
 
         Source: Santurkar et al., "How Does Batch Normalization Help Optimization?", NeurIPS 2018.
         """
-        step = self.config.distances[-1] / (self.config.points // 2)
         axes = range(self.loss.ndim)
-        return max(self.loss.diff(dim=axis).abs().max().item() for axis in axes) / step
+        largest = max(self.loss.diff(dim=axis).abs().max().item() for axis in axes)
+        return largest / self.config.step
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON record; what is not finite is None."""
@@ -182,15 +189,8 @@ def landscape(
         for norm in norms_with_statistics(moving, "landscape"):
             norm.train()
     path = _Path(moving, config)
-    points = list(product(config.distances, repeat=len(path.directions)))
-    count, sums = 0, torch.zeros(2, len(points), dtype=torch.float64)
-    for x, labels in _batches(samples, config, batch_size):
-        count += len(labels)
-        for place, distances in enumerate(points):
-            path.move(distances)
-            sums[:, place] += torch.tensor(right_and_loss(moving, x, labels), dtype=torch.float64)
-            on_point()
-    accuracy, loss = (sums / count).view(2, *[config.points] * len(path.directions))
+    batches = _batches(samples, config, batch_size)
+    (accuracy, loss), count = _means(moving, path, batches, on_point)
     record = Landscape(
         config=config,
         loss=loss,
@@ -205,6 +205,26 @@ def landscape(
             "can be compared with that"
         )
     return record
+
+
+def _means(
+    network: nn.Module,
+    path: "_Path",
+    batches: Iterator[tuple[Tensor, Tensor]],
+    on_point: Callable[[], None],
+) -> tuple[Tensor, int]:
+    """Accuracy and loss at all points, `[2, *shape]`, and of how many samples they are."""
+    config = path.config
+    points = list(product(config.distances, repeat=len(config.shape)))
+    count, sums = 0, torch.zeros(2, len(points), dtype=torch.float64)
+    # each batch is read once, and goes to all points
+    for x, labels in batches:
+        count += len(labels)
+        for place, distances in enumerate(points):
+            path.move(distances)
+            sums[:, place] += torch.tensor(right_and_loss(network, x, labels), dtype=torch.float64)
+            on_point()
+    return (sums / count).view(2, *config.shape), count
 
 
 def _batches(
@@ -244,12 +264,11 @@ class _Path:
                     "cannot be moved: torch.nn.utils.parametrize.remove_parametrizations makes it "
                     "one"
                 )
-        self.weights = list(weights.values())
+        self.config, self.weights = config, list(weights.values())
         self.centre = [weight.clone() for weight in self.weights]
         generator = torch.Generator().manual_seed(config.seed)
         self.directions = [
-            [filter_normalized(weight, generator) for weight in self.centre]
-            for _ in range(2 if config.two else 1)
+            [filter_normalized(weight, generator) for weight in self.centre] for _ in config.shape
         ]
 
     def move(self, distances: Sequence[float]) -> None:
