@@ -53,7 +53,8 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
     assert sum(count for *_, count in confusions["counts"]) == 359
     right = sum(count for label, predicted, count in confusions["counts"] if label == predicted)
     assert right == summary["test"]["trained"]["correct"]
-    assert "not recorded" not in (finished / "report.html").read_text()
+    # but for a landscape, which is a command of its own
+    assert (finished / "report.html").read_text().count("not recorded") == 1
     for name in ("learning_curves.png", "potentials.png", "thresholds.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
 

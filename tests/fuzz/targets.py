@@ -315,6 +315,8 @@ def options(folder: Path) -> Attempt:
         (["show", "digits"], [*flags, "--seed"]),
         (["evaluate", n, "--data", "digits"], ["--batch-size", "--device", "--root", "--split"]),
         (["cost", n, "--data", "digits"], ["--samples", "--batch-size", "--split"]),
+        (["landscape", n, "--data", "digits", "--samples", "2"],
+         ["--points", "--reach", "--seed", "--split", "--picture"]),
         (["predict", n, a], ["--steps", "--device", "--by"]),
         (["fold", n, "-o", out, "--overwrite"], ["--fuse", "--nonsense"]),
         (["recalibrate", n, "-o", out, "--overwrite", "--data", "digits"],

@@ -134,6 +134,24 @@ def test_a_page_is_one_file_with_a_structure(tmp_path: Path) -> None:
     assert any("norm none: 50.00 % of the validation samples wrong" in la for la in page.labels)
 
 
+@pytest.mark.parametrize(
+    "loss", [[2.0, 0.5, None], [[2.0, 1.0, 2.0], [1.0, 0.5, 1.5], [3.0, None, 3.0]]]
+)
+def test_a_landscape_is_shown_where_it_was_measured(loss: list[Any], tmp_path: Path) -> None:
+    network = {"network": "runs/a", "distances": [-1.0, 0.0, 1.0], "loss": loss, "seed": 0}
+    record = {"data": "digits", "split": "train"}
+    record["networks"] = [{**network, "samples": 9, "batch_statistics": False}]
+    place = write_run(tmp_path / "run", summary(), {"landscape.json": record})
+    page, text = report(place, tmp_path / "page.html")
+    assert "spikefold landscape" not in text
+    assert any(f"from 0.5 to {2 if None in loss else 3}" in label for label in page.labels)
+    (place / "landscape.json").unlink()
+    _, text = report(place, tmp_path / "page.html")
+    assert f"spikefold landscape {place} -o {place / 'landscape.json'}" in text
+    (place / "landscape.json").write_text('{"networks": [{"loss": []}]}')
+    assert main(["report", str(place), "-o", str(tmp_path / "none.html")]) == 1
+
+
 def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
     runs = write_runs(tmp_path / "runs")
     texts = {report(runs, tmp_path / f"{n}.html")[1] for n in (1, 2)}
@@ -147,7 +165,7 @@ def test_what_older_runs_lack_is_said(tmp_path: Path) -> None:
     page, text = report(tmp_path / "runs", tmp_path / "page.html")
     assert dict(zip(*table(page, "Mean"), strict=True))["energy (µJ)"] == "not recorded"
     assert dict(zip(*table(page, "Mean"), strict=True))["firing rate"] == "0.200"
-    # potentials, thresholds, raster, confusions, verification, cost
+    # potentials, thresholds, raster, confusions, verification, cost; a landscape says how
     assert text.count('<p class="note">not recorded</p>') == 6
     del old["fold"]
     write_run(tmp_path / "other", {**old})

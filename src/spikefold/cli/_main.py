@@ -27,6 +27,7 @@ COMMANDS = {
     "verify": ("_networks", "compare two networks spike by spike on real data"),
     "evaluate": ("_networks", "accuracy of a network file"),
     "cost": ("_cost", "operations, memory and energy of a network on real data"),
+    "landscape": ("_landscape", "loss around trained networks, along random directions"),
     "export": ("_export", "write a folded network for other software: ONNX, torch, NIR"),
     "check": ("_export", "prove an exported file: it and its network side by side"),
     "import": ("_import", "make a network file of the official code's checkpoint"),

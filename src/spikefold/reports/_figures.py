@@ -12,13 +12,14 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 COLUMNS = 4
 # told apart by the colour-blind and in print: their lightness differs as well
 COLORS = ("#4878a8", "#d1783c", "#3f8f6b", "#a8487f", "#7d6fb5", "#9a8a2f", "#5f9ea8", "#8c5a3c")
 BEFORE, AFTER = COLORS[:2]
 MARK = "#444444"
+MARKERS = "osD^vP*X"
 LINES = ("-", "--", ":", "-.")
 # points of a line: sorted thresholds are thousands
 POINTS = 256
@@ -51,9 +52,9 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
         loss.plot(epochs, [r[f"{name}_loss"] for r in history], color=color, label=label)
         errors = [100 * (1 - r[f"{name}_accuracy"]) for r in history]
         error.plot(epochs, errors, color=color, label=label)
-    loss.set(title="Loss", xlabel="epoch", ylabel="cross entropy (nats)", yscale="log")
+    loss.set(title="Loss", xlabel="epoch", ylabel="cross entropy (nats)")
     error.set(title="Error", xlabel="epoch", ylabel="wrong (%)", ylim=(0, None))
-    _plain_powers(loss)
+    logarithmic(loss)
     for axes in (loss, error):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
@@ -76,7 +77,10 @@ def curve_figure(histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) ->
             epochs = [record["epoch"] for record in history]
             look = {"color": color, "linestyle": line, "linewidth": 1.2}
             loss.plot(
-                epochs, [r["train_loss"] for r in history], label=None if seed else name, **look
+                epochs,
+                [r["train_loss"] for r in history],
+                label=None if seed else in_legend(name),
+                **look,
             )
             if "validation_accuracy" in history[0]:
                 wrong = [100 * (1 - record["validation_accuracy"]) for record in history]
@@ -109,8 +113,8 @@ def potential_figure(record: dict[str, Any]) -> Figure:
             currents = layer["currents"]
             axes.stairs(currents["density"], currents["edges"], color=MARK, label="currents x")
         axes.axvline(layer["threshold"], color=MARK, linestyle="--", linewidth=1, label="threshold")
-        axes.set(title=short(name), xlabel="potential", yscale="log")
-        _plain_powers(axes)
+        axes.set(title=short(name), xlabel="potential")
+        logarithmic(axes)
     _finish(figure, panels, "density (log)")
     return figure
 
@@ -183,11 +187,11 @@ def rate_figure(rates: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         points = [(rate, layers.index(la) + apart) for la, runs in of.items() for rate in runs]
         axes.plot(
             *np.array(points).reshape(-1, 2).T,
-            marker="osD^vP*X"[number % 8],
+            marker=MARKERS[number % len(MARKERS)],
             markersize=5,
             linestyle="",
             color=COLORS[number % len(COLORS)],
-            label=name,
+            label=in_legend(name),
         )
     axes.set_yticks(range(len(layers)), [short(layer) for layer in layers])
     axes.set(xlabel="spikes per neuron and time step", xlim=(0, None))
@@ -221,10 +225,19 @@ def _finish(figure: Figure, panels: list[Axes], ylabel: str) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
 
 
-def _plain_powers(axes: Axes) -> None:
-    """Powers of ten as numbers, not as formulas, which `drawing` does not read."""
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: "")
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers, also where it spans less than a decade."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 100 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def in_legend(name: str) -> str:
+    """A name as legends show it: they leave out what begins with _."""
+    return f"./{name}" if name.startswith("_") else name
 
 
 def short(name: str) -> str:

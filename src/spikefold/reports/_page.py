@@ -1,11 +1,13 @@
 """One page of runs: it needs no network, no script and no other file."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -13,6 +15,7 @@ from matplotlib.figure import Figure
 from spikefold.replacing import replacing
 from spikefold.reports import _figures as figures
 from spikefold.reports import _settings as settings
+from spikefold.reports._landscape import landscape_figure
 from spikefold.reports._runs import undamaged
 from spikefold.reports._settings import Run, Setting
 from spikefold.reports._svg import inline_svg
@@ -108,6 +111,14 @@ def _setting(group: Setting, anchor: str) -> dict[str, Any]:
             "thresholds", figures.threshold_figure, _thresholds_told, "Folded thresholds by layer"
         ),
         "raster": drawn("raster", figures.raster_figure, _raster_told, _sample_told(run, sample)),
+        "landscape": drawn(
+            "landscape",
+            landscape_figure,
+            _landscape_told,
+            "Loss along filter-normalized random directions (Li et al. 2018)",
+        ),
+        "landscape_missing": f"not recorded: spikefold landscape {shlex.quote(str(run.directory))} "
+        f"-o {shlex.quote(str(run.directory / 'landscape.json'))}",
         "confusions": _confusions(group),
         "verification": _verification(group),
         "cost": _cost(run),
@@ -142,6 +153,16 @@ def _raster_told(record: dict[str, Any]) -> str:
     return "; ".join(
         f"{figures.short(name)}: {count(layer)}" for name, layer in record["layers"].items()
     )
+
+
+def _landscape_told(record: dict[str, Any]) -> str:
+    def span(network: dict[str, Any]) -> str:
+        losses = np.array(network["loss"], dtype=float)
+        return (
+            f"loss of {network['network']} from {np.nanmin(losses):.3g} to {np.nanmax(losses):.3g}"
+        )
+
+    return "; ".join(map(span, record["networks"]))
 
 
 def _sample_told(run: Run, record: dict[str, Any] | None) -> str:

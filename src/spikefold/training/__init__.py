@@ -15,6 +15,7 @@ from spikefold.training._config import (
 )
 from spikefold.training._epoch import first_non_finite_layer
 from spikefold.training._evaluate import evaluate, like_weights, recalibrate
+from spikefold.training._landscape import Landscape, LandscapeConfig, landscape
 from spikefold.training._loop import BEST, CONFIG, LAST, METRICS, train
 from spikefold.training._measure import hardware, potentials, raster, thresholds, time_in_turns
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
@@ -31,6 +32,8 @@ __all__ = [
     "DataConfig",
     "Experiment",
     "HardwareConfig",
+    "Landscape",
+    "LandscapeConfig",
     "ModelConfig",
     "OptimizerConfig",
     "Progress",
@@ -42,6 +45,7 @@ __all__ = [
     "first_non_finite_layer",
     "hardware",
     "is_launched",
+    "landscape",
     "learning_rate",
     "like_weights",
     "make_average",

@@ -44,6 +44,32 @@ def require_classes(logits: Tensor, labels: Tensor) -> None:
         )
 
 
+def right_and_loss(
+    network: nn.Module,
+    x: Tensor,
+    labels: Tensor,
+    confusions: Counter[tuple[int, int]] | None = None,
+) -> tuple[int, float]:
+    """How many of a batch a network tells rightly, and the sum of their cross entropies.
+
+    Arguments:
+        network: from images or frames to logits, in the mode in which it shall run.
+        x: images or frames.
+        labels: class of each sample, `[N]`.
+        confusions: if given, to it are added the numbers of samples by class and predicted class.
+
+    Raises:
+        DataError: if there is a class that the network does not know.
+    """
+    logits = network(like_weights(network, x))
+    require_classes(logits, labels)
+    labels = labels.to(logits.device)
+    predicted = logits.argmax(1)
+    if confusions is not None:
+        confusions.update(zip(labels.tolist(), predicted.tolist(), strict=True))
+    return int((predicted == labels).sum()), F.cross_entropy(logits, labels, reduction="sum").item()
+
+
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
@@ -69,14 +95,8 @@ def evaluate(
     correct, loss = 0, 0.0
     with evaluation(network) as network:
         for x, labels in samples.batches(batch_size):
-            logits = network(like_weights(network, x))
-            require_classes(logits, labels)
-            labels = labels.to(logits.device)
-            predicted = logits.argmax(1)
-            correct += int((predicted == labels).sum())
-            if confusions is not None:
-                confusions.update(zip(labels.tolist(), predicted.tolist(), strict=True))
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+            right, summed = right_and_loss(network, x, labels, confusions)
+            correct, loss = correct + right, loss + summed
             on_batch()
     return {
         "accuracy": correct / len(samples),
@@ -84,6 +104,26 @@ def evaluate(
         "correct": correct,
         "samples": len(samples),
     }
+
+
+def norms_with_statistics(network: nn.Module, what: str) -> list[Any]:
+    """The norms that keep running statistics.
+
+    Arguments:
+        network: any.
+        what: needs them, in messages.
+
+    Raises:
+        FoldError: if there are none.
+    """
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, _BatchNorm | Norm) and "running_mean" in module._buffers
+    ]
+    if not norms:
+        raise FoldError(f"{what}: the network has no running statistics")
+    return norms
 
 
 @torch.no_grad()
@@ -124,13 +164,7 @@ def recalibrate(
             f"recalibrate: {len(samples)} samples are less than a batch of {batch_size}"
         )
     new = copied(network)
-    norms = [
-        module
-        for module in new.modules()
-        if isinstance(module, _BatchNorm | Norm) and "running_mean" in module._buffers
-    ]
-    if not norms:
-        raise FoldError("recalibrate: the network has no running statistics")
+    norms = norms_with_statistics(new, "recalibrate")
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # the cumulative mean

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spikefold.training._config import OptimizerConfig
@@ -19,13 +19,25 @@ def learning_rate(config: OptimizerConfig, epoch: int) -> float:
     return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
+def connection_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of convolutions and linear layers, in the order in which they are registered.
+
+    Arguments:
+        network: any.
+
+    Returns:
+        by the layer's name.
+    """
+    return {
+        name: module.weight
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
+    }
+
+
 def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """SGD or AdamW; weight decay on the weights of convolutions and linear layers only."""
-    decayed = [
-        module.weight
-        for module in network.modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
-    ]
+    decayed = list(connection_weights(network).values())
     identities = {id(weight) for weight in decayed}
     others = [p for p in network.parameters() if id(p) not in identities]
     groups = [
