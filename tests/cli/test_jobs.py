@@ -43,7 +43,7 @@ def test_each_has_its_share_and_the_death_of_one_is_its_own(
     said = capfd.readouterr().err
     assert "1/4 one: work 2/2" in said
     assert "2/4 killed: ended with status -9" in said
-    assert "3/4 refused: failed: not like this" in said
+    assert "3/4 refused: failed: not like this; ended with status 1" in said
     assert "4/4 two: done" in said
 
 

@@ -5,6 +5,7 @@ A job reads its run from a pickle that this process wrote beside its log; nothin
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from typing import Any, NamedTuple
 from spikefold.cli._jobs import DONE, FAILED, Work, work_telling
 from spikefold.cli._output import one_line
 from spikefold.errors import ConfigError
-from spikefold.plain import from_plain
 from spikefold.ranges import require_within
 from spikefold.replacing import replacing
 from spikefold.saving import locked
@@ -25,6 +25,10 @@ from spikefold.saving import locked
 MARK = "spikefold: "
 # Jobs in a row that may be cut off before an epoch is done.
 TRIES = 3
+# State of a job that Slurm does not know of yet, or any more.
+UNKNOWN = "UNKNOWN"
+# Of a job, or of one in an array.
+_ID = re.compile(r"\d+(_\d+)?")
 # Seconds that local jobs have to end.
 PATIENCE = 10
 
@@ -52,7 +56,7 @@ class JobOptions:
         require_within(
             "sweep: --cluster",
             self,
-            minutes="[1, 1000000]",
+            minutes="[5, 1000000]",  # submitit's signal comes 90 seconds, and up to a minute, early
             cpus="[1, 10000]",
             gpus="[0, 10000]",
             memory="(0, 1000000]",
@@ -158,7 +162,8 @@ class Submitted:
         """Its state, where that is new, and the lines it has said since it was last asked."""
         if not self.job.done() and self.job.state != self.state:
             self.state = self.job.state
-            yield f"{self.state.lower()}, job {self.job.job_id}"
+            shown = "submitted" if self.state == UNKNOWN else self.state.lower()
+            yield f"{shown}, job {self.job.job_id}"
         log = self.job.paths.stdout
         if not log.exists():
             return
@@ -273,12 +278,14 @@ class Slurm(Cluster):
         if not self._list.exists():
             return {}
         try:
-            return from_plain(json.loads(self._list.read_text()), dict[str, str], "its jobs")
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"{self._list}: damaged ({one_line(error)}): remove it when no job of this sweep "
-                "is queued any more"
-            ) from error
+            listed = json.loads(self._list.read_text())
+        except (ValueError, RecursionError):
+            listed = None
+        if isinstance(listed, dict) and all(_ID.fullmatch(str(job)) for job in listed.values()):
+            return listed
+        raise ConfigError(
+            f"{self._list}: damaged: remove it when no job of this sweep is queued any more"
+        )
 
     def _alive(self, ids: dict[str, str]) -> dict[str, Any]:
         """The jobs among these that are not over; what Slurm has forgotten is."""
@@ -286,9 +293,7 @@ class Slurm(Cluster):
 
         jobs = {name: SlurmJob[Any](self.folder, number) for name, number in ids.items()}
         SlurmJob.watcher.update()  # asks for all of them at once
-        return {
-            name: job for name, job in jobs.items() if not job.done() and job.state != "UNKNOWN"
-        }
+        return {name: job for name, job in jobs.items() if not job.done() and job.state != UNKNOWN}
 
 
 CLUSTERS = {engine.name: engine for engine in (Slurm, Cluster)}
@@ -308,8 +313,9 @@ def _executor(cluster: str, folder: Path, options: JobOptions) -> Any:
         executor = AutoExecutor(folder, cluster, **{f"{cluster}_max_num_timeout": 1_000_000})
         executor.update_parameters(**parameters)
     except Exception as error:  # what it finds wrong comes in all classes
+        given = f"--on {cluster} {' '.join(options.set)}".rstrip()
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"sweep: --on {cluster}: {reason}") from error
+        raise ConfigError(f"sweep: {given}: {reason}") from error
     return executor
 
 

@@ -133,7 +133,7 @@ def _require_consistent(options: SweepOptions) -> None:
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"sweep: --jobs must be at least 1, got {options.jobs}")
     if options.on == "here" and options.cluster != JobOptions():
-        raise ConfigError("sweep: --cluster.... is for the jobs of a cluster: add --on slurm")
+        raise ConfigError("sweep: --cluster.gpus and the like are for jobs: add --on slurm")
 
 
 def _run_all(left: list[_Planned], options: SweepOptions) -> None:
