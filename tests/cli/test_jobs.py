@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from spikefold.cli import main
 from spikefold.cli._jobs import run_jobs
+from spikefold.cli._processes import Processes
 from spikefold.errors import ConfigError
 from spikefold.training import Progress
 
@@ -34,13 +36,14 @@ def test_each_has_its_share_and_the_death_of_one_is_its_own(
 ) -> None:
     names = ["one", "killed", "refused", "two"]
     paths = [tmp_path / name for name in names]
-    assert run_jobs(paths, job, names, at_once=2, devices=2) == [1, 2]
+    works = [partial(job, path) for path in paths]
+    assert run_jobs(Processes(works, at_once=2, devices=2), names) == [1, 2]
     threads = max(1, (os.cpu_count() or 1) // 2)
     assert [path.read_text() for path in paths] == [f"{threads} {n % 2}" for n in range(4)]
     said = capfd.readouterr().err
     assert "1/4 one: work 2/2" in said
     assert "2/4 killed: ended with status -9" in said
-    assert "3/4 refused: failed: not like this" in said
+    assert "3/4 refused: failed: not like this; ended with status 1" in said
     assert "4/4 two: done" in said
 
 

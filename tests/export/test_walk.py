@@ -37,7 +37,7 @@ def test_shapes_are_those_of_a_run() -> None:
                 lambda _, __, y, name=name: seen.update({name: tuple(y.shape)})
             )
     network(x)
-    operations = walk(resnet(), x).operations
+    operations = walk(resnet(), x).nodes
     compared = [o for o in operations if o.node.path in seen]
     assert len(compared) > 20
     for operation in compared:
@@ -51,7 +51,7 @@ def times(operations: tuple[Operation, ...]) -> list[tuple[str, str]]:
 
 def test_an_image_stands_still_until_neurons_and_time_ends_at_the_mean() -> None:
     network = sf.fold(sf.models.small(in_channels=1, steps=4, width=0.1, image_size=8).eval())
-    kinds = times(walk(network).operations)
+    kinds = times(walk(network).nodes)
     assert kinds[:4] == [
         ("input", "still"), ("connection", "still"), ("norm", "still"), ("neurons", "steps"),
     ]  # fmt: skip
@@ -61,7 +61,7 @@ def test_an_image_stands_still_until_neurons_and_time_ends_at_the_mean() -> None
     ]  # fmt: skip
     frames = walk(network, torch.rand(3, 2, 1, 8, 8))
     assert frames.steps == 3
-    assert frames.operations[0].value.time == "steps"
+    assert frames.nodes[0].value.time == "steps"
 
 
 def test_a_converted_network_and_its_reshapes() -> None:
@@ -69,7 +69,7 @@ def test_a_converted_network_and_its_reshapes() -> None:
         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Dropout(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 5)
     )
     network = sf.fold(sf.convert(cnn, steps=4))
-    operations = walk(network, torch.rand(2, 3, 8, 8)).operations
+    operations = walk(network, torch.rand(2, 3, 8, 8)).nodes
     assert [o.kind for o in operations] == [
         "input", "connection", "neurons", "pool", "reshape", "connection", "mean over time",
         "output",
@@ -79,7 +79,7 @@ def test_a_converted_network_and_its_reshapes() -> None:
 
 def test_a_linear_layer_with_its_batch_norm_fused_is_followed() -> None:
     layer = sf.SpikingLayer(nn.Linear(4, 8), nn.BatchNorm1d(8), sf.LIF())
-    operations = walk(sf.fuse_conv_bn(layer), torch.rand(3, 2, 4)).operations
+    operations = walk(sf.fuse_conv_bn(layer), torch.rand(3, 2, 4)).nodes
     assert [o.kind for o in operations] == ["input", "connection", "neurons", "output"]
 
 

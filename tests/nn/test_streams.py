@@ -1,7 +1,7 @@
 """Layers and networks one step after another: what the whole sequence gives, and what cannot be."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import spikefold as sf
 from spikefold.errors import ConfigError, ShapeError
+from spikefold.models._arguments import AfterConnection
 from tests.nn.current_norms import NORMS
 
 
@@ -33,8 +34,9 @@ def trained(norm: Any = "mpbn", model: str = "resnet20", **options: Any) -> Any:
     build = getattr(sf.models, model)
     options = {"width": 0.0625, "in_channels": 2, "image_size": 16} | options
     network = build(norm=norm, **options)
+    size = options["image_size"]
     for _ in range(2):
-        network(torch.rand(3, 4, 2, 16, 16) * 2)
+        network(torch.rand(3, 4, 2, size, size) * 2)
     return network.eval()
 
 
@@ -83,6 +85,32 @@ def test_a_stream_of_a_network_is_its_sequence(
     assert all(0 < fired.mean() < 1 for fired in spikes.values())
     shown, _ = streamed(network, sequence[:1].expand(3, -1, -1, -1, -1))
     assert torch.equal(shown.mean(0), network(sequence[0], steps=3))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("current_norm", get_args(AfterConnection))
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [("resnet20", 16), ("resnet19", 16), ("resnet18", 32), ("vgg16", 32), ("compact", 16)],
+)
+def test_norms_of_each_step_stream_in_units_and_shortcuts(
+    model: str, size: int, current_norm: AfterConnection
+) -> None:
+    """Every norm in every family, with maps that differ from step to step."""
+    options: dict[str, Any] = {"model": model, "width": 0.03, "image_size": size, "steps": 3}
+    network = trained("mpbn-steps", current_norm=current_norm, **options).double()
+    for norm in network.modules():
+        if isinstance(norm, sf.CurrentNorm):
+            for parameter in norm.parameters():
+                nn.init.uniform_(parameter, 0.5, 1.5)
+    dyadic(network)
+    sequence = frames(3, 4, 2, size, size).double()
+    logits, state = streamed(network, sequence)
+    features = network.features(network.input(sequence))
+    assert torch.equal(logits, network.classifier(features.mean((-2, -1))))
+    assert list(state) == list(network.layers())
+    with pytest.raises(ShapeError, match="time step 4 of a stream is past the last of 3"):
+        network.step(sequence[0], state)
 
 
 def test_a_stream_by_hand() -> None:
@@ -239,6 +267,59 @@ def hooked() -> sf.SpikingLayer:
 def test_what_is_for_whole_sequences_does_not_step(layer: sf.SpikingLayer, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         layer.step(torch.zeros(2, 3))
+
+
+class Held(nn.Module):
+    """A norm in a module of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = sf.TEBN(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+def block(shortcut: nn.Module) -> sf.models.BasicBlock:
+    """Only what passes by is seen: the second unit's weights are zero."""
+    first, second = unit(nn.Identity()), sf.SpikingLayer(nn.Linear(5, 3), nn.Identity(), sf.LIF())
+    nn.init.zeros_(second.connection.weight)
+    nn.init.zeros_(second.connection.bias)
+    return sf.models.BasicBlock(first, second, shortcut).eval()
+
+
+@torch.no_grad()
+def test_a_shortcut_alone_knows_its_step() -> None:
+    """No unit has parameters of each step; 0.3 · (1, 3, 1, 3) at threshold 0.5, decay 0.25."""
+    norm = sf.TEBN(3, 4)
+    norm.p.copy_(torch.tensor([1.0, 3.0, 1.0, 3.0])[:, None])
+    part, x = block(sf.OverTime(norm)), torch.full((4, 2, 3), 0.3)
+    spikes, state = streamed(part, x)
+    assert spikes[:, 0, 0].tolist() == [0, 1, 0, 1]
+    assert torch.equal(spikes, part(x))
+    with pytest.raises(ShapeError, match="time step 5 of a stream is past the last of 4"):
+        part.step(x[0], state)
+    with pytest.raises(ConfigError, match="stand at different time steps"):
+        part.step(x[0], state | {"first": state["first"].reset([0])})
+
+
+@pytest.mark.usefixtures("as_user")
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            block(sf.OverTime(nn.BatchNorm1d(3, track_running_stats=False))),
+            "BatchNorm1d takes statistics of",
+        ),
+        (block(Held()), "Held cannot step: a TEBN in it does not learn which step it is"),
+    ],
+)
+def test_a_shortcut_that_needs_whole_sequences_does_not_step(
+    part: sf.models.BasicBlock, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        part.step(torch.zeros(2, 3))
 
 
 @pytest.mark.usefixtures("as_user")

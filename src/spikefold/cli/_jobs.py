@@ -1,14 +1,9 @@
-"""Runs side by side, each a process of its own with its share of the machine."""
+"""Runs side by side: started, watched and told of, wherever an engine has them run."""
 
-import multiprocessing
-import os
-import queue
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
-from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 from rich.console import Console
 from rich.live import Live
@@ -16,11 +11,44 @@ from rich.text import Text
 
 from spikefold.cli._output import one_line
 from spikefold.cli._progress import Lines
-from spikefold.cli._signals import terminable
 from spikefold.errors import SpikefoldError
 from spikefold.training import Progress
 
-JobT = TypeVar("JobT")
+DONE, FAILED = "done", "failed"
+Work = Callable[[Progress], None]  # one run; can be pickled
+
+
+@runtime_checkable
+class Running(Protocol):
+    """A run that was started."""
+
+    def news(self) -> Iterable[str]:
+        """The lines it has said since it was last asked."""
+
+    def ended(self) -> str | None:
+        """None while it goes on; then `DONE`, or how it ended otherwise."""
+
+
+RunningT = TypeVar("RunningT", bound=Running)
+
+
+@runtime_checkable
+class Engine(Protocol[RunningT]):
+    """Where runs are worked on.
+
+    Attributes:
+        at_once: so many of them at a time.
+        pause: seconds between two looks at them.
+    """
+
+    at_once: int
+    pause: float
+
+    def start(self, numbers: Sequence[int]) -> Iterable[RunningT]:
+        """Start the runs of these numbers; each as it is taken."""
+
+    def leave(self, running: Sequence[RunningT]) -> str:
+        """Leave runs before they ended; what becomes of them, if they go on."""
 
 
 class _Shown:
@@ -43,110 +71,77 @@ class _Shown:
 
     def say(self, number: int, line: str) -> None:
         """What a run says."""
-        text = f"{number + 1}/{len(self.names)} {self.names[number]}: {line}"
+        self.latest[number] = line
         if not self.console.is_terminal:
-            print(text, file=sys.stderr, flush=True)
+            print(self._text(number), file=sys.stderr, flush=True)
             return
-        self.latest[number] = text
-        shown = Text("\n".join(self.latest[key] for key in sorted(self.latest)))
+        shown = Text("\n".join(map(self._text, sorted(self.latest))))
         self.live.update(shown, refresh=True)
 
+    def end(self, number: int, how: str) -> None:
+        """How a run ended, beside why, where it has said that."""
+        said = self.latest.get(number, "")
+        self.say(number, f"{said}; {how}" if said.startswith(FAILED) else how)
 
-def _work(
-    run: Callable[[JobT, Progress], None], job: JobT, number: int, lines: Any, threads: int
-) -> None:
-    """What a run's process does; a user's mistake ends it with one line."""
+    def _text(self, number: int) -> str:
+        return f"{number + 1}/{len(self.names)} {self.names[number]}: {self.latest[number]}"
+
+
+def work_telling(work: Work, say: Callable[[str], None], threads: int) -> None:
+    """Do a run in a process of its own.
+
+    Arguments:
+        work: the run.
+        say: gets its lines; a user's mistake is the last.
+        threads: of torch.
+
+    Raises:
+        SpikefoldError: a user's mistake, or an OSError, once it is told.
+    """
     import torch
 
     torch.set_num_threads(threads)
-    send = partial(_send, lines, number)
     try:
-        with terminable():
-            run(job, Lines(send))
+        work(Lines(say))
     except (SpikefoldError, OSError) as error:
-        send(f"failed: {one_line(error)}")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        say(f"{FAILED}: {one_line(error)}")
+        raise
 
 
-def _send(lines: Any, number: int, line: str) -> None:
-    lines.put((number, line))
-
-
-def run_jobs(
-    jobs: Sequence[JobT],
-    run: Callable[[JobT, Progress], None],
-    names: Sequence[str],
-    at_once: int,
-    devices: int = 0,
-) -> list[int]:
+def run_jobs(engine: Engine[RunningT], names: Sequence[str]) -> list[int]:
     """Run jobs, so many at once; if one dies, the others go on.
 
     Arguments:
-        jobs: what is run, picklable.
-        run: does one, in its process.
+        engine: starts them.
         names: of the jobs, for their lines.
-        at_once: processes at a time; each gets its share of the cores.
-        devices: GPUs that the processes take in turn; 0: none.
 
     Returns:
         the places of those that did not end well.
+
+    Raises:
+        KeyboardInterrupt: when interrupted; with what becomes of those that were running.
     """
-    context = multiprocessing.get_context("spawn")
-    lines = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // at_once)
-    waiting, failed = list(range(len(jobs)))[::-1], []
-    running: dict[int, BaseProcess] = {}
+    waiting, failed = list(range(len(names))), []
+    running: dict[int, RunningT] = {}
     with _Shown(names) as shown:
         try:
             while waiting or running:
-                while waiting and len(running) < at_once:
-                    number = waiting.pop()
-                    arguments = (run, jobs[number], number, lines, threads)
-                    with _environment(threads, number % devices if devices else None):
-                        running[number] = context.Process(target=_work, args=arguments)
-                        running[number].start()
-                _show(lines, shown)
-                for number in [n for n, process in running.items() if not process.is_alive()]:
-                    process = running.pop(number)
-                    process.join()
-                    _show(lines, shown)
-                    code = process.exitcode
-                    shown.say(number, "done" if code == 0 else f"ended with status {code}")
-                    failed += [number] if code else []
-        finally:
-            for process in running.values():
-                process.terminate()
-            for process in running.values():
-                process.join()
+                room = max(0, engine.at_once - len(running))
+                numbers, waiting = waiting[:room], waiting[room:]
+                for number, run in zip(numbers, engine.start(numbers), strict=True):
+                    running[number] = run
+                time.sleep(engine.pause)
+                for number, run in list(running.items()):
+                    how = run.ended()  # before its news: what it said last comes first
+                    for line in run.news():
+                        shown.say(number, line)
+                    if how is not None:
+                        shown.end(number, how)
+                        del running[number]
+                        failed += [number] if how != DONE else []
+        except BaseException as error:
+            left = engine.leave(list(running.values()))
+            if isinstance(error, KeyboardInterrupt):
+                raise type(error)(left) from error
+            raise
     return sorted(failed)
-
-
-def _show(lines: Any, shown: _Shown) -> None:
-    """All messages so far; waits briefly for the first one."""
-    wait = 0.2
-    while True:
-        try:
-            shown.say(*lines.get(timeout=wait))
-        except queue.Empty:
-            return
-        wait = 0
-
-
-@contextmanager
-def _environment(threads: int, device: int | None) -> Iterator[None]:
-    """What a process that starts inside inherits: its threads, and the GPU it sees."""
-    values = {"OMP_NUM_THREADS": str(threads)}
-    if device is not None:
-        values["CUDA_VISIBLE_DEVICES"] = str(device)
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

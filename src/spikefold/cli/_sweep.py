@@ -2,16 +2,19 @@
 
 import itertools
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
+from spikefold.cli._cluster import CLUSTERS, JobOptions, Run
 from spikefold.cli._configuration import RULES
-from spikefold.cli._jobs import run_jobs
+from spikefold.cli._jobs import Engine, run_jobs
 from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.cli._processes import Processes
 from spikefold.cli._progress import shown_progress
 from spikefold.errors import ConfigError
 from spikefold.plain import from_plain
@@ -33,8 +36,13 @@ class SweepOptions:
     """settings to vary, for instance model.norm=mpbn,none; all combinations are run"""
     out: Path = Path("runs/sweep")
     """directory of the runs"""
-    jobs: int = 1
-    """runs at once, each a process of its own with its share of the cores (or a GPU)"""
+    jobs: int | None = None
+    """runs at once, each a process of its own with its share of the cores (or a GPU), or a job of a
+    cluster; default: one, and on a cluster all"""
+    on: Literal["here", "slurm", "local"] = "here"
+    """where: processes of this machine, jobs of Slurm (extra cluster), or, to rehearse that, such
+    jobs on this machine"""
+    cluster: JobOptions = field(default_factory=JobOptions)
     json: bool = False
     """print one JSON object and nothing else on standard output"""
 
@@ -99,8 +107,7 @@ def plan(options: SweepOptions) -> list[_Planned]:
 def sweep_command(words: list[str]) -> None:
     """Run many."""
     options = tyro.cli(SweepOptions, args=words, prog="spikefold sweep")
-    if options.jobs < 1:
-        raise ConfigError(f"sweep: --jobs must be at least 1, got {options.jobs}")
+    _require_consistent(options)
     runs = plan(options)
     for planned in filter(_is_finished, runs):
         _require_same(planned)
@@ -109,7 +116,7 @@ def sweep_command(words: list[str]) -> None:
     except KeyboardInterrupt as error:
         done = sum(map(_is_finished, runs))
         raise type(error)(
-            f"interrupted; {done} of {len(runs)} runs are finished, the same command goes on"
+            f"interrupted; {done} of {len(runs)} runs are finished, {error}the same command goes on"
         ) from error
     records = accuracy_records(read_summaries([planned.directory for planned in runs]))
     if options.json:
@@ -122,16 +129,22 @@ def _is_finished(planned: _Planned) -> bool:
     return (planned.directory / SUMMARY).exists()
 
 
+def _require_consistent(options: SweepOptions) -> None:
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"sweep: --jobs must be at least 1, got {options.jobs}")
+    if options.on == "here" and options.cluster != JobOptions():
+        raise ConfigError("sweep: --cluster.gpus and the like are for jobs: add --on slurm")
+
+
 def _run_all(left: list[_Planned], options: SweepOptions) -> None:
     """One after the other, or so many at once."""
-    if options.jobs == 1:
+    if options.on == "here" and options.jobs in (None, 1):
         for number, planned in enumerate(left, start=1):
             print_error(f"run {number} of {len(left)}: {planned.directory}")
             run_planned(planned, shown_progress())
         return
     names = [str(planned.directory.relative_to(options.out)) for planned in left]
-    gpus = torch.cuda.device_count() if any(map(_wants_gpu, left)) else 0
-    failed = run_jobs(left, run_planned, names, options.jobs, gpus)
+    failed = run_jobs(_engine(left, names, options), names)
     if failed:
         raise ConfigError(
             f"sweep: {len(failed)} of {len(left)} runs failed (the same command "
@@ -139,10 +152,26 @@ def _run_all(left: list[_Planned], options: SweepOptions) -> None:
         )
 
 
+def _engine(left: list[_Planned], names: list[str], options: SweepOptions) -> Engine[Any]:
+    """What runs so many at once."""
+    works = [partial(run_planned, planned) for planned in left]
+    if options.on == "here":
+        gpus = torch.cuda.device_count() if any(map(_wants_gpu, left)) else 0
+        return Processes(works, options.jobs or 1, gpus)
+    runs = [
+        Run(name, work, planned.directory / LAST, planned.directory / SUMMARY)
+        for name, work, planned in zip(names, works, left, strict=True)
+    ]
+    at_once = options.jobs or len(runs)
+    return CLUSTERS[options.on](runs, options.out / "jobs", options.cluster, at_once)
+
+
 def run_planned(planned: _Planned, progress: Progress) -> None:
     """One run of a sweep, from where it stands."""
     for module in planned.extensions:  # which the process of a run has not seen
         import_extension(module)
+    if _is_finished(planned):  # by another job, since this one was queued
+        return
     resume = (planned.directory / LAST).exists()
     run(planned.recipe, planned.experiment, planned.directory, resume=resume, progress=progress)
     plot_run(planned.directory)

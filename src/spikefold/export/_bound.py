@@ -71,7 +71,7 @@ def flips(
         spikes: of the network, `[T, N, *shape]`.
         differ: where the other's are others.
     """
-    first, *others, _ = walk.operations
+    first, *others, _ = walk.nodes
     size = x.double().abs()
     if first.value.time == "still":
         size = size[None]

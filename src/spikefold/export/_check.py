@@ -289,7 +289,7 @@ class _Beside:
     ) -> Tensor:
         """Count first flips in some of the samples; which of these have one."""
         fired = {name: call.fired.spikes[:, some] != 0 for name, call in self.calls.items()}
-        still = self.walked.operations[0].value.time == "still"
+        still = self.walked.nodes[0].value.time == "still"
         x = self.x[some] if still else self.x[:, some]
         seen = flips(self.walked, x, fired, {name: d[:, some] for name, d in differ.items()})
         have = torch.zeros(len(some), dtype=torch.bool)
@@ -318,7 +318,7 @@ class _Beside:
 
     def _per_sample(self, output: Tensor) -> Tensor:
         """`[N, K]`, the mean over time if there is time."""
-        timed = self.walked.operations[-1].value.time == "steps"
+        timed = self.walked.nodes[-1].value.time == "steps"
         return (output.mean(0) if timed else output).flatten(1)
 
 

@@ -65,13 +65,13 @@ def described(
         fused: for the export.
         source: the network's file.
     """
-    value = walk.operations[0].value
+    value = walk.nodes[0].value
     return Description(
         layout,
         walk.steps,
         value.time == "still" and layout == "merged",
         value.shape,
-        walk.operations[-1].value.time == "steps",
+        walk.nodes[-1].value.time == "steps",
         input=getattr(network, "input_spec", None),
         fused=fused,
         source="" if source is None else file_hash(Path(source)),

@@ -106,7 +106,7 @@ class Writer:
         Raises:
             ExportError: for what NIR cannot say, or the target computes wrongly; names the layer.
         """
-        for operation in self.walk.operations:
+        for operation in self.walk.nodes:
             rule = _RULES.get(operation.kind)
             if rule is None:
                 raise refused(operation.node, f"NIR has nothing to {operation.kind}")

@@ -64,7 +64,7 @@ def scan(walk: Walk, spikes: Sequence[Operation]) -> tuple[Builder, dict[str, st
         body.give(one.spikes[s.name], walk.labels[s.name], BATCH, *s.value.shape) for s in spikes
     ]
     steps = walk.steps if scanned else STEPS
-    x = out.take(INPUT, steps, BATCH, *walk.operations[0].value.shape)
+    x = out.take(INPUT, steps, BATCH, *walk.nodes[0].value.shape)
     zeros = [_zeros(out, x, operation) for operation in walk.neurons()]
     _states_first(one)
     results = out.add_many(
@@ -97,7 +97,7 @@ def _states_first(one: OneStep) -> None:
 
 def _give(out: Builder, walk: Walk, results: str, steps: int | str) -> None:
     """What the network gives, of what its steps give."""
-    value = walk.operations[-1].value
+    value = walk.nodes[-1].value
     if value.time == "none":
         mean = out.add("ReduceMean", [results, out.constant([0], "time")], "mean", keepdims=0)
         out.give(mean, OUTPUT, BATCH, *value.shape)

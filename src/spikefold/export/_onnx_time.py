@@ -24,7 +24,7 @@ class Merged:
     def __init__(self, walk: Walk) -> None:
         self.out, self.steps = Builder(), walk.steps
         self.spikes: dict[str, str] = {}
-        value = walk.operations[0].value
+        value = walk.nodes[0].value
         self.input = self.out.take(INPUT, *self._leading(value), *value.shape)
         result, given = _write(self, walk, self._merged(self.input, value))
         self.give(result, given, OUTPUT)
@@ -92,7 +92,7 @@ class OneStep:
         self.before: dict[str, str] = {}
         self.after: dict[str, str] = {}
         _require_mean_last(walk)
-        self.input = self.out.take(INPUT, BATCH, *walk.operations[0].value.shape)
+        self.input = self.out.take(INPUT, BATCH, *walk.nodes[0].value.shape)
         for operation in walk.neurons():
             wish, shape = f"{walk.labels[operation.name]}.v", operation.value.shape
             self.before[operation.name] = self.out.take(wish, BATCH, *shape)
@@ -130,7 +130,7 @@ class OneStep:
 
 def _write(over: Merged | OneStep, walk: Walk, x: str) -> tuple[str, Value]:
     """All operations; the name of what the last gives, and its value."""
-    first, *others, last = walk.operations
+    first, *others, last = walk.nodes
     results = {first.name: x}
     for operation in others:
         inputs = [(results[name], walk[name].value) for name in operation.inputs]
@@ -139,7 +139,7 @@ def _write(over: Merged | OneStep, walk: Walk, x: str) -> tuple[str, Value]:
 
 
 def _require_mean_last(walk: Walk) -> None:
-    for operation in walk.operations:
+    for operation in walk.nodes:
         if operation.kind == "mean over time" and any(
             user.kind != "output" for user in walk.users(operation)
         ):

@@ -78,7 +78,7 @@ def to_torch(
 def _program(
     network: nn.Module, walked: Walk, layout: Layout, arguments: dict[str, int]
 ) -> torch.export.ExportedProgram:
-    value, running = walked.operations[0].value, twin(network).eval()
+    value, running = walked.nodes[0].value, twin(network).eval()
     frames = value.time == "steps" and layout == "merged"
     # not of one sample, on which the program would be specialized
     x = torch.zeros(*(walked.steps,) * frames, 2, *value.shape)
@@ -117,7 +117,7 @@ class _OneStep(nn.Module):
                     "can say them, and ONNX has steps with them"
                 )
         self.network = network
-        _, states = self.network.step(torch.zeros(1, *walked.operations[0].value.shape))
+        _, states = self.network.step(torch.zeros(1, *walked.nodes[0].value.shape))
         self.shapes = {name: tuple(state.v.shape[1:]) for name, state in states.items()}
 
     def forward(self, x: Tensor, v: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

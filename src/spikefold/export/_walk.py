@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from spikefold.errors import ExportError
 from spikefold.export._known import refused, require_known, require_nothing, require_plain
-from spikefold.graphs import Graph, Node, graph
+from spikefold.graphs import Calls, Graph, Node, graph
 from spikefold.models import Network, as_frames
 from spikefold.nn import CurrentNorm, SpikingNeuron, merge_time, split_time, twin
 
@@ -83,31 +83,19 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Walk:
+class Walk(Calls[Operation]):
     """A network as a target writes it.
 
     Attributes:
-        operations: each after those it takes; the first is the input, the last the output.
+        nodes: the operations; the first is the input, the last the output.
         steps: T of a call.
     """
 
-    operations: tuple[Operation, ...]
     steps: int
-
-    def __getitem__(self, name: str) -> Operation:
-        return self._by_name[name]
-
-    @cached_property
-    def _by_name(self) -> dict[str, Operation]:
-        return {operation.name: operation for operation in self.operations}
-
-    def users(self, operation: Operation) -> list[Operation]:
-        """The operations that take an operation's result, in order."""
-        return [other for other in self.operations if operation.name in other.inputs]
 
     def neurons(self) -> list[Operation]:
         """The calls of neurons, in order."""
-        return [operation for operation in self.operations if operation.kind == "neurons"]
+        return [operation for operation in self.nodes if operation.kind == "neurons"]
 
     @cached_property
     def labels(self) -> dict[str, str]:

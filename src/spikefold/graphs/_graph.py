@@ -3,13 +3,48 @@
 import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import fx, nn
 
 from spikefold.errors import GraphError
 from spikefold.graphs._kinds import FUNCTIONS, Kind, kind_of_module
 from spikefold.graphs._tracer import Place, Root, Tracer
+
+
+@runtime_checkable
+class Call(Protocol):
+    """What has a name, and takes the results of others by theirs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+
+
+CallT = TypeVar("CallT", bound=Call)
+
+
+@dataclass(frozen=True)
+class Calls(Generic[CallT]):
+    """What a network calls, in order, by name, and what feeds what.
+
+    Attributes:
+        nodes: each after those it takes.
+    """
+
+    nodes: tuple[CallT, ...]
+
+    def __getitem__(self, name: str) -> CallT:
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, CallT]:
+        return {node.name: node for node in self.nodes}
+
+    def users(self, node: CallT) -> list[CallT]:
+        """Those that take a node's result, in order."""
+        return [other for other in self.nodes if node.name in other.inputs]
 
 
 @dataclass(frozen=True)
@@ -54,26 +89,12 @@ class Node:
         return f"{called} in '{self.scope}'" if self.scope else called
 
 
-@dataclass(frozen=True)
-class Graph:
+class Graph(Calls[Node]):
     """What a network calls, in order, and what feeds what.
 
     Attributes:
         nodes: each after the nodes it takes.
     """
-
-    nodes: tuple[Node, ...]
-
-    def __getitem__(self, name: str) -> Node:
-        return self._by_name[name]
-
-    @cached_property
-    def _by_name(self) -> dict[str, Node]:
-        return {node.name: node for node in self.nodes}
-
-    def users(self, node: Node) -> list[Node]:
-        """The nodes that take a node's result, in order."""
-        return [other for other in self.nodes if node.name in other.inputs]
 
     def __str__(self) -> str:
         rows = [

@@ -13,7 +13,7 @@ from spikefold.nn._batch_norm import normalization
 from spikefold.nn._neuron import SpikingNeuron
 from spikefold.nn._norm import CurrentNorm, is_called
 from spikefold.nn._running import kept, observe
-from spikefold.nn._state import State, begun, require_evaluation, require_step
+from spikefold.nn._state import State, begun, refuse_hooks, require_evaluation, require_step
 from spikefold.nn._traceable import traceable
 
 
@@ -105,17 +105,18 @@ def _normed(norm: nn.Module, y: Tensor, steps: int) -> tuple[Tensor, Normalizati
     return _distinct_steps(norm, y), None
 
 
-def _normed_step(norm: nn.Module, y: Tensor, state: State) -> tuple[Tensor, Normalization | None]:
-    """The same in the next step of a stream.
+def _in_step(norm: nn.Module, state: State) -> Normalization | None:
+    """What a norm that knows time does in the next step of a stream; None of any other module.
 
     Raises:
         ConfigError: if it depends on the other steps.
+        ShapeError: past the last step for which it has parameters.
     """
     name = type(norm).__name__
     if isinstance(norm, _BatchNorm) and kept(norm) is None:
         raise ConfigError(f"{name} takes statistics of whole sequences: it cannot step")
     if not isinstance(norm, CurrentNorm):
-        return _normed(norm, y, 1)
+        return None
     if is_called(norm):
         raise ConfigError(
             f"{name} carries hooks or a forward of its own, for whole sequences: it cannot step"
@@ -123,7 +124,38 @@ def _normed_step(norm: nn.Module, y: Tensor, state: State) -> tuple[Tensor, Norm
     known = norm.normalization()
     if known.fixed is None and known.over != "each":
         raise ConfigError(f"{name} takes statistics of whole sequences: it cannot step")
-    return y, state.part(known, 1, f"this {name}")
+    return state.part(known, 1, f"this {name}")
+
+
+def _normed_step(norm: nn.Module, y: Tensor, state: State) -> tuple[Tensor, Normalization | None]:
+    """The connection's output and its norm in the next step of a stream; see `_normed`."""
+    known = _in_step(norm, state)
+    return _normed(norm, y, 1) if known is None else (y, known)
+
+
+def step_over_time(
+    row: OverTime, x: Float[Tensor, "N ..."], state: State
+) -> Float[Tensor, "N ..."]:
+    """One time step of ordinary modules in a stream, in evaluation.
+
+    Arguments:
+        row: the modules.
+        x: `[N, ...]` of this step.
+        state: of neurons in the same stream, which says which step it is.
+
+    Raises:
+        ShapeError: past the last step, where there are parameters for each.
+        ConfigError: where a module cannot step.
+    """
+    refuse_hooks(row)
+    y = x[None]
+    for module in row:
+        known = _in_step(module, state)
+        if known is None:
+            y = _distinct_steps(module, y)
+        else:
+            y = dynamics.compute(Currents(y, 1, known))[0].to(y.dtype)
+    return y[0]
 
 
 def _observe(norm: nn.Module, observed: Observed) -> None:

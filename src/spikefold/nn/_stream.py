@@ -6,8 +6,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikefold.errors import ConfigError
+from spikefold.nn._layer import OverTime, step_over_time
 from spikefold.nn._neuron import SpikingNeuron
-from spikefold.nn._state import State, refuse_hooks, require_step
+from spikefold.nn._norm import CurrentNorm
+from spikefold.nn._state import State, begun, refuse_hooks, require_step
 
 States = dict[str, State]  # by name of the layer
 
@@ -46,8 +48,7 @@ class Stream:
             ConfigError: if the part cannot step, or the states are those of another network.
         """
         if not any(isinstance(module, SpikingNeuron) for module in part.modules()):
-            result: Tensor = part(x.unsqueeze(0))[0]
-            return result
+            return _without_neurons(part, x, self._clock())
         before = self._of(name)
         if type(part) is nn.Sequential:
             y, after = _row(part, x, before)
@@ -59,6 +60,13 @@ class Stream:
         else:
             self._after |= {f"{name}.{key}": state for key, state in after.items()}
         return y
+
+    def _clock(self) -> State:
+        """At which step the neurons stand, if all do at the same."""
+        if self._before is None:
+            return begun(None)
+        times = {begun(state).t for state in self._before.values()}
+        return State(None, times.pop() if len(times) == 1 else None)
 
     def _of(self, name: str) -> Any:
         """A layer's state, or those within a part."""
@@ -84,6 +92,20 @@ class Stream:
             other = sorted(self._before.keys() ^ self._after.keys())
             raise ConfigError(f"the state is that of another network: it differs in {other[0]!r}")
         return self._after
+
+
+def _without_neurons(part: nn.Module, x: Tensor, clock: State) -> Tensor:
+    """One step of a part for `[T, N, ...]`."""
+    if type(part) is OverTime:
+        return step_over_time(part, x, clock)
+    for module in part.modules():
+        if isinstance(module, CurrentNorm) and module.steps is not None:
+            raise ConfigError(
+                f"{type(part).__name__} cannot step: a {type(module).__name__} in it does not "
+                "learn which step it is; sf.OverTime(...) tells it"
+            )
+    result: Tensor = part(x.unsqueeze(0))[0]
+    return result
 
 
 def _row(row: nn.Sequential, x: Tensor, states: States | None) -> tuple[Tensor, States]:
