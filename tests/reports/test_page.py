@@ -279,6 +279,19 @@ def test_runs_on_different_data_are_refused(
     assert "cannot write" in capsys.readouterr().err
 
 
+def test_unfinished_runs_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "runs" / "a", summary())
+    place = write_run(tmp_path / "runs" / "b", summary(1))
+    (place / "summary.json").unlink()
+    for words in (["table"], ["report", "-o", str(tmp_path / "page.html")]):
+        assert main([words[0], str(tmp_path / "runs"), *words[1:]]) == 0
+        error = capsys.readouterr().err
+        assert error == (
+            f"spikefold: note: {place} has no results yet, and is left out "
+            f"(spikefold run --resume {place} goes on with it)\n"
+        )
+
+
 def test_json_says_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "run", summary())
     words = ["report", str(tmp_path / "run"), "-o", str(tmp_path / "page.html"), "--json"]

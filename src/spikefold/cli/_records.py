@@ -1,8 +1,22 @@
 """Records of several versions side by side."""
 
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from spikefold.cli._output import print_error
 from spikefold.errors import ConfigError
+from spikefold.reports import unfinished_runs
+
+
+def note_unfinished(paths: Sequence[Path]) -> None:
+    """Say which runs are left out."""
+    for directory in unfinished_runs(paths):
+        print_error(
+            f"note: {directory} has no results yet, and is left out "
+            f"(spikefold run --resume {shlex.quote(str(directory))} goes on with it)"
+        )
 
 
 def completed(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:

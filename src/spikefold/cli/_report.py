@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from spikefold.cli._output import print_json
-from spikefold.cli._records import completed
+from spikefold.cli._records import completed, note_unfinished
 from spikefold.errors import ConfigError
 from spikefold.reports import Run, find_runs, read_summary, write_page
 
@@ -30,6 +30,7 @@ def report_command(words: list[str]) -> None:
     if not options.runs:
         raise ConfigError("report: name at least one directory of runs")
     directories = find_runs(options.runs)
+    note_unfinished(options.runs)
     summaries = completed([read_summary(directory) for directory in directories])
     runs = [Run(*pair) for pair in zip(directories, summaries, strict=True)]
     write_page(runs, options.output)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from spikefold.cli._output import print_json
-from spikefold.cli._records import completed
+from spikefold.cli._records import completed, note_unfinished
 from spikefold.errors import ConfigError
 from spikefold.reports import accuracy_records, accuracy_table, read_summaries, to_csv, to_markdown
 
@@ -29,6 +29,7 @@ def table_command(words: list[str]) -> None:
     options = tyro.cli(TableOptions, args=words, prog="spikefold table")
     if not options.runs:
         raise ConfigError("table: name at least one directory of runs")
+    note_unfinished(options.runs)
     records = accuracy_records(completed(read_summaries(options.runs)))
     if options.json:
         print_json(records)

@@ -13,7 +13,7 @@ from spikefold.reports._page import write_page
 from spikefold.reports._pairs import pair_runs, pair_table, pair_verdict, plot_pairs
 from spikefold.reports._plots import plot_run
 from spikefold.reports._predict import plot_input
-from spikefold.reports._runs import find_runs
+from spikefold.reports._runs import find_runs, unfinished_runs
 from spikefold.reports._settings import Run
 from spikefold.reports._tables import Row, cost_table, energy, run_table, run_title
 
@@ -39,5 +39,6 @@ __all__ = [
     "run_title",
     "to_csv",
     "to_markdown",
+    "unfinished_runs",
     "write_page",
 ]

@@ -27,6 +27,12 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     return [file.parent for file in files.values()]
 
 
+def unfinished_runs(paths: Sequence[Path]) -> list[Path]:
+    """The folders in these that hold a run without results."""
+    begun = {file.parent for path in paths for file in path.glob(f"**/{METRICS}")}
+    return sorted(directory for directory in begun if not (directory / SUMMARY).exists())
+
+
 @contextmanager
 def undamaged(file: Path) -> Iterator[None]:
     """Whatever a record lacks, or has of another form, is told as the file's fault.
