@@ -191,27 +191,47 @@ def check(
     return record
 
 
-def _opened(path: Path, runtime: str | Runtime | None) -> tuple[Description, Other, str]:
-    """What a file says about itself, what runs it, and that one's name."""
+def describe(path: str | Path) -> Description:
+    """What an exported file (ONNX, torch, NIR) says about itself.
+
+    Arguments:
+        path: of the file.
+
+    Raises:
+        ExportError: if it is none of spikefold's, or damaged.
+        FileFormatError: if it is a damaged NIR file.
+    """
+    return _file(Path(path)).description
+
+
+def _file(path: Path) -> Any:
     if is_archive(path):
-        program = TorchFile(path)
-        if runtime not in (None, TORCH):
-            raise ExportError(f"{path}: a torch program is run by torch: leave out the runtime")
-        return program.description, _other(program.run, program.watch), TORCH
+        return TorchFile(path)
     if is_nir(path):
-        file = NIRFile(path)
-        if callable(runtime):
-            raise ExportError(f"{path}: a NIR file is run by the library it was written for")
-        run, name = file.runtime(runtime), file.target if runtime is None else runtime
-        return file.description, _other(file.run_by(run), file.watched_by(run)), name
+        return NIRFile(path)
     needed("onnx", "check", "export")
     # needs onnx itself
     from spikefold.export._onnx_file import OnnxFile
 
-    chosen = "onnxruntime" if runtime is None else runtime
-    call, model = find_runtime(chosen), OnnxFile(path)
-    by_file = _other(model.run_by(call), model.watched_by(call))
-    return model.description, by_file, chosen if isinstance(chosen, str) else ""
+    return OnnxFile(path)
+
+
+def _opened(path: Path, runtime: str | Runtime | None) -> tuple[Description, Other, str]:
+    """What a file says about itself, what runs it, and that one's name."""
+    file = _file(path)
+    run: Any
+    if isinstance(file, TorchFile):
+        if runtime not in (None, TORCH):
+            raise ExportError(f"{path}: a torch program is run by torch: leave out the runtime")
+        return file.description, _other(file.run, file.watch), TORCH
+    if isinstance(file, NIRFile):
+        if callable(runtime):
+            raise ExportError(f"{path}: a NIR file is run by the library it was written for")
+        run, name = file.runtime(runtime), file.target if runtime is None else runtime
+    else:
+        chosen = "onnxruntime" if runtime is None else runtime
+        run, name = find_runtime(chosen), chosen if isinstance(chosen, str) else ""
+    return file.description, _other(file.run_by(run), file.watched_by(run)), name
 
 
 def _other(
