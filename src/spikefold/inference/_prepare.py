@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map_only
 
 from spikefold import dynamics
-from spikefold.dynamics import PreparedLayer
+from spikefold.dynamics import PreparedLayer, PreparedPool
 from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn import Norm, attached
 
@@ -135,10 +135,12 @@ _BINDINGS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.view.default: torch.Tensor.view,
 }
 
+_AVERAGE = torch.nn.functional.avg_pool2d
+
 
 @fx.node.has_side_effect
-def _fire(layer: PreparedLayer, *tensors: Tensor | None) -> None:
-    layer(*tensors)
+def _run(prepared: PreparedLayer | PreparedPool, *tensors: Tensor) -> None:
+    prepared(*tensors)
 
 
 def _straight(network: nn.Module, example: Tensor) -> tuple[Callable[..., Any], list[Any]]:
@@ -176,6 +178,9 @@ class _Recorded:
                 self._layer(node)
             elif node.op == "call_function":
                 self._call(node)
+                plain = node.target is _AVERAGE and not node.kwargs
+                if plain and PreparedPool.takes(*self._of(node.args)):
+                    self._pool(node)
 
     def _call(self, node: fx.Node) -> None:
         function: Any = node.target
@@ -207,11 +212,19 @@ class _Recorded:
             given.pop()
         layer.expect(*self._of(given))
         with self._graph.inserting_before(node):
-            self._graph.call_function(_fire, (self._as_constant(layer), *given))
+            self._graph.call_function(_run, (self._as_constant(layer), *given))
         for taken in list(node.users):  # each of its outputs
             place: Any = taken.args[1]
             self._replace(taken, self._as_constant(layer.outputs[place]))
         self._graph.erase_node(node)
+
+    def _pool(self, node: fx.Node) -> None:
+        x: Any = node.args[0]
+        pool = PreparedPool(self._values[x])
+        given = () if x in self.constants else (x,)
+        with self._graph.inserting_before(node):
+            self._graph.call_function(_run, (self._as_constant(pool), *given))
+        self._replace(node, self._as_constant(pool.output))
 
     def _changing(self, arg: Any, layer: PreparedLayer) -> fx.Node | None:
         """Where a layer's tensor comes from in each call; None if it stays."""
