@@ -135,6 +135,7 @@ _BINDINGS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.view.default: torch.Tensor.view,
 }
 
+LAST = 1  # potential, of a layer's outputs
 _AVERAGE = torch.nn.functional.avg_pool2d
 
 
@@ -206,7 +207,8 @@ class _Recorded:
             behind = self._seen.get(behind)
 
     def _layer(self, node: fx.Node) -> None:
-        layer = PreparedLayer(*self._of(node.args))
+        used = {taken.args[1] for taken in node.users if taken.users}
+        layer = PreparedLayer(*self._of(node.args), last=LAST in used)
         given = [self._changing(arg, layer) for arg in node.args[: layer.tensors]]
         while given and given[-1] is None:
             given.pop()

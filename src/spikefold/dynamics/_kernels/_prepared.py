@@ -18,6 +18,7 @@ class PreparedLayer:
 
     Arguments:
         arguments: those of the operator.
+        last: whether the last potential is needed; where it is not, its place may be empty.
 
     Attributes:
         tensors: how many of the arguments are tensors, the first.
@@ -30,11 +31,13 @@ class PreparedLayer:
 
     tensors = TENSORS
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: Any, last: bool = True) -> None:
         a = check_call(Arguments._make(arguments))
         plan = plan_of(a)
         assert isinstance(plan, Plan)
         made = tuple(spec and spec.empty() for spec in plan.outputs)
+        if not last and a.input.is_cpu:  # Triton's kernels always write it
+            made = (made[0], None, *made[2:])
         self.outputs = whole(made, a.input.device)
         self.as_they_are = not plan.copies
         self._plan = plan
