@@ -1,5 +1,6 @@
 """Layers of neurons, and pools, of fixed geometry, whose outputs are written to the same memory."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -88,11 +89,20 @@ class PreparedPool:
         self._stays, self._expected = x, _geometry(x)
 
     @staticmethod
-    def takes(x: Tensor, kernel: list[int], stride: list[int], *others: Any) -> bool:
+    def takes(
+        x: Tensor,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int] = (0, 0),
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor: int | None = None,
+    ) -> bool:
         """Whether the kernel computes what `avg_pool2d` does with these arguments."""
-        windows = [*kernel, *stride] == [2, 2, 2, 2] and not others
+        windows = [*kernel, *stride, *padding] == [2, 2, 2, 2, 0, 0] and divisor is None
+        whole = not (ceil_mode and any(size % 2 for size in x.shape[-2:]))
         lies = x.dtype == torch.float32 and x.is_cpu and x.is_contiguous()
-        return windows and lies and min(x.shape) > 0 and _cpu.missing() is None
+        return windows and whole and lies and x.numel() > 0 and _cpu.missing() is None
 
     def __call__(self, x: Tensor | None = None) -> None:
         """Write the output.
