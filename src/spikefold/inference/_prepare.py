@@ -1,9 +1,9 @@
 """A network's calls, recorded once for one shape and run again without any checks in between.
 
 torch's own tracer (`make_fx`) writes down which operators a network runs on an example. Of these,
-layers of neurons get kernels with their outputs' memory (`PreparedLayer`), views of memory that
-stays are taken once, and those that change nothing are left out. What remains is straight code:
-convolutions, pools, kernels.
+layers of neurons and pools get kernels with their outputs' memory (`PreparedLayer`,
+`PreparedPool`), views of memory that stays are taken once, and those that change nothing are left
+out. What remains is straight code: convolutions, kernels.
 """
 
 import threading
@@ -140,7 +140,7 @@ _AVERAGE = torch.nn.functional.avg_pool2d
 
 
 @fx.node.has_side_effect
-def _run(prepared: PreparedLayer | PreparedPool, *tensors: Tensor) -> None:
+def _write(prepared: Callable[..., None], *tensors: Tensor | None) -> None:
     prepared(*tensors)
 
 
@@ -214,7 +214,7 @@ class _Recorded:
             given.pop()
         layer.expect(*self._of(given))
         with self._graph.inserting_before(node):
-            self._graph.call_function(_run, (self._as_constant(layer), *given))
+            self._graph.call_function(_write, (self._as_constant(layer), *given))
         for taken in list(node.users):  # each of its outputs
             place: Any = taken.args[1]
             self._replace(taken, self._as_constant(layer.outputs[place]))
@@ -225,7 +225,7 @@ class _Recorded:
         pool = PreparedPool(self._values[x])
         given = () if x in self.constants else (x,)
         with self._graph.inserting_before(node):
-            self._graph.call_function(_run, (self._as_constant(pool), *given))
+            self._graph.call_function(_write, (self._as_constant(pool), *given))
         self._replace(node, self._as_constant(pool.output))
 
     def _changing(self, arg: Any, layer: PreparedLayer) -> fx.Node | None:
