@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikefold.data import EVENT, Framing, load_dataset
+from spikefold.data import EVENT, Framing, known_shape, load_dataset
 from spikefold.data._saccades import CONTRAST, DARK, SACCADE, SENSOR, _view, saccades
 from spikefold.errors import DataError
 from tests.data.formats import five_bytes
@@ -37,6 +37,7 @@ def test_dvs_gesture_from_unpacked_files(tmp_path: Path) -> None:
     dataset = load_dataset(
         "dvs-gesture", validation=0.5, root=tmp_path, framing=Framing(steps=2, size=64)
     )
+    assert dataset.test.shape == known_shape("dvs-gesture", Framing(steps=2, size=64))
     assert dataset.classes == 11
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [11, 11, 11]
     assert dataset.test.labels.tolist() == sorted(range(11), key=lambda n: f"{n}.npy")

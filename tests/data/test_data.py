@@ -9,9 +9,11 @@ from spikefold.data import (
     DATASETS,
     Dataset,
     DatasetInfo,
+    Framing,
     Parts,
     TensorSamples,
     held_out,
+    known_shape,
     load_dataset,
     stratified_split,
 )
@@ -48,7 +50,7 @@ def test_digits() -> None:
     dataset = load_dataset("digits")
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (1295, 143, 359)
     assert dataset.classes == 10
-    assert dataset.train.shape == (1, 8, 8)
+    assert dataset.train.shape == known_shape("digits", Framing()) == (1, 8, 8)
     splits = (dataset.train, dataset.validation, dataset.test)
     images = torch.cat([split.read(torch.arange(len(split))) for split in splits])
     assert (images.min(), images.max()) == (0, 1)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikefold.data import load_dataset
+from spikefold.data import Framing, known_shape, load_dataset
 from spikefold.data._cifar import TRAIN10
 from spikefold.data._fashion_mnist import FILES
 from spikefold.errors import DataError
@@ -50,6 +50,7 @@ def test_cifar10(tmp_path: Path, packed: bool, with_test: bool) -> None:
             lzma.compress(data) if packed else data
         )
     dataset = load_dataset("cifar10", validation=0.1, root=tmp_path)
+    assert dataset.test.shape == known_shape("cifar10", Framing())
     sizes = [len(s) for s in (dataset.train, dataset.validation, dataset.test)]
     assert sizes == ([900, 100, 200] if with_test else [810, 90, 100])
     note = "1,000 of 50,000 training samples and 200 of 10,000 test" if with_test else "no official"
@@ -83,6 +84,7 @@ def test_cifar100_has_fine_labels(tmp_path: Path) -> None:
     for seed, name in enumerate(("train.bin", "test.bin")):
         (tmp_path / name).write_bytes(cifar_batch(seed, label_bytes=2, records=500).tobytes())
     dataset = load_dataset("cifar100", validation=0.2, root=tmp_path)
+    assert dataset.test.shape == known_shape("cifar100", Framing())
     assert dataset.test.labels.tolist() == cifar_batch(1, 2, 500)[:, 1].tolist()
     assert "500 of 50,000 training samples" in dataset.notes
 
@@ -149,6 +151,7 @@ def fashion(folder: Path) -> None:
 def test_fashion_mnist_from_a_folder(tmp_path: Path) -> None:
     fashion(tmp_path)
     dataset = load_dataset("fashion-mnist", root=tmp_path)
+    assert dataset.test.shape == known_shape("fashion-mnist", Framing())
     assert dataset.train.shape == (1, 28, 28)
     assert dataset.test.labels.tolist() == [n % 10 for n in range(20)]
     assert (dataset.names[0], dataset.names[9]) == ("T-shirt/top", "Ankle boot")

@@ -1,6 +1,7 @@
 """`spikefold export` and `spikefold check`, from a trained file to a proof."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -72,11 +73,73 @@ def test_the_report_and_the_exit_status(
     assert "first flips of features.1.lif" in report
 
 
-def test_torch_programs(digits: Path, tmp_path: Path) -> None:
+def test_torch_programs(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folded, out = digits / "folded.safetensors", tmp_path / "digits.pt2"
     assert main(["export", str(folded), "--to", "torch", "-o", str(out)]) == 0
     x = torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(torch.export.load(out).module()(x), sf.load(folded)(x))
+    capsys.readouterr()
+    words = ["check", str(out), str(folded), "--data", "digits", "--samples", "100", "--json"]
+    assert main(words) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["runtime"] == "torch"
+    assert record["file"]["decisions"] == (2 * 16 * 64 + 32 * 16 + 32 * 4) * 3 * 100
+    assert record["source"] == sf.export.file_hash(folded)
+    assert main(["check", str(out), str(folded), "--data", "digits", "--runtime", "openvino"]) == 1
+    assert "a torch program is run by torch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("taken", [(), ("folded.safetensors", "a network-folded.safetensors")])
+def test_the_command_that_folds_first_works_as_printed(
+    taken: tuple[str, ...], digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, out = tmp_path / "a network.safetensors", tmp_path / "out.onnx"
+    network.write_bytes((digits / "trained.safetensors").read_bytes())
+    for name in taken:
+        (tmp_path / name).write_text("mine")
+    assert main(["export", str(network), "-o", str(out)]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    spikefold, *words = shlex.split(told.partition("fold it first: ")[2])
+    assert spikefold == "spikefold"
+    assert main(words) == 0
+    assert main(["export", words[-1], "-o", str(out)]) == 0
+    assert all((tmp_path / name).read_text() == "mine" for name in taken)
+
+
+def test_of_a_run_that_is_not_folded(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "best.safetensors").write_bytes((digits / "trained.safetensors").read_bytes())
+    assert main(["export", str(tmp_path), "-o", str(tmp_path / "out.onnx")]) == 1
+    *_, command = capsys.readouterr().err.partition("fold it first: ")
+    assert main(shlex.split(command)[1:]) == 0
+    assert main(["export", str(tmp_path), "-o", str(tmp_path / "out.onnx")]) == 0
+
+
+@pytest.mark.usefixtures("as_user")
+def test_shapes_are_compared_before_data_are_read(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There are no data in that folder, and to look for them is an error of its own."""
+    folded, out = str(digits / "folded.safetensors"), tmp_path / "digits.onnx"
+    sf.to_onnx(sf.load(folded), out)
+    colour = sf.fold(sf.models.small(in_channels=3, steps=3, width=0.1).eval())
+    sf.save(colour, tmp_path / "colour.safetensors")
+    for suffix, write in (("onnx", sf.to_onnx), ("pt2", sf.to_torch), ("nir", sf.to_nir)):
+        write(colour, tmp_path / f"colour.{suffix}")  # type: ignore[operator]
+    nowhere = ["--data", "cifar10", "--root", str(tmp_path / "nowhere")]
+    for words, told in (
+        ([str(out), folded], "the network takes images of 1 channels, 8x8, but cifar10 has images"),
+        ([f"{tmp_path}/colour.onnx", folded], "takes images [N, 3, 32, 32], got [1, 8, 8] of"),
+        ([f"{tmp_path}/colour.pt2", folded], "takes images [N, 3, 32, 32], got [1, 8, 8] of"),
+        ([f"{tmp_path}/colour.nir", folded], "takes frames [T, N, 3, 32, 32], got [1, 8, 8] of"),
+        ([f"{tmp_path}/colour.onnx", f"{tmp_path}/colour.safetensors"], "nowhere"),
+    ):
+        assert main(["check", *words, *nowhere]) == 1
+        error = capsys.readouterr().err
+        assert told in error
+        assert error.count("\n") == 1
 
 
 def test_a_file_that_says_nothing_of_its_input(
@@ -92,7 +155,11 @@ def test_a_file_that_says_nothing_of_its_input(
 
 
 WRONG: dict[str, tuple[list[str], int, str]] = {
-    "unfolded": (["export", "trained.safetensors", "-o", "new.onnx"], 1, "not folded"),
+    "unfolded": (
+        ["export", "trained.safetensors", "-o", "new.onnx"],
+        1,
+        "not folded: fold it first: ",
+    ),
     "exists": (["export", "folded.safetensors", "-o", "trained.safetensors"], 1, "--overwrite"),
     "no neurons of that name": (
         ["export", "folded.safetensors", "-o", "new.onnx", "--spikes", "features.1"],

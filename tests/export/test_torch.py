@@ -131,3 +131,4 @@ def test_a_residual_network_of_any_batch(tmp_path: Path) -> None:
         x = torch.rand(count, 3, 32, 32)
         expected = sf.fuse_conv_bn(made)(x)
         torch.testing.assert_close(program(x), expected, atol=1e-6, rtol=0)
+    assert sf.check(made, tmp_path / "a.pt2", [x]).passed

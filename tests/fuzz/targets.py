@@ -114,6 +114,32 @@ def exported_files(folder: Path) -> Attempt:
     return attempt
 
 
+@target
+def torch_programs(folder: Path) -> Attempt:
+    """A torch program given to `check` whose bytes are damaged, or whose JSON says otherwise."""
+    network = sf.fold(sf.models.small(in_channels=1, image_size=8, width=0.05, steps=2).eval())
+    path, x = folder / "n.pt2", torch.rand(2, 1, 8, 8)
+    whole: list[bytes] = []
+    for layout in ("merged", "step"):
+        sf.to_torch(network, path, layout=layout)  # type: ignore[arg-type]
+        whole.append(path.read_bytes())
+
+    def attempt(chance: random.Random) -> None:
+        content = chance.choice(whole)
+        path.write_bytes(damaged(chance, content))
+        if chance.random() < 0.7:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                files = {name: archive.read(name) for name in archive.namelist()}
+            name = chance.choice([n for n in files if n.endswith(("json", "extra/spikefold"))])
+            files[name] = dumped(altered(chance, json.loads(files[name]))).encode()
+            with zipfile.ZipFile(path, "w") as archive:
+                for name, data in files.items():
+                    archive.writestr(name, data)
+        sf.check(network, path, [x])
+
+    return attempt
+
+
 STRANGE: tuple[Any, ...] = (
     *(-1, 0, 2.5, 10**9, math.nan, math.inf, b"Conv2d", b"LIF", b"", np.zeros((2, 3)), np.zeros(0)),
     *(np.ones((1, 1, 1, 1)), np.full((3, 3), b"x"), np.array([[b"input", b"input"]])),

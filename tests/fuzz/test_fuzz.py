@@ -13,6 +13,7 @@ COUNTS = {
     "network_header": 300,
     "network_tensors": 250,
     "exported_files": 300,
+    "torch_programs": 150,
     "nir_files": 200,
     "recordings": 2000,
     "aedat4_recordings": 40,

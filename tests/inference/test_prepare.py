@@ -247,3 +247,41 @@ def test_what_cannot_be_recorded_is_refused() -> None:
     network.features[1].register_forward_hook(lambda *args: None)
     with pytest.raises(ConfigError, match=r"'features.1' \(SpikingLayer\) carries hooks"):
         sf.prepare(network, x)
+
+
+class Pools(nn.Module):
+    """Pools of the input, of spikes, and of results that are computed anew at each call."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.pool, self.lif = nn.AvgPool2d(2, **options), sf.LIF(threshold=0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.lif(self.pool(x)[None].expand(2, -1, -1, -1, -1))
+        return self.pool(spikes.flatten(0, 1)) + self.pool(self.pool(x) * 2).sin()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"ceil_mode": True}, {"padding": 1}, {"stride": 1}, {"divisor_override": 3}],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(12, 12), (11, 13)])
+def test_pools_give_the_same(size: tuple[int, int], options: dict[str, Any]) -> None:
+    network = Pools(**options).eval()
+    agrees(network, *torch.randn(3, 1, 3, *size))
+    agrees(network, *(x.to(memory_format=torch.channels_last) for x in torch.randn(3, 1, 3, *size)))
+
+
+class Potentials(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lif = sf.LIF()
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes, state = self.lif.step(x)
+        return spikes + state.v
+
+
+def test_potentials_that_something_takes_are_written() -> None:
+    agrees(Potentials().eval(), *torch.randn(3, 2, 5))

@@ -3,7 +3,8 @@
 from spikefold.adopt._checkpoint import read_checkpoint
 from spikefold.adopt._convert import Converted, convert
 from spikefold.adopt._nir import CONVENTIONS as NIR_CONVENTIONS
-from spikefold.adopt._nir import NIRNetwork, from_nir
+from spikefold.adopt._nir import Source as NIRSource
+from spikefold.adopt._nir import from_nir, nir_model
 from spikefold.adopt._nir_file import KEY as NIR_KEY
 from spikefold.adopt._nir_file import read_nir, said_in
 from spikefold.adopt._nir_nodes import Convention as NIRConvention
@@ -25,7 +26,7 @@ __all__ = [
     "STANDARDIZATIONS",
     "Converted",
     "NIRConvention",
-    "NIRNetwork",
+    "NIRSource",
     "OfficialInput",
     "OfficialModel",
     "convert",
@@ -33,6 +34,7 @@ __all__ = [
     "from_official",
     "from_snntorch",
     "from_spikingjelly",
+    "nir_model",
     "read_checkpoint",
     "read_nir",
     "said_in",

@@ -6,20 +6,20 @@ The package `nir` is imported to read a file, and else not: nodes are known by t
 import graphlib
 import json
 import re
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from spikefold.adopt._nir_file import read_nir, said_in
 from spikefold.adopt._nir_nodes import Convention, Fields, Shape, made_of
 from spikefold.data import InputSpec
 from spikefold.dynamics import backend
 from spikefold.errors import AdoptError, ConfigError, SpikefoldError
-from spikefold.nn import States, Stream, copied, require_evaluation
+from spikefold.models import Arguments, NIRModel, NIRNetwork
+from spikefold.nn import copied
 from spikefold.plain import from_plain
 from spikefold.registry import registered_only
 
@@ -33,69 +33,6 @@ CONVENTIONS: dict[str, Convention] = {
     "snntorch": Convention(if_step=1.0),
     "spikingjelly": Convention(at_threshold=True),
 }
-
-
-class NIRNetwork(nn.Module):
-    """What a NIR graph computes, node by node; what meets in a node is added.
-
-    Arguments:
-        parts: by name of the node, each for `[T, N, ...]`, in an order in which they can run.
-        sources: of each part, those whose results it takes; "" is the network's input.
-        last: those whose results are the network's.
-
-    Attributes:
-        input_spec: how files become its input, and the names of its classes, where they are known.
-    """
-
-    def __init__(
-        self, parts: dict[str, nn.Module], sources: dict[str, list[str]], last: list[str]
-    ) -> None:
-        super().__init__()
-        self.parts = nn.ModuleDict(parts)
-        self.sources = sources
-        self.last = last
-        self.input_spec: InputSpec | None = None
-
-    def forward(self, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "T N ..."]:
-        """What the graph gives at each time step, from rest.
-
-        Arguments:
-            x: `[T, N, ...]`.
-        """
-        return self._run(x, lambda name, part, y: part(y))
-
-    def step(
-        self, x: Float[Tensor, "N ..."], state: States | None = None
-    ) -> tuple[Float[Tensor, "N ..."], States]:
-        """One time step of a stream, in evaluation.
-
-        Arguments:
-            x: `[N, ...]` of this step.
-            state: what the step before returned, by name of the neurons; None starts at rest.
-
-        Returns:
-            what the graph gives at this step, and the state to hand to the next.
-
-        Raises:
-            ConfigError: in training mode, or for another's state.
-        """
-        require_evaluation(self)
-        stream = Stream(state)
-        y = self._run(x, lambda name, part, y: stream.step(f"parts.{name}", part, y))
-        return y, stream.states()
-
-    def _run(self, x: Tensor, call: Callable[[str, nn.Module, Tensor], Tensor]) -> Tensor:
-        values = {"": x}
-        for name, part in self.parts.items():
-            values[name] = call(name, part, _sum(values, self.sources[name]))
-        return _sum(values, self.last)
-
-
-def _sum(values: dict[str, Tensor], names: list[str]) -> Tensor:
-    first, *others = (values[name] for name in names)
-    for other in others:
-        first = first + other
-    return first
 
 
 @torch.no_grad()
@@ -169,11 +106,61 @@ def _convention(graph: Any, source: str | None) -> Convention:
 def _input_spec(graph: Any) -> InputSpec | None:
     """How the network's input is read, where the graph says it."""
     try:
-        plain = json.loads(said_in(graph)["description"])["input"]
+        plain = _description(graph)["input"]
         with registered_only():
             return None if plain is None else from_plain(plain, InputSpec, "input")
-    except (TypeError, ValueError, KeyError, IndexError, RecursionError, SpikefoldError):
+    except (KeyError, TypeError, SpikefoldError):
         return None  # it is not needed to compute
+
+
+def _description(graph: Any) -> dict[str, Any]:
+    """What `spikefold.export` said of the network; nothing where that is not to be read."""
+    try:
+        said = json.loads(said_in(graph)["description"])
+    except (TypeError, ValueError, KeyError, RecursionError, SpikefoldError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def nir_model(graph: Any, *, steps: int | None = None, source: Source | None = None) -> NIRModel:
+    """A NIR graph as a model, which `save` and `load` keep: from images or frames to classes.
+
+    Arguments:
+        graph: a `nir.NIRGraph`, or the path of a `.nir` file.
+        steps: T in which an input is shown; default: as the graph says, if spikefold wrote it.
+        source: as for `from_nir`.
+
+    Returns:
+        gives the mean of the graph's outputs over time, `[N, K]`, in evaluation mode.
+
+    Raises:
+        AdoptError: as `from_nir`; if the input is no square image of channels, or the steps are not
+            known.
+        FileFormatError: if the file is absent, damaged or none.
+    """
+    if isinstance(graph, str | Path):
+        graph = read_nir(Path(graph))
+    network = from_nir(graph, source=source)
+    shape = network.shape or ()
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise AdoptError(
+            f"import: its input is {list(shape)}: a model takes square images [C, H, W]; from_nir "
+            "takes others"
+        )
+    if steps is None:
+        steps = _description(graph).get("steps")
+    if not isinstance(steps, int):
+        raise AdoptError("import: the graph does not say in how many time steps: give --steps")
+    with backend("reference"):
+        output = copied(network).to("meta")(torch.empty(1, 1, *shape, device="meta"))
+    arguments = Arguments(
+        output[0, 0].numel(), in_channels=shape[0], image_size=shape[1], norm="none", steps=steps
+    )
+    model = NIRModel(arguments, network)
+    spec = network.input_spec
+    if spec is not None and spec.framing.steps is not None:
+        model.input_spec = replace(spec, framing=replace(spec.framing, steps=steps))
+    return model
 
 
 Nodes = dict[str, Any]
@@ -269,7 +256,9 @@ def _network(
         names[name] = _free_name(name, parts)
         parts[names[name]] = part
         taken[names[name]] = [names[before] for before in befores]
-    return NIRNetwork(parts, taken, [names[before] for before in sources[ends.output]])
+    network = NIRNetwork(parts, taken, [names[before] for before in sources[ends.output]])
+    network.shape = shapes[ends.input]
+    return network
 
 
 def _stated(nodes: Nodes, sources: dict[str, list[str]], first: str, batched: bool) -> Shape:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from spikefold.dynamics import Condition, Neuron
 from spikefold.errors import AdoptError
+from spikefold.models import Scale
 from spikefold.nn import LIF, FoldedLIF, OverTime
 
 Shape = tuple[int, ...]
@@ -143,24 +144,6 @@ def _flatten(node: Fields, shape: Shape, convention: Convention) -> nn.Module:
     """Its dimensions leave out the batch."""
     (start,), (end,) = node.sizes("start_dim", 1), node.sizes("end_dim", 1)
     return nn.Flatten(start + (start >= 0), end + (end >= 0))
-
-
-class Scale(nn.Module):
-    """Multiplies by a number each.
-
-    Arguments:
-        scale: of the shape of one sample.
-    """
-
-    scale: Tensor
-
-    def __init__(self, scale: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[N, ...]` to the same shape."""
-        return x * self.scale
 
 
 def _scale(node: Fields, shape: Shape, convention: Convention) -> nn.Module:

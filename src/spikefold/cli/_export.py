@@ -1,6 +1,7 @@
 """Commands on what leaves the framework: export, check."""
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,20 +24,24 @@ from spikefold.errors import ConfigError
 from spikefold.export import (
     NIR_RUNTIMES,
     RUNTIMES,
+    TORCH,
     Check,
     Differences,
     Layout,
     NIRTarget,
     check,
+    describe,
     file_hash,
     to_nir,
     to_onnx,
     to_torch,
 )
 from spikefold.models import Network
+from spikefold.nn import MembraneNorm
 from spikefold.ranges import require_within
+from spikefold.recipes import FOLDED
 
-AnyRuntimeName = Annotated[str, tyro.conf.arg(metavar=one_of((*RUNTIMES, *NIR_RUNTIMES)))]
+AnyRuntimeName = Annotated[str, tyro.conf.arg(metavar=one_of((*RUNTIMES, TORCH, *NIR_RUNTIMES)))]
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,12 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Run an exported ONNX or NIR file and its network side by side; exit status 1 if anything
-    differs that rounding does not explain.
+    """Run an exported file and its network side by side; exit status 1 if anything differs that
+    rounding does not explain.
     """
 
     exported: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPORTED")]
-    """ONNX or NIR file that `export` wrote"""
+    """ONNX or NIR file or torch program that `export` wrote"""
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
     """network file that was exported; or a run's folder, of which the folded network is taken"""
     on: On = NOTHING_ASKED
@@ -97,7 +102,8 @@ class CheckOptions:
     """how many of them, evenly spread; default: all"""
     runtime: AnyRuntimeName | None = None
     """what runs the exported file: onnxruntime (default), openvino, or onnx's own definition
-    (slow); of a NIR file the library it was written for (default), or spikefold"""
+    (slow); of a NIR file the library it was written for (default), or spikefold; of a torch
+    program torch"""
     json: bool = False
     """print one JSON object and nothing else on standard output"""
 
@@ -149,6 +155,8 @@ def _write(network: Network, options: ExportOptions) -> None:
 def _load(options: ExportOptions) -> Network:
     """The network, which says how its input is read."""
     network = load_network(options.file, "cpu")
+    if any(isinstance(module, MembraneNorm) for module in network.modules()):
+        raise ConfigError(f"{options.file} is not folded: fold it first: {_fold(options.file)}")
     if network.input_spec is None:
         network.input_spec = assumed_spec(network, options.steps)
         print_error(
@@ -157,11 +165,23 @@ def _load(options: ExportOptions) -> Network:
     return network
 
 
+def _fold(path: Path) -> str:
+    """The command that folds a file, or the network of a run, to where nothing is."""
+    file = network_file(path)
+    names = (FOLDED, *(f"{file.stem}-folded{n or ''}.safetensors" for n in range(1000)))
+    output = next((p for p in map(file.with_name, names) if not p.exists()), file)
+    return shlex.join(["spikefold", "fold", str(file), "-o", str(output)])
+
+
 def check_command(words: list[str]) -> None:
     """Compare an exported file with its network."""
     options = tyro.cli(CheckOptions, args=words, prog="spikefold check")
     on = options.on
+    exported = describe(options.exported)
     network = load_network(options.file, "cpu")
+    shape = (network.input_spec or assumed_spec(network)).shape
+    # before anything is read or downloaded
+    exported.require_fit(options.exported, shape, f"{list(shape)} of {options.file}")
     dataset = load_data_for(network, options.file, on, options.split)
     samples = _spread(dataset.split(options.split), options.samples)
     batches = samples.batches(on.batch_size)

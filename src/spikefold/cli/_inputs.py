@@ -1,6 +1,7 @@
 """What commands on network files run them on: data sets and files, read as the networks say."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +20,9 @@ from spikefold.data import (
     SplitName,
     find_dataset,
     fitted,
+    known_shape,
     load_dataset,
+    require_shape,
 )
 from spikefold.errors import ConfigError, DataError
 from spikefold.export import RUNTIMES, deploy
@@ -120,16 +123,26 @@ def load_data_for(network: Network, path: Path, options: DataOptions, split: Spl
     framing = Framing(by=options.frames_by)
     if own is not None and (own.steps is None) == (spec.framing.steps is None):
         framing = replace(framing.over(spec.framing), sensor=own.sensor or spec.framing.sensor)
+    shape = known_shape(config.name, framing)
+    if shape is not None:  # before anything is read or downloaded
+        with _about(path):
+            require_shape(config.name, shape, spec)
     dataset = load_dataset(
         config.name, config.validation, config.split_seed, root, framing, only=split
     )
-    try:
+    with _about(path):
         dataset = fitted(dataset, spec)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
     if dataset.notes:
         print_error(f"note: {dataset.notes}")
     return dataset
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def assumed_spec(network: Network, steps: int | None = None) -> InputSpec:

@@ -11,12 +11,13 @@ from spikefold.data._augment import (
 from spikefold.data._color_jitter import color_jitter
 from spikefold.data._frames import EVENT, Framing, frames_of, to_frames
 from spikefold.data._images import read_image
-from spikefold.data._input import InputSpec, fitted, read_input, spec_of
+from spikefold.data._input import InputSpec, fitted, read_input, require_shape, spec_of
 from spikefold.data._load import (
     DATASETS,
     DatasetInfo,
     find_dataset,
     is_framed,
+    known_shape,
     load_dataset,
     register,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "frames_of",
     "held_out",
     "is_framed",
+    "known_shape",
     "load_dataset",
     "random_crop",
     "random_flip",
@@ -54,6 +56,7 @@ __all__ = [
     "read_recording",
     "register",
     "require_every_class",
+    "require_shape",
     "spec_of",
     "split_off",
     "stratified_split",

@@ -164,10 +164,7 @@ def fitted(dataset: Dataset, spec: InputSpec) -> Dataset:
         DataError: if its samples have another shape, or its classes are others.
     """
     sample = next(filter(len, (dataset.train, dataset.validation, dataset.test)))
-    if sample.shape != spec.shape:
-        raise DataError(
-            f"the network takes {_shown(spec.shape)}, but {dataset.name} has {_shown(sample.shape)}"
-        )
+    require_shape(dataset.name, sample.shape, spec)
     if spec.classes:
         _require_classes(dataset, spec.classes)
     if not spec.mean:
@@ -175,6 +172,21 @@ def fitted(dataset: Dataset, spec: InputSpec) -> Dataset:
     parts = (dataset.train, dataset.validation, dataset.test)
     train, validation, test = (_Standardized(samples, spec) for samples in parts)
     return replace(dataset, train=train, validation=validation, test=test)
+
+
+def require_shape(name: str, shape: tuple[int, ...], spec: InputSpec) -> None:
+    """Refuse samples of another shape than a network takes.
+
+    Arguments:
+        name: of the data set.
+        shape: of its samples.
+        spec: of the network.
+
+    Raises:
+        DataError: with both.
+    """
+    if shape != spec.shape:
+        raise DataError(f"the network takes {_shown(spec.shape)}, but {name} has {_shown(shape)}")
 
 
 def _shown(shape: tuple[int, ...]) -> str:

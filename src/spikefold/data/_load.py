@@ -59,6 +59,7 @@ class DatasetInfo:
         find: where it is, if it is there; default: it always is.
         framing: how its recordings or files become tensors unless one asks for another form;
             None where the data have one form only.
+        shape: of a sample, where the data have one form only and it is known.
     """
 
     name: str
@@ -70,6 +71,7 @@ class DatasetInfo:
     load: Callable[..., Parts]
     find: Callable[[Path | None], Path | None] = anywhere
     framing: Framing | None = None
+    shape: tuple[int, ...] | None = None
 
 
 DATASETS: Registry[DatasetInfo] = Registry("data set", DataError)
@@ -99,6 +101,7 @@ for _info in (
         "https://archive.ics.uci.edu/dataset/80",
         load=digits,
         find=find_digits,
+        shape=(1, 8, 8),
     ),
     DatasetInfo(
         "fashion-mnist",
@@ -108,6 +111,7 @@ for _info in (
         "https://github.com/zalandoresearch/fashion-mnist",
         load=fashion_mnist,
         find=find_fashion_mnist,
+        shape=(1, 28, 28),
     ),
     DatasetInfo(
         "cifar10",
@@ -117,6 +121,7 @@ for _info in (
         "https://www.cs.toronto.edu/~kriz/cifar.html",
         load=cifar10,
         find=find_cifar10,
+        shape=(3, 32, 32),
     ),
     DatasetInfo(
         "cifar100",
@@ -126,6 +131,7 @@ for _info in (
         "https://www.cs.toronto.edu/~kriz/cifar.html",
         load=cifar100,
         find=find_cifar100,
+        shape=(3, 32, 32),
     ),
     DatasetInfo(
         "nmnist",
@@ -298,6 +304,22 @@ def is_framed(name: str) -> bool:
     """Whether the samples are event recordings, which become frames."""
     framing = find_dataset(name).framing
     return framing is not None and framing.steps is not None
+
+
+def known_shape(name: str, framing: Framing) -> tuple[int, ...] | None:
+    """The shape of a sample before anything is read, where it is known.
+
+    Arguments:
+        name: of the data set.
+        framing: that is asked for.
+    """
+    info = find_dataset(name)
+    if info.framing is None:
+        return info.shape
+    form = framing.over(info.framing)
+    if form.steps is None or form.size is None:
+        return None  # image files: their channels are seen when they are read
+    return (form.steps, 2, form.size, form.size)
 
 
 def find_dataset(name: str) -> DatasetInfo:

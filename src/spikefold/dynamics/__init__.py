@@ -15,7 +15,7 @@ from spikefold.dynamics._condition import (
     Over,
     Statistics,
 )
-from spikefold.dynamics._kernels import PreparedLayer, is_looked_on
+from spikefold.dynamics._kernels import PreparedLayer, PreparedPool, is_looked_on
 from spikefold.dynamics._kernels import missing as missing_kernels
 from spikefold.dynamics._layer import Currents, compute, simulate_reference
 from spikefold.dynamics._neuron import (
@@ -66,6 +66,7 @@ __all__ = [
     "Observed",
     "Over",
     "PreparedLayer",
+    "PreparedPool",
     "Rectangle",
     "Reset",
     "Sigmoid",

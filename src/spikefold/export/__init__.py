@@ -1,6 +1,6 @@
 """What leaves the framework: networks as files for other software, and the proof beside them."""
 
-from spikefold.export._check import Check, Differences, check
+from spikefold.export._check import Check, Differences, check, describe
 from spikefold.export._deployed import Deployed, deploy
 from spikefold.export._description import Description, Layout, file_hash
 from spikefold.export._nir import NIRTarget, nir_graph, to_nir
@@ -8,11 +8,13 @@ from spikefold.export._nir_file import NIR_RUNTIMES
 from spikefold.export._onnx import to_onnx
 from spikefold.export._runtimes import RUNTIMES, Runtime, openvino_with
 from spikefold.export._torch import to_torch
+from spikefold.export._torch_file import TORCH
 from spikefold.export._walk import Kind, Operation, Time, Value, Walk, walk
 
 __all__ = [
     "NIR_RUNTIMES",
     "RUNTIMES",
+    "TORCH",
     "Check",
     "Deployed",
     "Description",
@@ -27,6 +29,7 @@ __all__ = [
     "Walk",
     "check",
     "deploy",
+    "describe",
     "file_hash",
     "nir_graph",
     "openvino_with",

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from spikefold import dynamics
 from spikefold.errors import ExportError
 from spikefold.export._bound import flips
+from spikefold.export._description import Description
 from spikefold.export._needs import needed
 from spikefold.export._nir_file import NIRFile, is_nir
 from spikefold.export._runtimes import Runtime, find_runtime
+from spikefold.export._torch_file import TORCH, TorchFile, is_archive
 from spikefold.export._walk import Operation, Walk, walk
 from spikefold.folding import evaluation
 from spikefold.nn import Call, copied, observing
@@ -127,7 +129,7 @@ def check(
     runtime: str | Runtime | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Check:
-    """Run an exported ONNX or NIR file and its network side by side, and explain what differs.
+    """Run an exported file (ONNX, torch, NIR) and its network side by side; explain what differs.
 
     Runtimes sum convolutions in other orders, so potentials at a threshold may fall on its other
     side, and one such tie sets off a cascade. So counted are first flips, where nothing that
@@ -145,7 +147,8 @@ def check(
         batches: inputs as the network takes them, or pairs of such and labels, which do not count.
         runtime: "onnxruntime" (default), "openvino" (in float32), "reference" (onnx's own, slow),
             or a function from a model's bytes to a function from inputs to outputs by name. Of a
-            NIR file the library that it was written for (default), or "spikefold".
+            NIR file the library that it was written for (default), or "spikefold"; a torch program
+            is run by torch, its operators one by one.
         on_batch: called after each batch, for progress.
 
     Returns:
@@ -164,22 +167,21 @@ def check(
         >>> record.passed, record.file.decisions
         (True, 172032)
     """
-    exported, run_by, name = _opened(Path(path), runtime)
-    record = Check(name, source=exported.description.source)
-    if not exported.description.neurons:
+    description, by_file, name = _opened(Path(path), runtime)
+    record = Check(name, source=description.source)
+    if not description.neurons:
         raise ExportError(f"{path}: has no neurons, so nothing would be proved")
-    by_file = _by_file(exported, run_by)
-    steps = exported.description.steps
+    steps = description.steps
     arguments = {"steps": steps} if "steps" in signature(network.forward).parameters else {}
     by_itself = _channels_last(network, arguments)
-    paths = [neurons for neurons, _ in exported.description.neurons]
+    paths = [neurons for neurons, _ in description.neurons]
     walked: Walk | None = None
     for batch in batches:
         x = batch if isinstance(batch, Tensor) else batch[0]
         if walked is None:
-            image = x.ndim == 1 + len(exported.description.shape)
+            image = x.ndim == 1 + len(description.shape)
             walked = walk(network, x, steps if image else None)
-            _require_same(exported.path, paths, walked)
+            _require_same(Path(path), paths, walked)
         beside = _Beside(_run(network, x, arguments), walked, x)
         record.samples += beside.compare(by_file(x), record.file, record.layers)
         beside.compare(by_itself(x), record.control, {})
@@ -189,24 +191,52 @@ def check(
     return record
 
 
-def _opened(path: Path, runtime: str | Runtime | None) -> tuple[Any, Any, str]:
-    """The file, what runs it, and that one's name."""
+def describe(path: str | Path) -> Description:
+    """What an exported file (ONNX, torch, NIR) says about itself.
+
+    Arguments:
+        path: of the file.
+
+    Raises:
+        ExportError: if it is none of spikefold's, or damaged.
+        FileFormatError: if it is a damaged NIR file.
+    """
+    return _file(Path(path)).description
+
+
+def _file(path: Path) -> Any:
+    if is_archive(path):
+        return TorchFile(path)
     if is_nir(path):
-        file = NIRFile(path)
-        if callable(runtime):
-            raise ExportError(f"{path}: a NIR file is run by the library it was written for")
-        return file, file.runtime(runtime), file.target if runtime is None else runtime
+        return NIRFile(path)
     needed("onnx", "check", "export")
     # needs onnx itself
     from spikefold.export._onnx_file import OnnxFile
 
-    chosen = "onnxruntime" if runtime is None else runtime
-    return OnnxFile(path), find_runtime(chosen), chosen if isinstance(chosen, str) else ""
+    return OnnxFile(path)
 
 
-def _by_file(exported: Any, runtime: Any) -> Other:
-    shipped, watched = exported.run_by(runtime), exported.watched_by(runtime)
+def _opened(path: Path, runtime: str | Runtime | None) -> tuple[Description, Other, str]:
+    """What a file says about itself, what runs it, and that one's name."""
+    file = _file(path)
+    run: Any
+    if isinstance(file, TorchFile):
+        if runtime not in (None, TORCH):
+            raise ExportError(f"{path}: a torch program is run by torch: leave out the runtime")
+        return file.description, _other(file.run, file.watch), TORCH
+    if isinstance(file, NIRFile):
+        if callable(runtime):
+            raise ExportError(f"{path}: a NIR file is run by the library it was written for")
+        run, name = file.runtime(runtime), file.target if runtime is None else runtime
+    else:
+        chosen = "onnxruntime" if runtime is None else runtime
+        run, name = find_runtime(chosen), chosen if isinstance(chosen, str) else ""
+    return file.description, _other(file.run_by(run), file.watched_by(run)), name
 
+
+def _other(
+    shipped: Callable[[Tensor], Tensor], watched: Callable[[Tensor], tuple[Tensor, list[Tensor]]]
+) -> Other:
     def run(x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         beside_spikes, spikes = watched(x)
         return shipped(x), spikes, beside_spikes

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from spikefold.data import InputSpec
 from spikefold.errors import ConfigError, ExportError
@@ -51,6 +51,40 @@ class Description:
 
     def __post_init__(self) -> None:
         require_within("export", self, steps="[1, 10000]")
+
+    def require_fit(self, path: Path, shape: tuple[int, ...], got: str) -> None:
+        """Refuse samples that the file does not take.
+
+        Arguments:
+            path: of the file, for messages.
+            shape: of a sample, `(C, ...)` of an image or `(T, C, ...)`.
+            got: what has that shape, for messages.
+
+        Raises:
+            ExportError: if they do not fit.
+        """
+        steps = shape[: len(shape) - len(self.shape)]
+        frames = bool(steps) or len(shape) < len(self.shape)
+        if shape[len(steps) :] != self.shape or (frames and self.image):
+            kind = "images [N, " if self.image else "frames [T, N, "
+            raise ExportError(f"{path}: takes {kind}{', '.join(map(str, self.shape))}], got {got}")
+        if frames and self.layout == "merged" and steps != (self.steps,):
+            raise ExportError(f"{path}: takes {self.steps} steps, got {steps[0]}")
+
+    def fitting(self, path: Path, x: Tensor) -> Tensor:
+        """An input as the file takes it: an image of a file that takes frames, at all steps.
+
+        Arguments:
+            path: of the file, for messages.
+            x: images `[N, ...]` or frames `[T, N, ...]`.
+
+        Raises:
+            ExportError: if it does not fit.
+        """
+        image = x.ndim == 1 + len(self.shape)
+        sample = x.shape[1:] if image else (*x.shape[:1], *x.shape[2:])
+        self.require_fit(path, tuple(sample), str(list(x.shape)))
+        return x.expand(self.steps, *x.shape) if image and not self.image else x
 
 
 def described(

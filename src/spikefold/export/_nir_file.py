@@ -150,7 +150,7 @@ class NIRFile:
         names = [node for nodes in layers for node in nodes]
 
         def call(x: Tensor) -> tuple[Tensor, list[Tensor]]:
-            frames = self._frames(x)
+            frames = self.description.fitting(self.path, x)
             with told(f"{self.path}: cannot be run"), torch.no_grad():
                 output, spikes = runtime(self.path, frames, names)
                 # a layer may be several nodes, of which one fires
@@ -158,11 +158,3 @@ class NIRFile:
             return output if self.description.timed else output.mean(0), found
 
         return call
-
-    def _frames(self, x: Tensor) -> Tensor:
-        shape = self.description.shape
-        image = x.ndim == 1 + len(shape)
-        if tuple(x.shape[2 - image :]) != shape:
-            wanted = ", ".join(map(str, shape))
-            raise ExportError(f"{self.path}: takes frames [T, N, {wanted}], got {list(x.shape)}")
-        return x.expand(self.description.steps, *x.shape) if image else x

@@ -93,7 +93,7 @@ class OnnxFile:
     def _run(self, call: Call, x: Tensor) -> Arrays:
         """All outputs; of the layout "step" those of all steps."""
         description = self.description
-        fed = self._fed(x)
+        fed: np.ndarray = description.fitting(self.path, x).contiguous().numpy()
         if description.layout != "step":
             return call({INPUT: fed})
         v = self._rest(fed.shape[1])
@@ -105,27 +105,6 @@ class OnnxFile:
             v = {name: steps[-1][f"{name}.next"] for name in v}
         results = {name: np.stack([step[name] for step in steps]) for name in steps[0]}
         return results if description.timed else results | {OUTPUT: results[OUTPUT].mean(0)}
-
-    def _fed(self, x: Tensor) -> np.ndarray:
-        """The input as the file takes it.
-
-        Raises:
-            ExportError: if it does not fit.
-        """
-        told_of = self.description
-        image = x.ndim == 1 + len(told_of.shape)
-        if tuple(x.shape[2 - image :]) != told_of.shape or (told_of.image and not image):
-            kind = "images [N, " if told_of.image else "frames [T, N, "
-            raise ExportError(
-                f"{self.path}: takes {kind}{', '.join(map(str, told_of.shape))}], got "
-                f"{list(x.shape)}"
-            )
-        if image and not told_of.image:
-            x = x.expand(told_of.steps, *x.shape)
-        elif not image and told_of.layout == "merged" and len(x) != told_of.steps:
-            raise ExportError(f"{self.path}: takes {told_of.steps} steps, got {len(x)}")
-        result: np.ndarray = x.contiguous().numpy()
-        return result
 
     def _rest(self, batch: int) -> Arrays:
         return {

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from spikefold.errors import ExportError
 from spikefold.export._description import KEY, Layout, described, written
 from spikefold.export._walk import Walk, walk
 from spikefold.folding import fuse_conv_bn
-from spikefold.nn import State, twin
+from spikefold.nn import State, observing, twin
 from spikefold.replacing import replacing
 
 
@@ -63,11 +64,12 @@ def to_torch(
         raise ExportError(f"export: torch has the layouts merged and step, not {layout!r}")
     network = fuse_conv_bn(network) if fuse else network
     walked = walk(network, example, steps)
+    program, spikes = _program(network, walked, layout, steps)
+    paths = [neurons.node.path for neurons in walked.neurons()]
     description = replace(
         described(network, walked, layout, fuse, source),
-        neurons=tuple((neurons.node.path, neurons.name) for neurons in walked.neurons()),
+        neurons=tuple(zip(paths, spikes, strict=True)),
     )
-    program = _program(network, walked, layout, {} if steps is None else {"steps": steps})
     with replacing(Path(path)) as temporary, temporary.open("wb") as file:
         if compile:
             file.write(_compiled(program))
@@ -76,8 +78,9 @@ def to_torch(
 
 
 def _program(
-    network: nn.Module, walked: Walk, layout: Layout, arguments: dict[str, int]
-) -> torch.export.ExportedProgram:
+    network: nn.Module, walked: Walk, layout: Layout, steps: int | None
+) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """The program, and the names of the spikes of all calls of neurons in it."""
     value, running = walked.nodes[0].value, twin(network).eval()
     frames = value.time == "steps" and layout == "merged"
     # not of one sample, on which the program would be specialized
@@ -89,9 +92,45 @@ def _program(
         running = _OneStep(running, walked)
         inputs += ({name: torch.zeros(2, *shape) for name, shape in running.shapes.items()},)
         sizes += ({name: {0: many} for name in running.shapes},)
-        arguments = {}
+    elif steps is not None:
+        # the program's own, and no input of it
+        running.__dict__["forward"] = partial(running.forward, steps=steps)
     with dynamics.backend("reference"), torch.no_grad(), _one_line("torch.export"):
-        return torch.export.export(running, inputs, arguments, dynamic_shapes=sizes)
+        program = torch.export.export(running, inputs, dynamic_shapes=sizes)
+        _give_spikes(running)
+        watched = torch.export.export(running, inputs, dynamic_shapes=sizes)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine, and most of the text
+    return program, _spikes(program, watched, len(walked.neurons()))
+
+
+def _spikes(
+    program: torch.export.ExportedProgram, watched: torch.export.ExportedProgram, count: int
+) -> list[str]:
+    """What the last outputs of the watched program are called, which are the spikes."""
+
+    def calls(one: torch.export.ExportedProgram) -> list[tuple[str, Any]]:
+        return [(n.name, n.target) for n in one.graph.nodes if n.op == "call_function"]
+
+    # the same calls in the same order have the same names
+    if calls(program) != calls(watched):
+        raise ExportError("export: the program is another where its spikes are watched")
+    names = [spec.arg.name for spec in watched.graph_signature.output_specs]
+    return names[len(names) - count :]
+
+
+def _give_spikes(network: nn.Module) -> None:
+    """Make the spikes of all calls of neurons further outputs of a network."""
+    forward = network.forward
+
+    @wraps(forward)  # torch.export looks at its arguments
+    def watched(*inputs: Any) -> tuple[Any, list[Tensor]]:
+        fired: list[Tensor] = []
+        with observing(network, lambda _, call: fired.append(call.fired.spikes)):
+            return forward(*inputs), fired
+
+    # a hook would be the original network's as well
+    network.__dict__["forward"] = watched
 
 
 class _OneStep(nn.Module):
@@ -125,7 +164,7 @@ class _OneStep(nn.Module):
         # t=None: which step it is does not matter
         states = {name: State(value, None) for name, value in v.items()}
         logits, after = self.network.step(x, states)
-        return logits, {name: state.v for name, state in after.items()}
+        return logits, {name: after[name].v for name in v}
 
 
 def _compiled(program: torch.export.ExportedProgram) -> bytes:

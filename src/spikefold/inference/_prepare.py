@@ -1,9 +1,9 @@
 """A network's calls, recorded once for one shape and run again without any checks in between.
 
 torch's own tracer (`make_fx`) writes down which operators a network runs on an example. Of these,
-layers of neurons get kernels with their outputs' memory (`PreparedLayer`), views of memory that
-stays are taken once, and those that change nothing are left out. What remains is straight code:
-convolutions, pools, kernels.
+layers of neurons and pools get kernels with their outputs' memory (`PreparedLayer`,
+`PreparedPool`), views of memory that stays are taken once, and those that change nothing are left
+out. What remains is straight code: convolutions, kernels.
 """
 
 import threading
@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map_only
 
 from spikefold import dynamics
-from spikefold.dynamics import PreparedLayer
+from spikefold.dynamics import PreparedLayer, PreparedPool
 from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn import Norm, attached
 
@@ -135,10 +135,13 @@ _BINDINGS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.view.default: torch.Tensor.view,
 }
 
+LAST = 1  # potential, of a layer's outputs
+_AVERAGE = torch.nn.functional.avg_pool2d
+
 
 @fx.node.has_side_effect
-def _fire(layer: PreparedLayer, *tensors: Tensor | None) -> None:
-    layer(*tensors)
+def _write(prepared: Callable[..., None], *tensors: Tensor | None) -> None:
+    prepared(*tensors)
 
 
 def _straight(network: nn.Module, example: Tensor) -> tuple[Callable[..., Any], list[Any]]:
@@ -176,6 +179,9 @@ class _Recorded:
                 self._layer(node)
             elif node.op == "call_function":
                 self._call(node)
+                plain = node.target is _AVERAGE and not node.kwargs
+                if plain and PreparedPool.takes(*self._of(node.args)):
+                    self._pool(node)
 
     def _call(self, node: fx.Node) -> None:
         function: Any = node.target
@@ -201,17 +207,26 @@ class _Recorded:
             behind = self._seen.get(behind)
 
     def _layer(self, node: fx.Node) -> None:
-        layer = PreparedLayer(*self._of(node.args))
+        used = {taken.args[1] for taken in node.users if taken.users}
+        layer = PreparedLayer(*self._of(node.args), last=LAST in used)
         given = [self._changing(arg, layer) for arg in node.args[: layer.tensors]]
         while given and given[-1] is None:
             given.pop()
         layer.expect(*self._of(given))
         with self._graph.inserting_before(node):
-            self._graph.call_function(_fire, (self._as_constant(layer), *given))
+            self._graph.call_function(_write, (self._as_constant(layer), *given))
         for taken in list(node.users):  # each of its outputs
             place: Any = taken.args[1]
             self._replace(taken, self._as_constant(layer.outputs[place]))
         self._graph.erase_node(node)
+
+    def _pool(self, node: fx.Node) -> None:
+        x: Any = node.args[0]
+        pool = PreparedPool(self._values[x])
+        given = () if x in self.constants else (x,)
+        with self._graph.inserting_before(node):
+            self._graph.call_function(_write, (self._as_constant(pool), *given))
+        self._replace(node, self._as_constant(pool.output))
 
     def _changing(self, arg: Any, layer: PreparedLayer) -> fx.Node | None:
         """Where a layer's tensor comes from in each call; None if it stays."""

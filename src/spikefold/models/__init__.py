@@ -12,6 +12,7 @@ from spikefold.models._network import (
     register,
 )
 from spikefold.models._norms import membrane_norm
+from spikefold.models._parts import NIRModel, NIRNetwork, Parts, Scale, of_parts, parts_of
 from spikefold.models._resnet import BasicBlock, resnet18, resnet19, resnet20, resnet34
 from spikefold.models._small import compact, small
 from spikefold.models._vgg import vgg16
@@ -37,9 +38,13 @@ __all__ = [
     "BasicBlock",
     "Builder",
     "Learnt",
+    "NIRModel",
+    "NIRNetwork",
     "Network",
     "Norm",
     "Options",
+    "Parts",
+    "Scale",
     "Standardize",
     "Task",
     "as_frames",
@@ -48,6 +53,8 @@ __all__ = [
     "compact",
     "initialize",
     "membrane_norm",
+    "of_parts",
+    "parts_of",
     "register",
     "resnet18",
     "resnet19",

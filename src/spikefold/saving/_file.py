@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spikefold.data import InputSpec
 from spikefold.errors import ConfigError, FileFormatError
-from spikefold.models import Arguments
+from spikefold.models import Arguments, Parts
 from spikefold.plain import from_plain, to_plain
 from spikefold.registry import registered_only
 from spikefold.replacing import replacing
@@ -33,6 +33,7 @@ class Header:
         transforms: what was done to it, each with the path of the part to which it was done.
         extra: plain data of the caller's.
         model, arguments: what rebuilds it, of a model of `spikefold.models`.
+        parts: of a NIR graph, besides the arguments.
         input: how its input is read, where that is known.
         format: of the file.
         version: of the spikefold that wrote it.
@@ -44,6 +45,7 @@ class Header:
     extra: dict[str, Any] = field(default_factory=dict)
     model: str | None = None
     arguments: Arguments | None = None
+    parts: Parts | None = None
     input: InputSpec | None = None
     format: int = FORMAT
     version: str = version("spikefold")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikefold.errors import ConfigError, FileFormatError, SpikefoldError
 from spikefold.folding import SHAPES
-from spikefold.models import Arguments, Network, build
+from spikefold.models import Arguments, Network, NIRModel, build, of_parts, parts_of
 from spikefold.nn import FoldedLIF, copied, replaced, transforms_of, twin, unwrapped
 from spikefold.registry import registered_only
 from spikefold.saving._file import Header, read_file, write_file
@@ -75,7 +75,8 @@ def save(
         input=getattr(network, "input_spec", None),
     )
     if isinstance(network, Network):
-        header = replace(header, model=network.name, arguments=network.arguments)
+        parts = parts_of(network.graph) if isinstance(network, NIRModel) else None
+        header = replace(header, model=network.name, arguments=network.arguments, parts=parts)
         _require_rebuilt(network, _rebuild(header, state))
     if wrong := problem(network, state):
         raise ConfigError(f"save: {wrong}: it could not be read back")
@@ -157,6 +158,8 @@ def _rebuild(header: Header, state: dict[str, Tensor], into: nn.Module | None = 
     """The network without its values; a model on the meta device: no random numbers, no memory."""
     if into is not None:
         network = copied(unwrapped(into))
+    elif header.parts is not None:
+        network = of_parts(header.parts, header.arguments or Arguments())
     else:
         with torch.device("meta"), registered_only():
             network = build(header.model or "", header.arguments or Arguments())

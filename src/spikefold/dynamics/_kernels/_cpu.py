@@ -82,6 +82,20 @@ def backward(numbers: bytes, tensors: Tensors) -> None:
     native.backward(numbers, tensors, torch.get_num_threads())
 
 
+def average(x: Tensor, out: Tensor) -> None:
+    """Averages of 2x2 windows, on torch's threads.
+
+    Arguments:
+        x: `[..., H, W]`, float32, contiguous.
+        out: `[..., H // 2, W // 2]`, likewise.
+    """
+    assert native is not None
+    height, width = x.shape[-2:]
+    planes = x.shape[:-2].numel()
+    threads = torch.get_num_threads()
+    native.average(x.data_ptr(), out.data_ptr(), planes, height, width, threads)
+
+
 def update_running(
     running: Statistics, observed: Statistics, momentum: float, seen: Tensor, unbiased: float
 ) -> bool:

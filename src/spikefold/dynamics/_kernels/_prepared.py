@@ -1,10 +1,13 @@
-"""A layer of neurons whose geometry is fixed, and whose outputs are written to the same memory."""
+"""Layers of neurons, and pools, of fixed geometry, whose outputs are written to the same memory."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from spikefold.dynamics._kernels import _cpu
 from spikefold.dynamics._kernels._arguments import TENSORS, Arguments, Tensors, check_call
 from spikefold.dynamics._kernels._operators import whole
 from spikefold.dynamics._kernels._plan import Plan, plan_of
@@ -16,6 +19,7 @@ class PreparedLayer:
 
     Arguments:
         arguments: those of the operator.
+        last: whether the last potential is needed; where it is not, its place may be empty.
 
     Attributes:
         tensors: how many of the arguments are tensors, the first.
@@ -28,11 +32,13 @@ class PreparedLayer:
 
     tensors = TENSORS
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: Any, last: bool = True) -> None:
         a = check_call(Arguments._make(arguments))
         plan = plan_of(a)
         assert isinstance(plan, Plan)
         made = tuple(spec and spec.empty() for spec in plan.outputs)
+        if not last and a.input.is_cpu:  # Triton's kernels always write it
+            made = (made[0], None, *made[2:])
         self.outputs = whole(made, a.input.device)
         self.as_they_are = not plan.copies
         self._plan = plan
@@ -56,9 +62,7 @@ class PreparedLayer:
         """
         for tensor, expected in zip(changing, self._geometry, strict=True):
             if _geometry(tensor) != expected:
-                raise ConfigError(
-                    f"a tensor {_geometry(tensor)} where {expected} was prepared: prepare again"
-                )
+                raise _otherwise(tensor, expected)
         if self._plan.empty:
             return
         if not self.as_they_are:
@@ -66,6 +70,53 @@ class PreparedLayer:
             merged = tuple(stays if other is None else other for other, stays in given)
             changing = self._plan.arranged(merged)
         self._placed(changing)
+
+
+class PreparedPool:
+    """Averages of 2x2 windows, always written to the same memory: torch's own take many times as
+    long on contiguous tensors. The same bits.
+
+    Arguments:
+        x: of the geometry of all inputs; read where no other is given.
+
+    Attributes:
+        output: overwritten by every call.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        *rest, height, width = x.shape
+        self.output = x.new_empty(*rest, height // 2, width // 2)
+        self._stays, self._expected = x, _geometry(x)
+
+    @staticmethod
+    def takes(
+        x: Tensor,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int] = (0, 0),
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor: int | None = None,
+    ) -> bool:
+        """Whether the kernel computes what `avg_pool2d` does with these arguments."""
+        windows = [*kernel, *stride, *padding] == [2, 2, 2, 2, 0, 0] and divisor is None
+        whole = not (ceil_mode and any(size % 2 for size in x.shape[-2:]))
+        lies = x.dtype == torch.float32 and x.is_cpu and x.is_contiguous()
+        return windows and whole and lies and x.numel() > 0 and _cpu.missing() is None
+
+    def __call__(self, x: Tensor | None = None) -> None:
+        """Write the output.
+
+        Raises:
+            ConfigError: if the input lies otherwise than the example: it is read by address.
+        """
+        if x is not None and _geometry(x) != self._expected:
+            raise _otherwise(x, self._expected)
+        _cpu.average(self._stays if x is None else x, self.output)
+
+
+def _otherwise(x: Tensor | None, expected: Any) -> ConfigError:
+    return ConfigError(f"a tensor {_geometry(x)} where {expected} was prepared: prepare again")
 
 
 def _geometry(x: Tensor | None) -> tuple[Any, ...] | None:

@@ -317,10 +317,11 @@ inline int64_t samples_of(const Shape& shape) { return shape.tile.columns ? shap
 
 #include "forward.h"
 #include "backward.h"
+#include "pool.h"
 
 template <typename X>
 Kernels kernels_of() {
-    return {forward<X>, backward<X>};
+    return {forward<X>, backward<X>, average};
 }
 
 }  // namespace

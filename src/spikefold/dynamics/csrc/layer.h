@@ -66,9 +66,16 @@ struct Tile {
 
 constexpr int64_t LANES = 16;
 
+// Images of one channel, one after another.
+struct Planes {
+    Address input, output;
+    Number height, width;  // of the input's
+};
+
 struct Kernels {
     void (*forward)(const Layer&, const Tile&, float* scratch);
     void (*backward)(const Layer&, const Tile&, float* scratch);
+    void (*average)(const Planes&, int64_t first, int64_t count);
 };
 
 // Floats of scratch for a tile.

@@ -132,6 +132,26 @@ void backward(const Layer& layer, int threads) {
     Job{pick(layer.dtype).backward, layer, tiling, scratch}.run(threads);
 }
 
+struct Averaging {
+    void (*kernel)(const Planes&, int64_t first, int64_t count);
+    const Planes& planes;
+    int64_t count, at_once;
+    std::atomic<int64_t> next{0};
+
+    static void work(void* self) {
+        Averaging& job = *static_cast<Averaging*>(self);
+        for (int64_t i; (i = job.next.fetch_add(job.at_once)) < job.count;)
+            job.kernel(job.planes, i, std::min(job.at_once, job.count - i));
+    }
+};
+
+// Averages of the 2x2 windows of so many planes.
+void average(const Planes& planes, int64_t count, int threads) {
+    int64_t at_once = std::max<int64_t>(1, 4 * SMALL_TILE / std::max<int64_t>(1, planes.height * planes.width));
+    Averaging job{pick(FLOAT32).average, planes, count, at_once};
+    on_threads(Averaging::work, &job, int(std::clamp<int64_t>(count / at_once, 1, threads)));
+}
+
 // ------------------------------------------------------------------ tensors of Python
 
 Address address(nb::handle tensor) { return nb::cast<Address>(tensor.attr("data_ptr")()); }
@@ -220,6 +240,10 @@ NB_MODULE(_native, m) {
     nb::class_<Placed>(m, "Placed")
         .def(nb::init<nb::bytes, nb::tuple>(), nb::arg("numbers"), nb::arg("tensors"))
         .def("forward", &Placed::run, nb::arg("changing"), nb::arg("threads"));
+    m.def("average", [](Address input, Address output, int64_t count, int64_t height, int64_t width, int threads) {
+        nb::gil_scoped_release released;
+        average({input, output, height, width}, count, threads);
+    }, nb::arg("input"), nb::arg("output"), nb::arg("count"), nb::arg("height"), nb::arg("width"), nb::arg("threads"));
     m.def("update_running", &update_running, nb::arg("tensors"), nb::arg("count"), nb::arg("steps"),
           nb::arg("seen"), nb::arg("momentum"), nb::arg("unbiased"));
     m.def("limit_instruction_set", &limit_instruction_set, nb::arg("limit"),
