@@ -82,7 +82,14 @@ def test_an_interrupted_sweep_of_local_jobs_ends_them_and_goes_on(tmp_path: Path
     words = ["sweep", "digits", "--seeds", "0", "1", "--on", "local", "--out", str(tmp_path / "s")]
     words += ["--vary", "optimizer.epochs=2", "model.width=0.25", "model.steps=2"]
     command = [sys.executable, "-m", "spikefold.cli", *words, "--cluster.cpus", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell's background job ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     end = time.monotonic() + 120
     while not list((tmp_path / "s").glob("**/last.safetensors")) and time.monotonic() < end:
         time.sleep(0.05)
