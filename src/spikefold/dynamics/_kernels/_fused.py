@@ -52,15 +52,12 @@ def simulate_fused(
     return Fired(
         spikes,
         v,
-        _observed(current, step, shown),
-        _observed(potential, step),
+        None if current is None else _observed(current, step, shown),
+        None if potential is None else _observed(potential, step),
     )
 
 
-def _observed(statistics: Tensor | None, step: list[int], steps: int = 1) -> Observed | None:
-    # as an operator returns it, what was not taken is empty
-    if statistics is None or not statistics.ndim > 1:
-        return None
+def _observed(statistics: Tensor, step: list[int], steps: int = 1) -> Observed:
     mean, variance = statistics.unbind()
     return Observed(mean, variance, steps * sample_count(step, mean.shape[1:]))
 
@@ -159,7 +156,8 @@ def _run(a: Arguments) -> tuple[Any, ...] | str:
     if refusal is not None:
         return refusal
     if not isinstance(plan, Plan):
-        return torch.ops.spikefold.layer.default(*a)
+        spikes, v, *statistics = torch.ops.spikefold.layer.default(*a)
+        return spikes, v, *[each if each.ndim > 1 else None for each in statistics]
     if torch.is_grad_enabled():
         return _apply(*a[:GRADIENTS], a, plan)
     return _operators.forward(plan, a)
