@@ -353,7 +353,8 @@ def test_the_operator_is_sound(case: str) -> None:
         patch.setattr("spikefold.dynamics._kernels._fused._apply", lambda *a: recorded.append(a))
         with pytest.raises(TypeError):
             simulate_fused(currents, condition, Neuron(), v)
-    torch.library.opcheck(torch.ops.spikefold.layer.default, recorded[0][:-1])
+    *_, arguments, _ = recorded[0]
+    torch.library.opcheck(torch.ops.spikefold.layer.default, tuple(arguments))
 
 
 @pytest.mark.gpu

@@ -22,6 +22,7 @@ class Norm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
+    track_running_stats = True  # as torch's batch norms have it
     processes: Processes | None = None  # see `synchronize_statistics`
 
     def __init__(self, shape: tuple[int, ...], steps: int | None = None) -> None:

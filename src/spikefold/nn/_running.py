@@ -53,7 +53,7 @@ def observe(norm: nn.Module, observed: Observed, t: int = 0) -> None:
         t: the first of these steps.
     """
     running = _running(norm)
-    if running is None or not getattr(norm, "track_running_stats", True):
+    if running is None or not norm.track_running_stats:
         return
     if norm.num_batches_tracked is None:  # torch takes that; then nothing is cumulative
         norm.num_batches_tracked = torch.tensor(0)

@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 
 from spikefold.dynamics._condition import Condition, Normalization, Normalizing, Statistics
 from spikefold.dynamics._kernels import _arguments, _cpu, _operators
-from spikefold.dynamics._kernels._arguments import TENSORS, Arguments
+from spikefold.dynamics._kernels._arguments import GRADIENTS, TENSORS, Arguments, Tensors
 from spikefold.dynamics._kernels._plan import KERNELS, Plan, plan_of
 from spikefold.dynamics._layer import Currents
 from spikefold.dynamics._neuron import Fired, Neuron
@@ -52,8 +52,8 @@ def simulate_fused(
     return Fired(
         spikes,
         v,
-        _observed(current, step, shown) if a.observes_current else None,
-        _observed(potential, step) if a.observes_potential else None,
+        None if current is None else _observed(current, step, shown),
+        None if potential is None else _observed(potential, step),
     )
 
 
@@ -117,32 +117,29 @@ class Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> tuple[Any, ...]:
-        arguments, plan = given[:-1], given[-1]
-        outputs = _operators.forward(plan, *arguments)
-        _operators.save(ctx, arguments, outputs)
+        *_, a, plan = given  # before them what may need a gradient, for autograd
+        outputs = _operators.forward(plan, a)
+        _operators.save(ctx, a, outputs)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise ConfigError(_operators.NO_SECOND_DERIVATIVE)
-        return *_operators.differentiate(_backward, ctx, *grads), None
+        return *_operators.differentiate(_backward, ctx, *grads), None, None
 
 
 # `Layer.apply` without its handling of torch.func, which `_run` refuses.
 _apply = super(torch.autograd.Function, Layer).apply
 
 
-def _backward(*arguments: Any) -> tuple[Any, ...]:
+def _backward(a: Arguments, grads: Tensors, statistics: Tensors, needed: Any) -> tuple[Any, ...]:
     """The backward operator, without the dispatcher where possible."""
-    a = Arguments._make(arguments[5:])
-    if is_looked_on(arguments[:2]):  # only gradients are new: forward has seen the rest
-        statistics = _operators.whole(arguments[2:4], a.input.device)
-        backward = torch.ops.spikefold.layer_backward.default
-        return backward(*arguments[:2], *statistics, *arguments[4:])
+    if is_looked_on(grads):  # only gradients are new: forward has seen the rest
+        return _operators.dispatched(a, grads, statistics, needed)
     plan = plan_of(a)
     assert isinstance(plan, Plan)
-    return _operators.backward(plan, *arguments)
+    return _operators.backward(plan, a, grads, statistics, needed)
 
 
 def _run(a: Arguments) -> tuple[Any, ...] | str:
@@ -159,10 +156,11 @@ def _run(a: Arguments) -> tuple[Any, ...] | str:
     if refusal is not None:
         return refusal
     if not isinstance(plan, Plan):
-        return torch.ops.spikefold.layer.default(*a)
+        spikes, v, *statistics = torch.ops.spikefold.layer.default(*a)
+        return spikes, v, *[each if each.ndim > 1 else None for each in statistics]
     if torch.is_grad_enabled():
-        return _apply(*a, plan)
-    return _operators.forward(plan, *a)
+        return _apply(*a[:GRADIENTS], a, plan)
+    return _operators.forward(plan, a)
 
 
 def is_looked_on(tensors: tuple[Any, ...]) -> bool:

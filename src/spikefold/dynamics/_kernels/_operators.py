@@ -31,16 +31,16 @@ from spikefold.dynamics._kernels._plan import (
 from spikefold.errors import ConfigError
 
 
-def forward(plan: Plan, *arguments: Any) -> Tensors:
+def forward(plan: Plan, a: Arguments) -> Tensors:
     """Spikes, last potential, statistics of a layer; see `outputs`.
 
     Arguments:
         plan: of the arguments.
-        arguments: those of `Arguments`.
+        a: the arguments.
     """
     made = tuple([spec and spec.empty() for spec in plan.outputs])
     if not plan.empty:
-        plan.kernels.forward(plan.numbers, (*plan.arranged(arguments), *made))
+        plan.kernels.forward(plan.numbers, (*plan.arranged(a), *made))
     return made
 
 
@@ -51,33 +51,26 @@ def _allocate(gradients: Sequence[Spec | None], needed: Sequence[bool]) -> Tenso
 
 
 def backward(
-    plan: Plan,
-    grad_spikes: Tensor | None,
-    grad_v: Tensor | None,
-    current: Tensor | None,
-    potential: Tensor | None,
-    needed: Sequence[bool],
-    *arguments: Any,
+    plan: Plan, a: Arguments, grads: Tensors, statistics: Tensors, needed: Sequence[bool]
 ) -> Tensors:
     """Gradients, see `gradients`; None where not needed, but the input's always is there.
 
     Arguments:
         plan: of the arguments.
-        grad_spikes, grad_v: gradients of spikes and last potential; None is zero.
-        current, potential: the statistics that forward returned.
+        a: the arguments.
+        grads: of spikes and last potential; None is zero.
+        statistics: of currents and of potentials, that forward returned.
         needed: which of the first arguments need a gradient.
-        arguments: those of `Arguments`.
     """
     made = _allocate(plan.gradients, needed)
     if plan.empty:
         return tuple(each if each is None else each.zero_() for each in made)
-    observed = zip((grad_spikes, grad_v, current, potential), plan.outputs, strict=True)
-    of_spikes, of_v, *statistics = [
-        each if each is None or spec is None else spec.arranged(each) for each, spec in observed
+    of_spikes, of_v, *observed = [
+        each if each is None or spec is None else spec.arranged(each)
+        for each, spec in zip((*grads, *statistics), plan.outputs, strict=True)
     ]
-    tensors = plan.arranged(arguments)
-    outputs = (None, None, *statistics, of_spikes, of_v)
-    plan.kernels.backward(plan.numbers, (*tensors, *outputs, *made))
+    outputs = (None, None, *observed, of_spikes, of_v)
+    plan.kernels.backward(plan.numbers, (*plan.arranged(a), *outputs, *made))
     return made
 
 
@@ -108,14 +101,15 @@ def _layer(*arguments: Any) -> tuple[Tensor, ...]:
     a = check_call(Arguments(*arguments))
     plan = plan_of(a)
     assert isinstance(plan, Plan)
-    return whole(forward(plan, *a), a.input.device)
+    return whole(forward(plan, a), a.input.device)
 
 
 def _layer_backward(*arguments: Any) -> tuple[Tensor, ...]:
     a = check_backward(*arguments)
     plan = plan_of(a)
     assert isinstance(plan, Plan)
-    return whole(backward(plan, *arguments), a.input.device)
+    found = backward(plan, a, arguments[:2], arguments[2:4], arguments[4])
+    return whole(found, a.input.device)
 
 
 for _device in KERNELS:
@@ -147,26 +141,26 @@ def save(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
 def differentiate(
     backward: Callable[..., tuple[Any, ...]], ctx: Any, *grads: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of all arguments, None where there is none.
+    """Gradients of the first arguments, None where there is none.
 
     Arguments:
-        backward: the operator, or the function under it.
+        backward: `dispatched`, or the function under the operator.
         ctx: what `save` filled.
         grads: of the outputs.
     """
-    plain = (None,) * (len(Arguments._fields) - GRADIENTS)
     if grads[0] is None and grads[1] is None:
-        return (None,) * GRADIENTS + plain
+        return (None,) * GRADIENTS
     *tensors, current, potential = ctx.saved_tensors
     needed = ctx.needs_input_grad[:GRADIENTS]
     a = Arguments._make((*tensors, *ctx.plain))
-    x, shortcut, v, decays, *others = backward(*grads[:2], current, potential, needed, *a)
+    found = backward(a, grads[:2], (current, potential), needed)
+    x, shortcut, v, decays, *others = found
     if shares_gradient(a):
         shortcut = x
     if needed[3] and a.decays is not None:
         decays = _sum_to(decays, tuple(a.decays.shape))
-    found = zip((x, shortcut, v, decays, *others), needed, strict=True)
-    return *[grad if need else None for grad, need in found], *plain
+    pairs = zip((x, shortcut, v, decays, *others), needed, strict=True)
+    return tuple([grad if need else None for grad, need in pairs])
 
 
 def _sum_to(grad: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -174,8 +168,15 @@ def _sum_to(grad: Tensor, shape: tuple[int, ...]) -> Tensor:
     return grad.sum() if not shape else grad.flatten(1).sum(1) if grad.ndim > 1 else grad
 
 
+def dispatched(a: Arguments, grads: Tensors, statistics: Tensors, needed: Any) -> tuple[Any, ...]:
+    """`backward` through torch's dispatcher."""
+    statistics = whole(statistics, a.input.device)
+    return torch.ops.spikefold.layer_backward.default(*grads, *statistics, needed, *a)
+
+
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    return differentiate(torch.ops.spikefold.layer_backward.default, ctx, *grads)
+    plain = (None,) * (len(Arguments._fields) - GRADIENTS)
+    return *differentiate(dispatched, ctx, *grads), *plain
 
 
 torch.library.register_autograd(

@@ -38,11 +38,9 @@ struct KeepAll {
 struct KeepFirst {
     int64_t count;
     Vector operator()(int k, Vector x) const {
-        float kept[WIDTH];
-        store(kept, x);
-        for (int64_t l = 0; l < WIDTH; ++l)
-            if (k * WIDTH + l >= count) kept[l] = 0.f;
-        return load(kept);
+        Mask place;
+        for (int l = 0; l < WIDTH; ++l) place[l] = k * WIDTH + l;
+        return select(place < int32_t(count), x, fill(0.f));
     }
 };
 template <typename F>
