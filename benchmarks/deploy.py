@@ -14,8 +14,8 @@ from benchmarks import networks
 from benchmarks.check import watching
 from benchmarks.contestant import SEED, Check, Contestant, Contestants, generator, randomize
 
-# channels and size of the images of a model
-IMAGES = {"small": (1, 8), "resnet20": (3, 32)}
+# channels and size of what a model sees; compact sees frames of events, the others images
+SEEN = {"small": (1, 8), "resnet20": (3, 32), "compact": (2, 34)}
 DIFFER = 1e-4  # share of decisions that fusing may change
 
 
@@ -28,8 +28,7 @@ def contestants(size: dict[str, Any], device: torch.device) -> Contestants:
         size: model, width, batch and steps.
         device: where everything lies.
     """
-    channels, pixels = IMAGES[size["model"]]
-    images = torch.rand(size["batch"], channels, pixels, pixels, generator=generator()).to(device)
+    images = inputs(size, size["batch"]).to(device)
     network = cache(lambda: trained(size, device))
     deployed = cache(lambda: sf.fuse_conv_bn(sf.fold(network())))
     return {
@@ -46,18 +45,28 @@ def contestants(size: dict[str, Any], device: torch.device) -> Contestants:
     }
 
 
+def inputs(size: dict[str, Any], count: int) -> Tensor:
+    """So many random images `[N, C, H, W]`, or recordings `[T, N, C, H, W]`."""
+    channels, pixels = SEEN[size["model"]]
+    shape = (count, channels, pixels, pixels)
+    if size["model"] == "compact":
+        shape = (size["steps"], *shape)
+    return torch.rand(shape, generator=generator())
+
+
 def trained(size: dict[str, Any], device: torch.device) -> nn.Module:
     """A network with random gains, and running statistics of random images."""
     torch.manual_seed(SEED)
-    channels, pixels = IMAGES[size["model"]]
     model = getattr(sf.models, size["model"])
-    network = model(in_channels=channels, width=size["width"], steps=size["steps"]).to(device)
+    network = model(
+        in_channels=SEEN[size["model"]][0], width=size["width"], steps=size["steps"]
+    ).to(device)
     for module in network.modules():
         if isinstance(module, sf.MPBN):
             randomize(module)
     with torch.no_grad():
         for _ in range(8):
-            network(torch.rand(8, channels, pixels, pixels, device=device))
+            network(torch.rand_like(inputs(size, 8)).to(device))
     return network.eval()
 
 
@@ -104,7 +113,7 @@ def compiled(deployed: nn.Module, images: Tensor) -> Contestant:
         with torch.no_grad():
             expected = deployed(images)
         differ = int((run().argmax(1) != expected.argmax(1)).sum())
-        return Check(differ == 0, f"{differ} of {len(images)} classes differ")
+        return Check(differ == 0, f"{differ} of {len(expected)} classes differ")
 
     return Contestant(run, check)
 
@@ -123,7 +132,7 @@ def by_runtime(network: Callable[[], nn.Module], images: Tensor, runtime: str) -
 
 def jelly(network: nn.Module, images: Tensor, steps: int) -> Contestant:
     """SpikingJelly's network after its own fold, which takes frames."""
-    frames = images.expand(steps, *images.shape)
+    frames = images if images.ndim == 5 else images.expand(steps, *images.shape)
     return networks.logits(networks.jelly_folded(network), network, frames)
 
 

@@ -66,7 +66,7 @@ def _deploy(threads: list[int], device: str) -> list[Contest]:
     return [
         Contest("deploy", {"model": model, "width": width, "batch": batch, "steps": steps},
                 threads[0], device)
-        for model, width, steps in (("small", 1.0, 4), ("resnet20", 0.125, 2))
+        for model, width, steps in (("small", 1.0, 4), ("resnet20", 0.125, 2), ("compact", 1.0, 6))
         for batch in (1, 32)
     ]  # fmt: skip
 
