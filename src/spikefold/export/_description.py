@@ -112,6 +112,15 @@ def described(
     )
 
 
+def begins_with(path: Path, magic: bytes) -> bool:
+    """Whether a file can be read and its first bytes are these."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file.
 

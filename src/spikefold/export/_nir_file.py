@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spikefold.adopt import from_nir, read_nir, said_in
 from spikefold.errors import ExportError
-from spikefold.export._description import Description, read_description
+from spikefold.export._description import Description, begins_with, read_description
 from spikefold.export._runtimes import told
 from spikefold.nn import Call, observing
 
@@ -82,11 +82,7 @@ NIR_RUNTIMES: dict[str, Run] = {
 
 def is_nir(path: Path) -> bool:
     """Whether a file is HDF5, as NIR's are."""
-    try:
-        with path.open("rb") as file:
-            return file.read(8) == b"\x89HDF\r\n\x1a\n"
-    except OSError:
-        return False
+    return begins_with(path, b"\x89HDF\r\n\x1a\n")
 
 
 class NIRFile:

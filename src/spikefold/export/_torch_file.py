@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikefold.errors import ExportError
-from spikefold.export._description import KEY, Description, read_description
+from spikefold.export._description import KEY, Description, begins_with, read_description
 from spikefold.export._runtimes import told
 from spikefold.export._torch_program import Program, tensor_of
 
@@ -18,11 +18,7 @@ TORCH = "torch"  # what runs them
 
 def is_archive(path: Path) -> bool:
     """Whether a file is a zip archive, as programs of torch are."""
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"PK\x03\x04"
-    except OSError:
-        return False
+    return begins_with(path, b"PK\x03\x04")
 
 
 class TorchFile:

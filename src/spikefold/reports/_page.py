@@ -16,7 +16,7 @@ from spikefold.replacing import replacing
 from spikefold.reports import _figures as figures
 from spikefold.reports import _settings as settings
 from spikefold.reports._landscape import landscape_figure
-from spikefold.reports._runs import undamaged
+from spikefold.reports._runs import SUMMARY, undamaged
 from spikefold.reports._settings import Run, Setting
 from spikefold.reports._svg import inline_svg
 from spikefold.reports._tables import cost_table, energy, run_title
@@ -273,5 +273,5 @@ def _cost(run: Run) -> dict[str, Any] | None:
         return None
     if "not_counted" in record:
         return {"sentence": record["not_counted"], "layers": None}
-    with undamaged(run.directory / "summary.json"):
+    with undamaged(run.directory / SUMMARY):
         return {"sentence": energy(record), "layers": cost_table(record)}

@@ -10,7 +10,7 @@ from spikefold.errors import ConfigError, DataError
 from spikefold.reports._figures import curve_figure, drawing
 from spikefold.reports._many import read_summaries
 from spikefold.reports._plots import write_png
-from spikefold.reports._runs import read_history
+from spikefold.reports._runs import METRICS, read_history
 
 SPLITS = ("validation", "test")
 
@@ -141,7 +141,7 @@ def plot_pairs(one: Path, other: Path, names: Sequence[str], path: Path) -> None
         path: PNG file.
     """
     histories = {
-        name: [read_history(file.parent) for file in sorted(folder.glob("**/metrics.jsonl"))]
+        name: [read_history(file.parent) for file in sorted(folder.glob(f"**/{METRICS}"))]
         for name, folder in zip(names, (one, other), strict=True)
     }
     with drawing():

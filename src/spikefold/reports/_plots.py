@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from spikefold.replacing import replacing
 from spikefold.reports._figures import drawing, learning_curves, potential_figure, threshold_figure
+from spikefold.reports._runs import read_history, read_record
 
 
 def plot_run(directory: Path) -> list[Path]:
@@ -19,18 +20,17 @@ def plot_run(directory: Path) -> list[Path]:
     Returns:
         the PNG files.
     """
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    thresholds = directory / "thresholds.json"
     paths = []
     with drawing():
         figures = {
-            "learning_curves.png": learning_curves([json.loads(line) for line in lines]),
+            "learning_curves.png": learning_curves(read_history(directory)),
             "potentials.png": potential_figure(
                 json.loads((directory / "potentials.json").read_text())
             ),
         }
-        if thresholds.exists():
-            figures["thresholds.png"] = threshold_figure(json.loads(thresholds.read_text()))
+        thresholds = read_record(directory / "thresholds.json")
+        if thresholds is not None:
+            figures["thresholds.png"] = threshold_figure(thresholds)
         for name, figure in figures.items():
             paths.append(directory / name)
             write_png(figure, paths[-1])
