@@ -21,7 +21,7 @@ struct Keep {
 
 struct TwoSums {
     Sums sum, product;  // of gradients, and of gradients times the centered value
-    void join(bool columns) { sum.join(columns), product.join(columns); }
+    void join(const Tile& tile) { sum.join(tile), product.join(tile); }
 };
 
 // Through the step function: grad_h, and what of grad_v passes the reset into u.
@@ -89,8 +89,9 @@ struct ThroughNorm {
         if (!batch) return;
         float grad[LANES], product[LANES];
         for_lanes(tile, [&](int64_t l, int64_t group) {
-            grad[l] = float(sums.sum.lane[l] / double(samples));
-            product[l] = float(sums.product.lane[l] / (spread_of(of, t, group) * double(samples)));
+            int64_t place = group - tile.group;
+            grad[l] = float(sums.sum.lane[place] / double(samples));
+            product[l] = float(sums.product.lane[place] / (spread_of(of, t, group) * double(samples)));
         });
         mean_grad = lanes(tile, [&](int64_t l) { return grad[l]; });
         mean_product = lanes(tile, [&](int64_t l) { return product[l]; });
@@ -140,7 +141,7 @@ void through_current(const Layer& layer, const Norm& norm, const Shape& shape, c
             sums.product.add(product);
         });
     }
-    sums.join(shape.tile.columns);
+    sums.join(shape.tile);
     write_gradients(norm, shape.tile, begin, begin == 0, sums);
     ThroughNorm through(current, norm, shape.tile, begin, sums, samples_of(shape) * (end - begin));
     for (int64_t t = begin; t < end; ++t) {
@@ -209,7 +210,7 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
         const Step& step = steps(t);
         float* u = held.potentials + t * size;
         TwoSums sums = through_step_of<X>(layer)(layer, shape, step, t, u, held);
-        sums.join(tile.columns);
+        sums.join(tile);
         write_gradients(layer.potential, tile, t, t + 1 == layer.steps, sums);
         ThroughNorm through(step.norm, layer.potential, tile, t, sums, samples_of(shape));
         float* kept = held.potentials + (constant ? layer.steps - 1 : t) * size;
@@ -247,12 +248,12 @@ void backward(const Layer& layer, const Tile& tile, float* scratch) {
             write.flush(to, first, n);
         });
         if (maps) {
-            of_map.join(tile.columns);
+            of_map.join(tile);
             write_gradients(layer.current, tile, t, t + 1 == layer.steps, of_map);
         }
     }
     if (learns) {
-        of_decay.join(tile.columns);
+        of_decay.join(tile);
         for_groups(tile, [&](int64_t l, int64_t group) {
             pointer<float>(layer.grad_decay)[group] = float(of_decay.lane[l]);
         });

@@ -190,9 +190,10 @@ struct Sums {
         for (int k = 0; k < PARTS; ++k)
             for (int l = 0; l < WIDTH; ++l) lane[k * WIDTH + l] += double(partial.part[k][l]);
     }
-    // columns: a sum for each lane; else one sum, in the first
-    void join(bool columns) {
-        if (!columns) halve<LANES / 2>();
+    // The sums of a tile's groups, in the first lanes.
+    void join(const Tile& tile) {
+        if (!tile.columns) return halve<LANES / 2>();
+        for (int64_t l = tile.groups; l < tile.width; ++l) lane[l % tile.groups] += lane[l];
     }
     template <int Half>
     void halve() {
@@ -204,7 +205,7 @@ struct Sums {
 // A value for each lane: of its group in columns, else of the tile's only group.
 template <typename F>
 void for_lanes(const Tile& tile, F f) {
-    for (int64_t l = 0; l < (tile.columns ? LANES : 1); ++l) f(l, tile.group + smaller(l, tile.width - 1));
+    for (int64_t l = 0; l < (tile.columns ? LANES : 1); ++l) f(l, tile.group + l % tile.groups);
 }
 template <typename F>
 Lanes lanes(const Tile& tile, F f) {
@@ -287,17 +288,19 @@ inline BySteps<Step> firing_steps(const Layer& layer, const Tile& tile) {
 // Each group of a tile once.
 template <typename F>
 void for_groups(const Tile& tile, F f) {
-    for (int64_t l = 0; l < (tile.columns ? tile.width : 1); ++l) f(l, tile.group + l);
+    for (int64_t l = 0; l < tile.groups; ++l) f(l, tile.group + l);
 }
 
 // Mean and biased variance from the sum; `squares(mean)` gives the sums of squares around it.
 template <typename F>
 void write_statistics(const Norm& norm, const Shape& shape, int64_t t, int64_t samples, Sums sum, F squares) {
     float mean[LANES];
-    sum.join(shape.tile.columns);
-    for_lanes(shape.tile, [&](int64_t l, int64_t) { mean[l] = float(sum.lane[l] / double(samples)); });
+    sum.join(shape.tile);
+    for_lanes(shape.tile, [&](int64_t l, int64_t group) {
+        mean[l] = float(sum.lane[group - shape.tile.group] / double(samples));
+    });
     Sums square = squares(lanes(shape.tile, [&](int64_t l) { return mean[l]; }));
-    square.join(shape.tile.columns);
+    square.join(shape.tile);
     for_groups(shape.tile, [&](int64_t l, int64_t group) {
         double error = sum.lane[l] / double(samples) - double(mean[l]);  // of the rounded mean
         double variance = square.lane[l] / double(samples) - error * error;
@@ -311,7 +314,8 @@ inline double spread_of(const Norm& norm, int64_t t, int64_t group) {
     return norm.variance ? double(norm.variance(t, group)) + norm.eps : 1.0;
 }
 
-inline int64_t samples_of(const Shape& shape) { return shape.tile.columns ? shape.tile.rows : shape.count; }
+// Elements of each of a tile's groups.
+inline int64_t samples_of(const Shape& shape) { return shape.tile.rows * shape.tile.width / shape.tile.groups; }
 
 #include "forward.h"
 #include "backward.h"

@@ -57,10 +57,10 @@ struct Layer {
 };
 
 // What one thread handles at a time, over all steps: `rows` pieces of `width` elements, `stride` apart,
-// the first at `offset`. Columns: a piece is up to LANES groups side by side, a lane for each. Else: a
-// piece is (a part of) the inner elements of one group.
+// the first at `offset`. Columns: a piece is up to LANES elements, a lane for each: of as many groups side by side,
+// or of fewer, again and again. Else: a piece is the inner elements of one group.
 struct Tile {
-    int64_t rows, width, stride, offset, group;
+    int64_t rows, width, stride, offset, group, groups;  // `groups` of them, from `group` on
     bool columns;
 };
 

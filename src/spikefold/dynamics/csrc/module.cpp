@@ -54,26 +54,31 @@ const char* limit_instruction_set(int limit) {
 constexpr int64_t SMALL_TILE = 4096;  // elements; fewer than this do not pay for a tile
 
 // How a step falls into tiles. Where something is summed over the batch a tile is all of its groups;
-// elsewhere it may be some of their rows.
+// elsewhere it may be some of their rows. Where groups are so few that several rows fill the lanes, these
+// rows are one.
 struct Tiling {
     const Layer& layer;
     bool columns;
-    int64_t width, rows, across, down;
+    int64_t together, all_rows, stride, width, rows, across, down;
 
     Tiling(const Layer& l, bool sums) : layer(l), columns(l.inner == 1) {
+        together = columns && layer.groups ? std::max<int64_t>(LANES / layer.groups, 1) : 1;
+        while (layer.rows % together) --together;
+        all_rows = layer.rows / together;
+        stride = layer.groups * layer.inner * together;
         width = columns ? LANES : layer.inner;
-        rows = sums ? layer.rows : std::clamp<int64_t>(SMALL_TILE / width, 1, std::max<int64_t>(layer.rows, 1));
-        across = columns ? (layer.groups + LANES - 1) / LANES : layer.groups;
-        down = rows ? (layer.rows + rows - 1) / rows : 0;
+        rows = sums ? all_rows : std::clamp<int64_t>(SMALL_TILE / width, 1, std::max<int64_t>(all_rows, 1));
+        across = columns ? (stride + LANES - 1) / LANES : layer.groups;
+        down = rows ? (all_rows + rows - 1) / rows : 0;
     }
 
     int64_t count() const { return layer.inner ? across * down : 0; }
 
     Tile operator[](int64_t i) const {
-        int64_t row = i / across * rows, group = i % across * (columns ? LANES : 1);
-        int64_t stride = layer.groups * layer.inner;
-        int64_t piece = columns ? std::min(LANES, layer.groups - group) : layer.inner;
-        return {std::min(rows, layer.rows - row), piece, stride, row * stride + group * layer.inner, group, columns};
+        int64_t row = i / across * rows, first = i % across * width;
+        int64_t piece = std::min(width, stride - first), group = first / layer.inner;
+        int64_t groups = columns ? std::min(piece, layer.groups) : 1;
+        return {std::min(rows, all_rows - row), piece, stride, row * stride + first, group, groups, columns};
     }
 };
 
