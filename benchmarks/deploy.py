@@ -1,5 +1,6 @@
 """Suite 6: folded and fused networks as they are deployed, beside their convolutions alone."""
 
+import copy
 import tempfile
 from collections.abc import Callable
 from functools import cache, partial
@@ -34,6 +35,7 @@ def contestants(size: dict[str, Any], device: torch.device) -> Contestants:
     return {
         "eager": lambda: eager(network(), deployed(), images),
         "prepared": lambda: prepared(deployed(), images),
+        "prepared, channels last": lambda: prepared(channels_last(deployed()), images),
         "AOTInductor": lambda: compiled(deployed(), images),
         **{
             name: partial(by_runtime, network, images, name)
@@ -83,6 +85,11 @@ def eager(network: nn.Module, deployed: nn.Module, images: Tensor) -> Contestant
         return Check(record.mismatches <= DIFFER * record.spikes, what)
 
     return Contestant(run, check)
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """A copy whose weights lie so, and with them all that its convolutions give."""
+    return copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def prepared(deployed: nn.Module, images: Tensor) -> Contestant:

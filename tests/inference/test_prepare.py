@@ -148,6 +148,15 @@ def test_a_converted_network_and_shown_images_give_the_same() -> None:
 # ------------------------------------------------------------------ later changes
 
 
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_channels_last_gives_what_the_network_gives_in_channels_last(
+    options: dict[str, Any],
+) -> None:
+    network = model(**options).to(memory_format=torch.channels_last)
+    agrees(network, *torch.rand(3, 4, 2, 16, 16) * 2)
+    agrees(network, *torch.rand(2, 3, 2, 2, 16, 16))
+
+
 @torch.no_grad()
 def test_values_that_change_in_place_count() -> None:
     network, other = (sf.fold(model("resnet20", learn_decay="layer")) for _ in range(2))
