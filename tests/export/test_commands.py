@@ -198,7 +198,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
         "compared on the CPU",
     ),
     "no runtime": (
-        ["check", "folded.onnx", "folded.safetensors", "--data", "digits", "--runtime", "tensorrt"],
+        ["check", "folded.onnx", "folded.safetensors", "--data=cifar10", "--runtime=tensorrt"],
         1,
         f"unknown runtime 'tensorrt': one of {', '.join(RUNTIMES)}",
     ),

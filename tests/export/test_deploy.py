@@ -1,6 +1,7 @@
 """Networks run by another runtime, in Python and on the command line."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,21 @@ def test_evaluate_and_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert seen["label"] == expected["label"]
     assert seen["runtime"] == "reference"
     assert seen["spikes"] == {}
-    for words in (["evaluate", file, "--data", "digits"], ["predict", file, picture]):
-        assert main([*words, "--runtime", "onnxruntime", "--device", "meta"]) == 1
-        assert main([*words, "--runtime", "tflite"]) == 1
-        told = capsys.readouterr().err.splitlines()
-        assert "unknown runtime 'tflite'" in told[-1]
+
+
+def test_a_runtime_that_cannot_be_is_told_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    file = str(tmp_path / "network.safetensors")
+    sf.save(folded(), file)
+    wrong = {
+        "tflite": "unknown runtime 'tflite'",
+        "openvino": "the runtime needs openvino: pip install 'spikefold[openvino]'",
+        "onnxruntime --device meta": "--runtime onnxruntime runs on the CPU: leave out --device",
+    }
+    data = ["--data", "cifar10", "--root", str(tmp_path / "nowhere")]
+    for words in (["evaluate", file, *data], ["predict", file, str(tmp_path / "nothing.png")]):
+        for runtime, told in wrong.items():
+            assert main([*words, "--runtime", *runtime.split()]) == 1
+            assert told in capsys.readouterr().err

@@ -32,6 +32,7 @@ from spikefold.export import (
     check,
     describe,
     file_hash,
+    require_runtime,
     to_nir,
     to_onnx,
     to_torch,
@@ -181,6 +182,7 @@ def check_command(words: list[str]) -> None:
     network = load_network(options.file, "cpu")
     shape = (network.input_spec or assumed_spec(network)).shape
     # before anything is read or downloaded
+    require_runtime(options.exported, options.runtime)
     exported.require_fit(options.exported, shape, f"{list(shape)} of {options.file}")
     dataset = load_data_for(network, options.file, on, options.split)
     samples = _spread(dataset.split(options.split), options.samples)

@@ -25,7 +25,7 @@ from spikefold.data import (
     require_shape,
 )
 from spikefold.errors import ConfigError, DataError
-from spikefold.export import RUNTIMES, deploy
+from spikefold.export import RUNTIMES, deploy, require_installed
 from spikefold.models import Network
 from spikefold.ranges import require_within
 from spikefold.recipes import FOLDED
@@ -67,20 +67,31 @@ def load_network(path: Path, device: str, names: Sequence[str] = SHIPPED) -> Net
     return load(network_file(path, names)).to(_device(device))
 
 
+def require_runs_by(runtime: str | None, device: str) -> None:
+    """Refuse `--runtime` where it cannot be, before data are read, or even downloaded, for it.
+
+    Arguments:
+        runtime: its name; None: torch.
+        device: that was asked for.
+    """
+    if runtime is None:
+        return
+    if device != "cpu":
+        raise ConfigError(f"--runtime {runtime} runs on the CPU: leave out --device")
+    require_installed(runtime)
+
+
 def run_by(
-    runtime: str, network: nn.Module, device: str, x: Tensor, steps: int | None = None
+    runtime: str, network: nn.Module, x: Tensor, steps: int | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A network as another runtime runs it, and what records say of that.
 
     Arguments:
         runtime: its name.
         network: folded.
-        device: that was asked for.
         x: inputs on which it is checked.
         steps: T of images, where the network does not know it.
     """
-    if device != "cpu":
-        raise ConfigError(f"--runtime {runtime} runs on the CPU: leave out --device")
     deployed = deploy(network, x, runtime, steps=steps)
     file = deployed.record.file
     about = {

@@ -15,6 +15,7 @@ from spikefold.cli._inputs import (
     load_data_for,
     load_network,
     network_file,
+    require_runs_by,
     run_by,
 )
 from spikefold.cli._output import print_json, print_record, print_rows
@@ -171,6 +172,7 @@ def verify_command(words: list[str]) -> None:
 def evaluate_command(words: list[str]) -> None:
     """Accuracy of a network file."""
     options = tyro.cli(EvaluateOptions, args=words, prog="spikefold evaluate")
+    require_runs_by(options.runtime, options.on.device)
     network = load_network(options.file, options.on.device)
     dataset = load_data_for(network, options.file, options.on, options.split)
     samples, size = dataset.split(options.split), options.on.batch_size
@@ -178,7 +180,7 @@ def evaluate_command(words: list[str]) -> None:
     about: dict[str, Any] = {}
     if options.runtime is not None:
         first, _ = next(samples.batches(CHECKED))
-        running, about = run_by(options.runtime, network, options.on.device, first)
+        running, about = run_by(options.runtime, network, first)
     with shown_progress().task("evaluate", math.ceil(len(samples) / size)) as advance:
         result = evaluate(running, samples, size, advance)
     record: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from torch import Tensor, nn
 
-from spikefold.cli._inputs import RuntimeName, assumed_spec, load_network, run_by
+from spikefold.cli._inputs import RuntimeName, assumed_spec, load_network, require_runs_by, run_by
 from spikefold.cli._output import print_error, print_json, print_rows
 from spikefold.data import Framing, InputSpec, read_input
 from spikefold.errors import ConfigError
@@ -52,6 +52,7 @@ class PredictOptions:
 def predict_command(words: list[str]) -> None:
     """Run a network on one file."""
     options = tyro.cli(PredictOptions, args=words, prog="spikefold predict")
+    require_runs_by(options.runtime, options.device)
     network = load_network(options.network, options.device)
     spec = _spec(network, options)
     x, what = read_input(options.file, spec)
@@ -64,7 +65,7 @@ def predict_command(words: list[str]) -> None:
     about: dict[str, Any] = {}
     running: nn.Module = network
     if options.runtime is not None:
-        running, about = run_by(options.runtime, network, options.device, x, steps)
+        running, about = run_by(options.runtime, network, x, steps)
     result = _run(running, x, steps, names)
     record = {"file": str(options.file), "input": what, **about, **result}
     if options.picture:

@@ -16,7 +16,7 @@ from spikefold.export._bound import flips
 from spikefold.export._description import Description
 from spikefold.export._needs import needed
 from spikefold.export._nir_file import NIRFile, is_nir
-from spikefold.export._runtimes import Runtime, find_runtime
+from spikefold.export._runtimes import RUNTIMES, Runtime, find_runtime, require_installed
 from spikefold.export._torch_file import TORCH, TorchFile, is_archive
 from spikefold.export._walk import Operation, Walk, walk
 from spikefold.folding import evaluation
@@ -214,6 +214,21 @@ def _file(path: Path) -> Any:
     from spikefold.export._onnx_file import OnnxFile
 
     return OnnxFile(path)
+
+
+def require_runtime(path: str | Path, runtime: str | None) -> None:
+    """Refuse a runtime that cannot run a file, or is not installed, before data are read for it.
+
+    Arguments:
+        path: of an exported file.
+        runtime: as for `check`.
+
+    Raises:
+        ExportError: if it cannot.
+    """
+    _, _, name = _opened(Path(path), runtime)
+    if name in RUNTIMES:
+        require_installed(name)
 
 
 def _opened(path: Path, runtime: str | Runtime | None) -> tuple[Description, Other, str]:

@@ -15,10 +15,22 @@ Arrays = dict[str, np.ndarray]
 Call = Callable[[Arrays], Arrays]  # from inputs to outputs, by name
 Runtime = Callable[[bytes], Call]
 
+# package of a runtime, and the extra that installs it
+PACKAGES = {
+    "onnxruntime": ("onnxruntime", "onnxruntime"),
+    "openvino": ("openvino", "openvino"),
+    "reference": ("onnx", "export"),
+}
+
+
+def _package(runtime: str) -> Any:
+    package, extra = PACKAGES[runtime]
+    return needed(package, "the runtime", extra)
+
 
 def onnxruntime(model: bytes) -> Call:
     """ONNX Runtime on the CPU, with its default optimizations and as many threads as torch has."""
-    package = needed("onnxruntime", "the runtime", "onnxruntime")
+    package = _package("onnxruntime")
     options = package.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # errors are raised: no lines of its own
@@ -41,7 +53,7 @@ def openvino_with(**settings: Any) -> Runtime:
     """
 
     def runtime(model: bytes) -> Call:
-        core = needed("openvino", "the runtime", "openvino").Core()
+        core = _package("openvino").Core()
         compiled = core.compile_model(core.read_model(model), "CPU", settings)
 
         def call(feed: Arrays) -> Arrays:
@@ -58,7 +70,7 @@ def openvino_with(**settings: Any) -> Runtime:
 
 def reference(model: bytes) -> Call:
     """The definition of ONNX in numpy, of the package onnx; slow."""
-    needed("onnx", "the runtime", "export")
+    _package("reference")
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(model)
@@ -83,6 +95,20 @@ def find_runtime(runtime: str | Runtime) -> Runtime:
     if runtime not in RUNTIMES:
         raise ExportError(f"check: {unknown('runtime', runtime, RUNTIMES)}")
     return RUNTIMES[runtime]
+
+
+def require_installed(name: str) -> None:
+    """Refuse a runtime of ONNX files that is unknown or not installed.
+
+    Arguments:
+        name: of the runtime.
+
+    Raises:
+        ExportError: if so; says which extra installs it.
+    """
+    find_runtime(name)
+    _package("reference")  # onnx itself, of which the file is made
+    _package(name)
 
 
 @contextmanager
