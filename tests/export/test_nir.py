@@ -383,6 +383,23 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["export", file, "--for", "norse", "-o", out]) == 2
 
 
+@pytest.mark.parametrize("to", ["onnx", "torch", "nir"])
+def test_what_was_imported_is_exported_again(to: str, tmp_path: Path) -> None:
+    """Its pools are sums."""
+    x = torch.rand(3, 4, 2, 16, 16)
+    network = ready(sf.models.compact(in_channels=2, steps=3, width=0.2, image_size=16), x)
+    sf.to_nir(network, tmp_path / "net.nir", example=x)
+    made = sf.from_nir(tmp_path / "net.nir")
+    assert any(getattr(part, "divisor_override", None) == 1 for part in made.modules())
+    {"onnx": sf.to_onnx, "torch": sf.to_torch, "nir": sf.to_nir}[to](
+        made, tmp_path / "again", example=x
+    )
+    record = sf.check(made, tmp_path / "again", [x])
+    assert record.file.decisions > 10_000
+    assert record.file.differ == 0
+    assert spikes_of(made, x)[0].abs().mean() > 0.01
+
+
 @pytest.mark.usefixtures("as_user")
 def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = layered(thresholds(0.5, -0.5, 1.0)).eval()

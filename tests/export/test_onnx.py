@@ -160,6 +160,8 @@ POOLS: list[tuple[nn.Module, int]] = [
     (nn.AvgPool2d(3, 2, 1), 7),
     (nn.AvgPool2d(3, 2, 1, count_include_pad=False), 8),
     (nn.AvgPool2d((2, 4), stride=(1, 3)), 9),
+    (nn.AvgPool2d(3, 2, 1, divisor_override=1), 7),
+    (nn.AvgPool2d(3, 2, 1, ceil_mode=True, divisor_override=5), 8),
     (nn.MaxPool2d(3, 2, 1, ceil_mode=True), 8),
     (nn.MaxPool2d(2, 3, dilation=2), 9),
     (nn.MaxPool2d(2, 3, ceil_mode=True), 7),
@@ -184,7 +186,6 @@ def test_pools(pool: nn.Module, size: int, tmp_path: Path) -> None:
     [
         (nn.AvgPool2d(3, 2, 1, ceil_mode=True), "ceil_mode with padding that counts"),
         (nn.AdaptiveAvgPool2d(3), "[8, 8] into [3, 3]: its windows differ in size"),
-        (nn.AvgPool2d(2, divisor_override=3), "divisor_override"),
         (nn.FractionalMaxPool2d(2, 4), "of a kind that cannot be exported"),
     ],
 )

@@ -114,6 +114,9 @@ def test_what_cannot_be_said(tmp_path: Path) -> None:
         sf.to_torch(network(), path, layout="scan")
     with pytest.raises(ExportError, match=r"'features.0.lif' .*: thresholds of each time step"):
         sf.to_torch(network("mpbn-steps"), path, layout="step")
+    bntt = sf.models.small(in_channels=1, steps=3, norm="none", current_norm="bntt").eval()
+    with pytest.raises(ExportError, match=r"'features.0.norm' .*: parameters of each time step"):
+        sf.to_torch(bntt, path, layout="step")
     with pytest.raises(ExportError, match="Own has no step"):
         sf.to_torch(Own(), path, layout="step", example=torch.rand(2, 1, 3))
     with pytest.raises(ExportError, match=r"'features.0.lif' .* not folded"):

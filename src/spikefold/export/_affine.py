@@ -47,6 +47,7 @@ class Window:
         kernel, stride, dilation: of the window.
         begin, end: padding.
         counts: whether an average counts what is padded.
+        divisor: of the sum, whatever a window counts; None: an average.
     """
 
     kernel: list[int]
@@ -55,6 +56,7 @@ class Window:
     begin: list[int]
     end: list[int]
     counts: bool
+    divisor: int | None = None
 
 
 def window(operation: Operation, before: tuple[int, ...]) -> Window:
@@ -86,6 +88,8 @@ def window(operation: Operation, before: tuple[int, ...]) -> Window:
         max(pad, (parts - 1) * step + reach * (width - 1) + 1 - size - pad)
         for size, parts, width, step, pad, reach in sizes
     ]
+    if getattr(module, "divisor_override", None) is not None:
+        return Window(kernel, stride, dilation, padding, end, True, module.divisor_override)
     counts = not isinstance(module, MAXIMA) and module.count_include_pad and any(padding)
     if counts and end != padding:
         raise refused(operation.node, "ceil_mode with padding that counts: count_include_pad=False")

@@ -119,8 +119,6 @@ def _of_settings(module: nn.Module | None) -> str | None:
         return f"padding_mode={module.padding_mode!r} cannot be exported: only zeros"
     if isinstance(module, _BatchNorm) and module.running_mean is None:
         return "takes statistics of the batch in evaluation: it cannot be exported"
-    if getattr(module, "divisor_override", None) is not None:
-        return "divisor_override cannot be exported"
     if getattr(module, "return_indices", False):
         return "return_indices cannot be exported"
     return None

@@ -251,10 +251,10 @@ def _pool(writer: Writer, operation: Operation, x: Held) -> Held:
     padded = any(over.begin) or any(over.end)
     if padded and not (over.counts and over.begin == over.end):
         raise refused(operation.node, "its windows count padding differently from place to place")
-    if over.kernel == list(x.shape[1:]) and not padded:
+    count = prod(over.kernel)
+    if over.kernel == list(x.shape[1:]) and not padded and over.divisor in (None, count):
         return _mean(writer, operation, x)
     nodes, factor = writer.summed(operation, x)
-    count = prod(over.kernel)
     kernel, stride, padding = (tuple(s) for s in (over.kernel, over.stride, over.begin))
     # importers take a mean, times the count: exact for powers of two; and they do not pad
     if len(kernel) == 2 and not padded and count.bit_count() == 1:
@@ -263,7 +263,8 @@ def _pool(writer: Writer, operation: Operation, x: Held) -> Held:
     else:
         term = Term(nodes, x.shape, each(x.shape[0], kernel, stride, padding), name=operation.name)
         (name,) = writer.emitted(operation, term)
-    return Held((Term((name,), operation.value.shape, factor=factor / count),))
+    divided = factor / (over.divisor or count)
+    return Held((Term((name,), operation.value.shape, factor=divided),))
 
 
 def _mean(writer: Writer, operation: Operation, x: Held) -> Held:

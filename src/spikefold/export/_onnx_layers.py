@@ -111,7 +111,7 @@ def standardize(over: Over, operation: Operation, inputs: Inputs) -> str:
 
 
 def pool(over: Over, operation: Operation, inputs: Inputs) -> str:
-    """Average or maximum over windows.
+    """Average, sum or maximum over windows.
 
     What torch's ceil_mode adds is said as padding at the ends: runtimes disagree about that mode.
     """
@@ -126,9 +126,21 @@ def pool(over: Over, operation: Operation, inputs: Inputs) -> str:
         return over.out.add(
             "MaxPool", [x], operation.name, dilations=over_what.dilation, **attributes
         )
+    if over_what.divisor is not None:
+        channels, divisor = value.shape[0], over_what.divisor
+        return _sum(over.out, operation.name, x, channels, divisor, **attributes)
     return over.out.add(
         "AveragePool", [x], operation.name, count_include_pad=int(over_what.counts), **attributes
     )
+
+
+def _sum(out: Builder, name: str, x: str, channels: int, divisor: int, **where: list[int]) -> str:
+    """Sums over windows, divided: an average times its count would round sums of spikes."""
+    ones = out.constant(torch.ones(channels, 1, *where["kernel_shape"]), f"{name}.ones")
+    total = out.add("Conv", [x, ones], name, group=channels, **where)
+    if divisor == 1:
+        return total
+    return out.add("Div", [total, out.constant(torch.tensor(float(divisor)), f"{name}.by")], name)
 
 
 def reshape(over: Over, operation: Operation, inputs: Inputs) -> str:

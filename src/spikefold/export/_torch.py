@@ -17,7 +17,7 @@ from spikefold.errors import ExportError
 from spikefold.export._description import KEY, Layout, described, written
 from spikefold.export._walk import Walk, walk
 from spikefold.folding import fuse_conv_bn
-from spikefold.nn import State, observing, twin
+from spikefold.nn import CurrentNorm, SpikingNeuron, State, observing, twin
 from spikefold.replacing import replacing
 
 
@@ -133,6 +133,15 @@ def _give_spikes(network: nn.Module) -> None:
     network.__dict__["forward"] = watched
 
 
+def _of_each_step(module: Any) -> str | None:
+    """What a module has of each time step, so that a program would have to know which one it is."""
+    if isinstance(module, SpikingNeuron) and module.condition().steps() is not None:
+        return "thresholds"
+    if isinstance(module, CurrentNorm) and module.normalization().steps() is not None:
+        return "parameters"
+    return None
+
+
 class _OneStep(nn.Module):
     """One step of a network: potentials come in and go out.
 
@@ -149,10 +158,11 @@ class _OneStep(nn.Module):
                 f"export: {type(network).__name__} has no step(x, state): layout='merged' can say "
                 "it, and ONNX has steps of any network"
             )
-        for neurons in walked.neurons():
-            if neurons.module.condition().steps() is not None:
+        for operation in walked.nodes:
+            what = _of_each_step(operation.module)
+            if what is not None:
                 raise ExportError(
-                    f"export: {neurons.node.what}: thresholds of each time step: layout='merged' "
+                    f"export: {operation.node.what}: {what} of each time step: layout='merged' "
                     "can say them, and ONNX has steps with them"
                 )
         self.network = network
