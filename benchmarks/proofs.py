@@ -3,7 +3,6 @@
 A run is a folder that `spikefold run` left. Targets that are not installed are left out.
 """
 
-import dataclasses
 import sys
 import tempfile
 from collections import defaultdict
@@ -23,12 +22,16 @@ from tqdm import tqdm
 import spikefold as sf
 from benchmarks import record
 from benchmarks.report import table
-from spikefold.export import Runtime, openvino_with
+from spikefold.export import NIRTarget, Runtime, file_hash, openvino_with
 from spikefold.recipes import FOLDED, load_data
 from spikefold.training import CONFIG, Experiment
 
 LAYOUTS = ("merged", "scan", "step")
-IMPORTERS = {"spikingjelly": "SpikingJelly", "snntorch": "snnTorch", "norse": "Norse"}
+IMPORTERS: dict[NIRTarget, str] = {
+    "spikingjelly": "SpikingJelly",
+    "snntorch": "snnTorch",
+    "norse": "Norse",
+}
 HEAD = (
     "network", "target", "samples", "decisions", "differ", "in samples", "first flips",
     "largest, share of the bound", "classes that differ",
@@ -110,22 +113,24 @@ def proved(target: Target, network: nn.Module, given: list[Tensor]) -> dict[str,
 
 
 def measure(options: Options) -> list[dict[str, Any]]:
-    """An entry for each network and target; the network's name is that of its run."""
+    """An entry for each network and target."""
     entries = []
     for run in options.runs:
-        network = sf.load(run / FOLDED)
+        network, about = sf.load(run / FOLDED), described(run)
         most = batches(run, options.most, options.batch_size)
         few = batches(run, options.samples, options.batch_size)
         for target in tqdm([*targets()], desc=str(run), file=sys.stderr):
             found = proved(target, network, most if target.most else few)
-            entries.append({"run": str(run), "target": target.name, **found})
+            entries.append({**about, "target": target.name, **found})
     return entries
 
 
-def name_of(run: Path) -> str:
-    """Data set and model of a run."""
+def described(run: Path) -> dict[str, Any]:
+    """Data set, model and epochs of a run, and the hash of its file."""
     experiment = Experiment.load(run / CONFIG)
-    return f"{experiment.data.name}, {experiment.model.name}"
+    trained = f"{experiment.optimizer.epochs} epochs"
+    name = f"{experiment.data.name}, {experiment.model.name}, {trained}"
+    return {"network": name, "sha256": file_hash(run / FOLDED)}
 
 
 def cells(samples: int, found: dict[str, Any]) -> tuple[str, ...]:
@@ -148,8 +153,8 @@ def rows(entries: list[dict[str, Any]]) -> Iterator[list[str]]:
             continue
         grouped[network, *cells(entry["samples"], entry["file"])].append(entry["target"])
         controls.setdefault(network, cells(entry["samples"], entry["control"]))
-    for (network, *numbers), names in grouped.items():
-        yield [network, "; ".join(names), *numbers]
+    for key, names in grouped.items():
+        yield [key[0], "; ".join(names), *key[1:]]
     for network, numbers in controls.items():
         yield [network, "control: the network in channels last", *numbers]
 
@@ -157,10 +162,8 @@ def rows(entries: list[dict[str, Any]]) -> Iterator[list[str]]:
 def main() -> None:
     """Measure and report."""
     options = tyro.cli(Options, description=__doc__)
-    entries = [{"network": name_of(Path(entry["run"])), **entry} for entry in measure(options)]
-    path = options.out / "proofs.json"
-    about = {"environment": record.environment("cpu"), "options": dataclasses.asdict(options)}
-    record.save(path, {**about, "proofs": entries})
+    entries, path = measure(options), options.out / "proofs.json"
+    record.save(path, {"environment": record.environment("cpu"), "proofs": entries})
     text = table(list(HEAD), sorted(rows(entries), key=lambda row: row[0]))
     record.write(path.with_suffix(".md"), text + "\n")
     print(text)
