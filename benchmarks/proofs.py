@@ -12,7 +12,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 import tyro
@@ -22,11 +22,11 @@ from tqdm import tqdm
 import spikefold as sf
 from benchmarks import record
 from benchmarks.report import table
-from spikefold.export import NIRTarget, Runtime, file_hash, openvino_with
+from spikefold.export import Layout, NIRTarget, Runtime, file_hash, openvino_with
 from spikefold.recipes import FOLDED, load_data
 from spikefold.training import CONFIG, Experiment
 
-LAYOUTS = ("merged", "scan", "step")
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 IMPORTERS: dict[NIRTarget, str] = {
     "spikingjelly": "SpikingJelly",
     "snntorch": "snnTorch",
@@ -108,7 +108,7 @@ def proved(target: Target, network: nn.Module, given: list[Tensor]) -> dict[str,
             target.export(network, path)
             found = sf.check(network, path, given, runtime=target.runtime)
         except sf.SpikefoldError as error:
-            return {"refused": str(error).replace(f"{folder}/", "")}
+            return {"refused": str(error).replace(f"{folder}/", "").removeprefix("export: ")}
     return found.to_dict()
 
 
