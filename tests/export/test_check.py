@@ -235,6 +235,17 @@ def test_the_bound_by_hand() -> None:
     assert bound.tolist() == [4 * 11.0, 6 * 14.5]
 
 
+def test_sums_divided_by_a_negative_number_have_the_bound_of_their_size() -> None:
+    layer = sf.SpikingLayer(nn.Conv2d(1, 1, 1, bias=False), nn.Identity(), sf.LIF(threshold=9.0))
+    layer.connection.weight.data.fill_(3.0)
+    network = nn.Sequential(sf.OverTime(nn.AvgPool2d(2, divisor_override=-2)), layer)
+    quiet = {"1_lif": torch.zeros(1, 1, 1, 1, 1, dtype=torch.bool)}
+    x = torch.ones(1, 1, 1, 2, 2)
+    (found,) = flips(walk(network, x), x, quiet, quiet).values()
+    # S = 3 * 4 / 2; k: four terms and the division, one term and its product
+    assert found.bound.item() / 2.0**-23 == (5 + 2) * 6.0
+
+
 def test_no_order_of_summation_leaves_the_bound() -> None:
     """Channels in other orders: sums of the same terms in float32, in six steps that never fire."""
     layer = sf.SpikingLayer(
@@ -286,11 +297,12 @@ def garbled(path: Path) -> None:
     onnx.save(model, path)
 
 
+NOT_OURS = "no ONNX file, torch program or NIR file, or damaged"
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "absent": (lambda path: path.unlink(), "cannot be read: No such file"),
-    "text": (lambda path: path.write_text("no onnx"), "no ONNX file, or damaged"),
-    "cut": (lambda path: path.write_bytes(path.read_bytes()[:3000]), "no ONNX file, or damaged"),
-    "empty": (lambda path: path.write_bytes(b""), "no ONNX file, or damaged"),
+    "text": (lambda path: path.write_text("no onnx"), NOT_OURS),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:3000]), NOT_OURS),
+    "empty": (lambda path: path.write_bytes(b""), NOT_OURS),
     "foreign": (foreign, "not exported by spikefold"),
     "renamed": (renamed, "the spikes of 'features.1.lif' are not in it: it was changed"),
     "garbled": (garbled, "its description by spikefold is damaged"),

@@ -136,6 +136,28 @@ def test_what_cannot_be_exported_is_named(network: nn.Module, why: str, as_user:
     assert "\n" not in str(error.value)
 
 
+FEATURES = [nn.AvgPool1d(2), nn.MaxPool1d(2), nn.AdaptiveAvgPool1d(2), nn.AdaptiveMaxPool1d(2)]
+
+
+@pytest.mark.parametrize("pool", FEATURES, ids=lambda pool: type(pool).__name__)
+def test_a_pool_over_features_is_said_with_a_dimension_of_channels(pool: nn.Module) -> None:
+    """Torch takes the batch for channels: a pool over classes, "voting", then needs no reshape."""
+    frames = torch.rand(3, 2, 8)
+    network = nn.Sequential(layer(nn.Linear(8, 6)), sf.OverTime(pool))
+    with pytest.raises(ExportError, match=r"takes \[6\], .* put nn.Unflatten\(1, \(1, 6\)\)"):
+        walk(network, frames)
+    around = nn.Sequential(nn.Unflatten(1, (1, 6)), pool, nn.Flatten(1, 2))
+    other = nn.Sequential(network[0], sf.OverTime(around)).eval()
+    assert torch.equal(other(frames), network.eval()(frames))
+    assert walk(other, frames).nodes[-1].value.shape == network(frames).shape[2:]
+
+
+def test_a_window_over_channels_is_refused() -> None:
+    frames, one = torch.rand(3, 2, 2, 8), layer(nn.Conv1d(2, 4, 3))
+    with pytest.raises(ExportError, match=r"'1.0' \(AvgPool2d\): takes \[4, 6\]"):
+        walk(nn.Sequential(one, sf.OverTime(nn.AvgPool2d(2))), frames)
+
+
 def test_without_an_input_description_an_example_is_asked_for() -> None:
     with pytest.raises(ExportError, match="give example="):
         walk(layer())

@@ -55,6 +55,29 @@ def test_differences_interval_and_p_by_hand(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.filterwarnings("error")
+def test_differences_that_are_equal(tmp_path: Path) -> None:
+    """No deviation, so no width; scipy warned of its precision on standard error."""
+    one = write(tmp_path / "one", {0: 0.25, 1: 0.5})
+    other = write(tmp_path / "other", {0: 0.25 + 0.1, 1: 0.5 + 0.1})
+    record = pair_runs(one, other)
+    assert record["test"]["interval"] == pytest.approx([0.1, 0.1])
+    assert record["test"]["p"] == pytest.approx(2 / 4)
+
+
+def test_settings_that_differ_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = write(tmp_path / "one", {0: 0.5}), write(tmp_path / "other", {0: 0.6})
+    assert pair_runs(one, other)["differ"] == []
+    path = other / "seed-0" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["experiment"]["optimizer"]["epochs"] = 3
+    summary["experiment"]["model"]["norm"] = "mpbn"
+    summary["experiment"]["hardware"] = {"threads": 7}
+    path.write_text(json.dumps(summary))
+    assert main(["compare", str(one), str(other)]) == 0
+    assert "settings that differ: model.norm, optimizer.epochs\n" in capsys.readouterr().out
+
+
 def test_signs_that_disagree(tmp_path: Path) -> None:
     """Differences 3, -1, 2: sums 4; of 8 signs |sum| >= 4 are 6, 4, -4, -6."""
     one = write(tmp_path / "one", {0: 0.5, 1: 0.5, 2: 0.5})

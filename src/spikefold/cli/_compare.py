@@ -37,6 +37,7 @@ def compare_command(words: list[str]) -> None:
         print_json(record)
         return
     print_rows(f"one: {options.one}\nother: {options.other}", pair_table(record))
+    print(f"settings that differ: {', '.join(record['differ']) or 'none'}")
     for split in ("validation", "test"):
         if split in record:
             print(pair_verdict(record, split))

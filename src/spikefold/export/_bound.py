@@ -146,7 +146,8 @@ def _standardize(operation: Operation, _: Walk, taken: list[Terms]) -> Terms:
 
 def _pool(operation: Operation, walk: Walk, taken: list[Terms]) -> Terms:
     (x,), module = taken, operation.module
-    size, touched = _each(module, x.size), _each(module, x.touched.double()) > 0
+    # a sum may be divided by a negative number
+    size, touched = _each(module, x.size).abs(), _each(module, x.touched.double()) != 0
     more = 0
     if not isinstance(module, MAXIMA + ADAPTIVE_MAXIMA):
         more = prod(window(operation, walk[operation.inputs[0]].value.shape).kernel) + 1

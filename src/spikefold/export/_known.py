@@ -18,6 +18,8 @@ AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 ADAPTIVE_AVERAGES = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 ADAPTIVE_MAXIMA = (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
+# each of one, two and three dimensions of space
+_WINDOWS = (CONVOLUTIONS, AVERAGES, MAXIMA, ADAPTIVE_AVERAGES, ADAPTIVE_MAXIMA)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 # exact types: a subclass may compute something else
 _KNOWN: set[type[nn.Module]] = {
@@ -75,6 +77,25 @@ def require_known(node: Node) -> None:
         problem = _of_settings(module)
     if problem is not None:
         raise refused(node, problem)
+
+
+def require_batched(node: Node, shape: tuple[int, ...]) -> None:
+    """Refuse a window that goes over channels: torch reads what lacks a dimension as one sample.
+
+    Arguments:
+        node: that calls a module.
+        shape: of one sample of what it takes.
+
+    Raises:
+        ExportError: names the module.
+    """
+    for dims, kinds in enumerate(zip(*_WINDOWS, strict=True), start=1):
+        if type(node.module) in kinds and len(shape) != 1 + dims:
+            raise refused(
+                node,
+                f"takes {list(shape)}, without the dimension of channels: put nn.Unflatten(1, "
+                f"(1, {shape[0]})) before it, and nn.Flatten(1, 2) behind it",
+            )
 
 
 def require_nothing(node: Node) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,13 @@ def is_nir(path: Path) -> bool:
     return begins_with(path, b"\x89HDF\r\n\x1a\n")
 
 
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # imported without a specification, or None in its place
+        return sys.modules[package] is not None
+
+
 class NIRFile:
     """A NIR file that `to_nir` wrote.
 
@@ -116,12 +124,17 @@ class NIRFile:
             name: of a library, or "spikefold"; default: the one that the file was written for.
 
         Raises:
-            ExportError: if it was written for another one.
+            ExportError: if it was written for another one, or it is not installed.
         """
         name = self.target if name is None else name
         if name not in (self.target, OURS) or name not in NIR_RUNTIMES:
             others = " or ".join(dict.fromkeys((self.target, OURS)))
             raise ExportError(f"{self.path}: was written for {others}, not for {name}")
+        if not _is_installed(name):
+            raise ExportError(
+                f"{self.path}: was written for {name}, which is not installed: install it, or let "
+                f"the runtime {OURS!r} run the file"
+            )
         return NIR_RUNTIMES[name]
 
     def run_by(self, runtime: Run) -> Callable[[Tensor], Tensor]:

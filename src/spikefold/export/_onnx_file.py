@@ -39,7 +39,9 @@ class OnnxFile:
         except OSError as error:
             raise ExportError(f"{path}: cannot be read: {error.strerror}") from error
         except Exception as error:  # protobuf's and the checker's are of several kinds
-            raise ExportError(f"{path}: no ONNX file, or damaged") from error
+            raise ExportError(
+                f"{path}: no ONNX file, torch program or NIR file, or damaged"
+            ) from error
         texts = {entry.key: entry.value for entry in self._model.metadata_props}
         self.description = read_description(path, texts.get(KEY))
 

@@ -18,7 +18,13 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from spikefold.errors import ExportError
-from spikefold.export._known import refused, require_known, require_nothing, require_plain
+from spikefold.export._known import (
+    refused,
+    require_batched,
+    require_known,
+    require_nothing,
+    require_plain,
+)
 from spikefold.graphs import Calls, Graph, Node, graph
 from spikefold.models import Network, as_frames
 from spikefold.nn import CurrentNorm, SpikingNeuron, merge_time, split_time, twin
@@ -240,6 +246,7 @@ def _call(walking: _Walking, node: Node) -> _Seen:
     if module is None:
         raise refused(node, "called as a function: only modules are exported, make it one")
     require_known(node)
+    require_batched(node, seen.value.shape)
     leading = 1 if node.merged else seen.leading
     if leading == 2 and not isinstance(module, nn.Linear | CurrentNorm):
         raise refused(node, "takes [N, ...], but is called with time before the batch")

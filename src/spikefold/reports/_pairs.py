@@ -8,7 +8,7 @@ import numpy as np
 
 from spikefold.errors import ConfigError, DataError
 from spikefold.reports._figures import curve_figure, drawing
-from spikefold.reports._many import read_summaries
+from spikefold.reports._many import flattened, read_summaries
 from spikefold.reports._plots import write_png
 from spikefold.reports._runs import METRICS, read_history
 
@@ -25,8 +25,9 @@ def pair_runs(one: Path, other: Path) -> dict[str, Any]:
         one, other: directories of runs of one setting each.
 
     Returns:
-        `seeds`; for "validation" and "test" the accuracies of `one` and `other`, their
-        `differences`, the `mean` of these, its 95 % `interval` (None of one pair) and `p`.
+        `seeds`; `differ`, the settings that are not the same; for "validation" and "test" the
+        accuracies of `one` and `other`, their `differences`, the `mean` of these, its 95 %
+        `interval` (None of one pair) and `p`.
 
     Raises:
         DataError: if there are no runs, a seed stands twice on a side, no seed on both, or the runs
@@ -41,7 +42,13 @@ def pair_runs(one: Path, other: Path) -> dict[str, Any]:
     for first, second in pairs:
         if first["experiment"]["data"] != second["experiment"]["data"]:
             raise DataError(f"{one} and {other} are runs on different data, or splits: not paired")
-    record: dict[str, Any] = {"one": str(one), "other": str(other), "seeds": seeds}
+    differ = sorted({key for pair in pairs for key in _differing(*pair)})
+    record: dict[str, Any] = {
+        "one": str(one),
+        "other": str(other),
+        "seeds": seeds,
+        "differ": differ,
+    }
     for split in SPLITS:
         if all(_accuracy(run, split) is not None for pair in pairs for run in pair):
             values = np.array([[_accuracy(run, split) for run in pair] for pair in pairs])
@@ -57,6 +64,13 @@ def _by_seed(path: Path) -> dict[int, dict[str, Any]]:
             raise DataError(f"{path}: two runs of seed {seed}: give the directory of one setting")
         found[seed] = summary
     return found
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Settings that the two have and that are not the same, but for where the runs ran."""
+    first, second = (flattened(run["experiment"]) for run in (one, other))
+    shared = (key for key in first.keys() & second.keys() if not key.startswith("hardware."))
+    return [key for key in shared if first[key] != second[key]]
 
 
 def _accuracy(summary: dict[str, Any], split: str) -> float | None:
@@ -79,12 +93,13 @@ def _compared(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
         "p": 1.0,
     }
     if len(differences) > 1:
-        interval = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+        count = len(differences)
+        reach = stats.t.ppf(0.975, count - 1) * differences.std(ddof=1) / np.sqrt(count)
         signs = stats.permutation_test(
             (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
         )
         record |= {
-            "interval": [float(interval.low), float(interval.high)],
+            "interval": [float(differences.mean() - reach), float(differences.mean() + reach)],
             "p": float(signs.pvalue),
         }
     return record
