@@ -197,6 +197,11 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
         2,
         "compared on the CPU",
     ),
+    "into a folder": (
+        ["export", "folded.safetensors", "-o", ".", "--overwrite"],
+        1,
+        ". is a folder: give the name of a file in it",
+    ),
     "no runtime": (
         ["check", "folded.onnx", "folded.safetensors", "--data=cifar10", "--runtime=tensorrt"],
         1,

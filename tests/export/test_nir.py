@@ -317,6 +317,7 @@ def followed(module: nn.Module) -> nn.Module:
 
 
 UNEVEN = nn.AvgPool2d(3, 2, 1, count_include_pad=False)
+CEIL = nn.AvgPool2d(3, 2, ceil_mode=True, divisor_override=1)
 PLACES = sf.FoldedLIF(Condition(None, torch.rand(1, 3, 4, 4)), Neuron())
 STEPS = sf.fold(sf.SpikingLayer(nn.Conv2d(2, 3, 3), nn.Identity(), sf.LIF(sf.MPBN(3, steps=2))))
 
@@ -341,7 +342,8 @@ FRAMES = torch.ones(2, 1, 2, 6, 6)
         (layered(thresholds(1e-40, 0.5, 0.5)), "spikingjelly", "go beyond float32"),
         (layered(PLACES), "snntorch", "'lif' (FoldedLIF): its neurons differ from place to place"),
         (followed(sf.OverTime(nn.MaxPool2d(2))), None, "'1.0' (MaxPool2d): NIR has no maximum"),
-        (followed(sf.OverTime(UNEVEN)), None, "'1.0' (AvgPool2d): its windows count padding diff"),
+        (followed(sf.OverTime(UNEVEN)), None, "'1.0' (AvgPool2d): its averages leave out the padd"),
+        (followed(sf.OverTime(CEIL)), None, "'1.0' (AvgPool2d): its windows reach over one end"),
         (followed(nn.Linear(4, 2)), None, "'1' (Linear): takes [3, 4, 4], and NIR's only one dim"),
         (layered(sf.LIF(), nn.Conv2d(2, 3, (2, 3))), None, "kernel of [2, 3]: NIR's must be"),
         (layered(sf.LIF(), nn.ConvTranspose2d(2, 3, 3)), None, "of a type that cannot be exported"),

@@ -1,5 +1,7 @@
 """Modules against torch's own batch norm, an explicit loop over time, and hand-made input."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -165,3 +167,11 @@ def test_bad_settings_are_refused() -> None:
         over_time(nn.Identity(), torch.zeros(3, 2))
     with pytest.raises(TypeError):
         sf.LIF(leak=0.5)  # type: ignore[call-arg]
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize("place", ["connection", "norm"])
+def test_a_layer_without_a_part_says_what_stands_in_its_place(place: str) -> None:
+    parts: dict[str, Any] = {"connection": nn.Linear(2, 2), "norm": nn.Identity()} | {place: None}
+    with pytest.raises(sf.ConfigError, match=rf"{place} must be a module, got NoneType: nn.Ident"):
+        sf.SpikingLayer(**parts, lif=sf.LIF())

@@ -105,7 +105,9 @@ class RecalibrateOptions:
 
 
 def require_free(path: Path, overwrite: bool) -> None:
-    """Refuse to overwrite a file without --overwrite."""
+    """Refuse to overwrite a file without --overwrite, and a folder at all."""
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: give the name of a file in it")
     if path.exists() and not overwrite:
         raise ConfigError(f"{path} already exists: --overwrite replaces it")
 

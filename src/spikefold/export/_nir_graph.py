@@ -249,8 +249,10 @@ def _pool(writer: Writer, operation: Operation, x: Held) -> Held:
         raise refused(operation.node, "NIR has no maximum: train with an average")
     over = window(operation, x.shape)
     padded = any(over.begin) or any(over.end)
-    if padded and not (over.counts and over.begin == over.end):
-        raise refused(operation.node, "its windows count padding differently from place to place")
+    if over.begin != over.end:
+        raise refused(operation.node, "its windows reach over one end only; NIR pads both alike")
+    if padded and not over.counts:
+        raise refused(operation.node, "its averages leave out the padding, which NIR's count")
     count = prod(over.kernel)
     if over.kernel == list(x.shape[1:]) and not padded and over.divisor in (None, count):
         return _mean(writer, operation, x)

@@ -191,6 +191,12 @@ class SpikingLayer(nn.Module):
 
     def __init__(self, connection: nn.Module, norm: nn.Module, lif: SpikingNeuron) -> None:
         super().__init__()
+        for name, module in {"connection": connection, "norm": norm}.items():
+            if not isinstance(module, nn.Module):
+                raise ConfigError(
+                    f"SpikingLayer: {name} must be a module, got {type(module).__name__}: "
+                    "nn.Identity() where there is none"
+                )
         if not isinstance(lif, SpikingNeuron):
             raise ConfigError(
                 f"SpikingLayer: lif must be neurons such as sf.LIF(), got {type(lif).__name__}"

@@ -137,7 +137,9 @@ def pair_verdict(record: dict[str, Any], split: str) -> str:
         split: "validation" or "test".
     """
     parts, pairs = record[split], len(record["seeds"])
-    line = f"{split}: the other {100 * parts['mean']:+.2f} points over {pairs} pairs"
+    line = (
+        f"{split}: the other {100 * parts['mean']:+.2f} points over {pairs} pair{'s' * (pairs > 1)}"
+    )
     if parts["interval"] is None:
         return f"{line}: of one pair nothing can be said"
     low, high = (100 * value for value in parts["interval"])
