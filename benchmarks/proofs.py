@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -32,6 +33,7 @@ IMPORTERS: dict[NIRTarget, str] = {
     "snntorch": "snnTorch",
     "norse": "Norse",
 }
+PROGRAMS = ("onnx", "onnxruntime", "openvino", "nir")
 HEAD = (
     "network", "target", "samples", "decisions", "differ", "in samples", "first flips",
     "largest, share of the bound", "classes that differ",
@@ -159,11 +161,18 @@ def rows(entries: list[dict[str, Any]]) -> Iterator[list[str]]:
         yield [network, "control: the network in channels last", *numbers]
 
 
+def environment() -> dict[str, Any]:
+    """Hardware and versions, of what runs the files as well."""
+    here = record.environment("cpu")
+    here["versions"] |= {name: version(name) for name in PROGRAMS if find_spec(name)}
+    return here
+
+
 def main() -> None:
     """Measure and report."""
     options = tyro.cli(Options, description=__doc__)
     entries, path = measure(options), options.out / "proofs.json"
-    record.save(path, {"environment": record.environment("cpu"), "proofs": entries})
+    record.save(path, {"environment": environment(), "proofs": entries})
     text = table(list(HEAD), sorted(rows(entries), key=lambda row: row[0]))
     record.write(path.with_suffix(".md"), text + "\n")
     print(text)
