@@ -246,7 +246,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["fold", "{run}/folded.safetensors", "-o", "{tmp}/f"], 1, "nothing to fold"),
         (["fold", "{run}/none", "-o", "{tmp}/f"], 1, "no such file"),
         (["fold", "{run}/best.safetensors", "-o", "{tmp}/file/f"], 1, "cannot write"),
-        (["fold", "{run}/best.safetensors", "-o", "{tmp}", "--overwrite"], 1, "is a folder: give the name of a file in it"),
+        (["fold", "{run}/best.safetensors", "-o", "{tmp}", "--overwrite"], 1, "is a folder: give"),
         (["fold", "{run}/best.safetensors", "-o", "{tmp}/" + 300 * "x"], 1, "File name too long"),
         (["predict", "{run}/best.safetensors", "{tmp}/gray.png", "--picture", "{tmp}"],
          1, "{tmp}: Is a directory"),
