@@ -23,6 +23,7 @@ from tqdm import tqdm
 import spikefold as sf
 from benchmarks import record
 from benchmarks.report import table
+from spikefold.data import Samples
 from spikefold.export import Layout, NIRTarget, Runtime, file_hash, openvino_with
 from spikefold.recipes import FOLDED, load_data
 from spikefold.training import CONFIG, Experiment
@@ -95,9 +96,8 @@ def targets() -> Iterator[Target]:
             yield Target(f"{name}, by NIR", partial(sf.to_nir, target=package))
 
 
-def batches(run: Path, count: int, size: int) -> list[Tensor]:
-    """The first test samples, as networks take them."""
-    samples = load_data(Experiment.load(run / CONFIG)).test
+def batches(samples: Samples, count: int, size: int) -> list[Tensor]:
+    """The first samples, as networks take them."""
     places = torch.arange(min(count, len(samples)))
     return [samples.read(chosen) for chosen in places.split(size)]
 
@@ -118,21 +118,22 @@ def measure(options: Options) -> list[dict[str, Any]]:
     """An entry for each network and target."""
     entries = []
     for run in options.runs:
-        network, about = sf.load(run / FOLDED), described(run)
-        most = batches(run, options.most, options.batch_size)
-        few = batches(run, options.samples, options.batch_size)
+        experiment, network = Experiment.load(run / CONFIG), sf.load(run / FOLDED)
+        about = {"network": name_of(experiment), "sha256": file_hash(run / FOLDED)}
+        test = load_data(experiment).test
+        most, few = (
+            batches(test, count, options.batch_size) for count in (options.most, options.samples)
+        )
         for target in tqdm([*targets()], desc=str(run), file=sys.stderr):
             found = proved(target, network, most if target.most else few)
             entries.append({**about, "target": target.name, **found})
     return entries
 
 
-def described(run: Path) -> dict[str, Any]:
-    """Data set, model and epochs of a run, and the hash of its file."""
-    experiment = Experiment.load(run / CONFIG)
+def name_of(experiment: Experiment) -> str:
+    """Data set, model and epochs."""
     trained = f"{experiment.optimizer.epochs} epochs"
-    name = f"{experiment.data.name}, {experiment.model.name}, {trained}"
-    return {"network": name, "sha256": file_hash(run / FOLDED)}
+    return f"{experiment.data.name}, {experiment.model.name}, {trained}"
 
 
 def cells(samples: int, found: dict[str, Any]) -> tuple[str, ...]:
@@ -171,7 +172,11 @@ def environment() -> dict[str, Any]:
 def main() -> None:
     """Measure and report."""
     options = tyro.cli(Options, description=__doc__)
-    entries, path = measure(options), options.out / "proofs.json"
+    try:
+        entries = measure(options)
+    except sf.SpikefoldError as error:
+        sys.exit(str(error))
+    path = options.out / "proofs.json"
     record.save(path, {"environment": environment(), "proofs": entries})
     text = table(list(HEAD), sorted(rows(entries), key=lambda row: row[0]))
     record.write(path.with_suffix(".md"), text + "\n")
