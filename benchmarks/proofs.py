@@ -25,8 +25,9 @@ from benchmarks import record
 from benchmarks.report import table
 from spikefold.data import Samples
 from spikefold.export import Layout, NIRTarget, Runtime, file_hash, openvino_with
-from spikefold.recipes import FOLDED, load_data
-from spikefold.training import CONFIG, Experiment
+from spikefold.recipes import load_data
+from spikefold.records import CONFIG, FOLDED
+from spikefold.training import Experiment
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 IMPORTERS: dict[NIRTarget, str] = {

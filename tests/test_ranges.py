@@ -2,22 +2,31 @@
 
 import json
 import math
-from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal
 
 import pytest
 
+import spikefold as sf
 from spikefold.errors import ConfigError, DataError, SpikefoldError
 from spikefold.plain import from_plain, to_plain
-from spikefold.ranges import require_within
-from spikefold.training import Experiment
+from spikefold.ranges import require_one_of, require_within
+from spikefold.training import DataConfig, Experiment, HardwareConfig
 
 
+@dataclass(frozen=True)
 class Numbers:
     """Some, at the edges."""
 
-    low, high, middle, nothing = 0, 1, 0.5, None
-    nan, huge = math.nan, 10**400
+    low: int = 0
+    high: int = 1
+    middle: float = 0.5
+    nothing: float | None = None
+    nan: float = math.nan
+    huge: int = 10**400
+    word: Any = "1"
+    truth: Any = True
+    part: Any = 2.5
 
 
 @pytest.mark.parametrize(
@@ -41,6 +50,50 @@ def test_ends_belong_to_a_range_or_not(name: str, text: str, fits: bool) -> None
     with pytest.raises(DataError) as caught:
         require_within("numbers", Numbers(), DataError, **{name: text})
     assert f"numbers: {name} must lie in {text}, got " in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A count, and choices."""
+
+    count: int | None
+    kind: Literal["a", "b"] = "a"
+    other: Literal["c"] | None = None
+
+
+def test_what_is_no_number_or_not_whole_is_refused() -> None:
+    for name in ("word", "truth"):
+        with pytest.raises(ConfigError, match=rf"numbers: {name} must be a number in \[0, 9\]"):
+            require_within("numbers", Numbers(), **{name: "[0, 9]"})
+    require_within("numbers", Numbers(), part="[0, 9]")
+    require_within("whole", Whole(None), count="[0, 9]")
+    for odd in (2.5, 2.0, True, "2"):
+        with pytest.raises(ConfigError, match=r"count must be a whole number in \[0, 9\], got"):
+            require_within("whole", Whole(odd), count="[0, 9]")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("odd", [{"kind": "c"}, {"kind": None}, {"other": "a"}, {"kind": ["a"]}])
+def test_what_is_none_of_the_choices_is_refused(odd: dict[str, Any]) -> None:
+    require_one_of("whole", Whole(1, "b", None))
+    with pytest.raises(
+        ConfigError, match=f"whole: {next(iter(odd))} must be one of (a, b|c, None), got"
+    ):
+        require_one_of("whole", Whole(1, **odd))
+
+
+@pytest.mark.usefixtures("as_user")
+def test_settings_are_refused_before_anything_is_read() -> None:
+    with pytest.raises(ConfigError, match=r"hardware: precision must be one of .*, got 'fp32'"):
+        HardwareConfig(precision="fp32")  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigError, match="data: frames_by must be one of time, count, None, got 'x'"
+    ):
+        DataConfig(frames_by="x")  # type: ignore[arg-type]
+    for steps in (2.5, True, "4"):
+        with pytest.raises(ConfigError, match="model: steps must be a whole number"):
+            sf.models.small(steps=steps)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="model: width must be a number"):
+        sf.models.small(width="0.5")  # type: ignore[arg-type]
 
 
 def numbers(plain: Any, path: str = "") -> list[str]:

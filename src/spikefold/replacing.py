@@ -1,7 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,23 +29,26 @@ def replacing(path: Path) -> Iterator[Path]:
     Where `path` is a link, what it leads to is replaced.
 
     Raises:
-        FileFormatError: if the directory cannot be written.
+        FileFormatError: if the file cannot be written.
     """
     try:
         path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
+        temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(6)}")
+        # who may read it is the user's choice (umask), as for any file
+        temporary.touch(exist_ok=False)
+    except RuntimeError as error:  # Python 3.11 and 3.12 tell a loop of links so
+        raise FileFormatError(f"cannot write {path}: {error}") from error
     except OSError as error:
         raise FileFormatError(f"cannot write {path}: {error.strerror or error}") from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
+        if error.filename not in (None, str(temporary)):  # of a file that the caller uses besides
+            raise
         raise FileFormatError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)

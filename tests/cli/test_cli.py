@@ -17,7 +17,8 @@ from spikefold.data import DATASETS
 from spikefold.errors import ConfigError
 from spikefold.models import MODELS, Options
 from spikefold.plain import to_plain
-from spikefold.recipes import RECIPES, SUMMARY
+from spikefold.recipes import RECIPES
+from spikefold.records import SUMMARY
 
 SMALL = ["--model.width", "0.25", "--model.steps", "2", "--optimizer.epochs", "2"]
 

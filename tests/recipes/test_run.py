@@ -12,8 +12,9 @@ from spikefold.data import Dataset
 from spikefold.errors import FoldError
 from spikefold.models import Network, Options
 from spikefold.recipes import _run, find_recipe, run
+from spikefold.records import METRICS
 from spikefold.reports import run_table
-from spikefold.training import METRICS, Experiment, HardwareConfig, device_of
+from spikefold.training import Experiment, HardwareConfig, device_of
 
 GPU = torch.device("cuda", 7)
 

@@ -112,9 +112,15 @@ def convert(
     shapes = {} if example is None else _shapes(source, followed, example)
     rewriting = _Rewriting(source, followed, shapes, norm, steps, neuron or Neuron())
     body = fx.GraphModule(rewriting.parts, rewriting.run())
-    convolutions = (node.module for node in followed.nodes if isinstance(node.module, nn.Conv2d))
-    first = next(convolutions, None)
-    return Converted(body, steps, None if first is None else first.in_channels).train()
+    return Converted(body, steps, _input_channels(followed)).train()
+
+
+def _input_channels(followed: Graph) -> int | None:
+    """Of a convolution that reads the input itself."""
+    for node in followed.nodes:
+        if isinstance(node.module, nn.Conv2d) and followed[node.inputs[0]].kind == "input":
+            return node.module.in_channels
+    return None
 
 
 def _start_anew(network: nn.Module) -> None:

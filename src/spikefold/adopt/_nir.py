@@ -6,6 +6,7 @@ The package `nir` is imported to read a file, and else not: nodes are known by t
 import graphlib
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,7 +18,7 @@ from spikefold.adopt._nir_file import read_nir, said_in
 from spikefold.adopt._nir_nodes import Convention, Fields, Shape, made_of
 from spikefold.data import InputSpec
 from spikefold.dynamics import backend
-from spikefold.errors import AdoptError, ConfigError, SpikefoldError
+from spikefold.errors import AdoptError, ConfigError, SpikefoldError, SpikefoldWarning
 from spikefold.models import Arguments, NIRModel, NIRNetwork
 from spikefold.nn import copied
 from spikefold.plain import from_plain
@@ -110,7 +111,14 @@ def _input_spec(graph: Any) -> InputSpec | None:
         with registered_only():
             return None if plain is None else from_plain(plain, InputSpec, "input")
     except (KeyError, TypeError, SpikefoldError):
-        return None  # it is not needed to compute
+        if "description" in said_in(graph):  # it is not needed to compute
+            warnings.warn(
+                "from_nir: what the graph says of its input is damaged: the network does not know "
+                "how its input is read",
+                SpikefoldWarning,
+                stacklevel=3,
+            )
+        return None
 
 
 def _description(graph: Any) -> dict[str, Any]:

@@ -93,10 +93,31 @@ def to_official(network: Network) -> dict[str, Tensor]:
     """The tensors of a network under the names of the official code.
 
     Arguments:
-        network: one of `OFFICIAL_MODELS`, not folded.
+        network: one of `OFFICIAL_MODELS`, as trained, with the norms of the official code; what
+            its input does (standardize) is done outside of the network there.
+
+    Raises:
+        AdoptError: if it is another; says what the official code has no counterpart of.
     """
+    _require_official(network)
     state = network.state_dict()
     return {there: state[here].clone() for here, there in official_names(network).items()}
+
+
+def _require_official(network: Network) -> None:
+    arguments, names = network.arguments, official_names(network)
+    others = [key for key in network.state_dict() if key not in names and key[:6] != "input."]
+    if network.name not in OFFICIAL_MODELS:
+        what = f"model {network.name!r}: only {', '.join(OFFICIAL_MODELS)} are"
+    elif network.transforms:
+        what = f"a network after {' and '.join(network.transforms)}: take it as trained"
+    elif arguments.current_norm != "bn" or arguments.norm == "mpbn-steps":
+        what = f"norms {arguments.current_norm!r} and {arguments.norm!r} in one network"
+    elif others:
+        what = f"tensor {others[0]!r}"
+    else:
+        return
+    raise AdoptError(f"to_official: not in the official code: {what}")
 
 
 def official_names(network: Network) -> dict[str, str]:

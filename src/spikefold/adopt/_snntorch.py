@@ -115,11 +115,12 @@ def _leaky(what: str, leaky: Any, last: bool, notes: Notes) -> LIF:
         raise AdoptError(f"{what}: only snnTorch's Leaky has a counterpart here")
     try:
         neuron = Neuron(
-            _number(what, "beta", leaky.beta.clamp(0, 1)),
-            _number(what, "threshold", leaky.threshold),
-            "hard" if leaky.reset_mechanism == "zero" else "soft",
-            _surrogate(what, leaky.spike_grad, notes),
-            bool(leaky.reset_delay),
+            decay=_number(what, "beta", leaky.beta.clamp(0, 1)),
+            threshold=_number(what, "threshold", leaky.threshold),
+            reset="hard" if leaky.reset_mechanism == "zero" else "soft",
+            surrogate=_surrogate(what, leaky.spike_grad, notes),
+            # a delayed reset is by the detached spike, the other by the one with a gradient
+            detach_reset=bool(leaky.reset_delay),
         )
         _require_exact(what, leaky, neuron, last)
     except AttributeError as error:

@@ -18,7 +18,7 @@ from spikefold.cli._jobs import DONE, FAILED, Work, work_telling
 from spikefold.cli._output import one_line
 from spikefold.errors import ConfigError
 from spikefold.ranges import require_within
-from spikefold.replacing import replacing
+from spikefold.records import write_json
 from spikefold.saving import locked
 
 # What begins a run's lines in the log of its job.
@@ -259,9 +259,7 @@ class Slurm(Cluster):
             except RuntimeError as error:
                 raise ConfigError(f"sweep: Slurm refuses the jobs: {one_line(error)}") from error
             jobs |= zip((self.runs[number].name for number in new), submitted, strict=True)
-            with replacing(self._list) as temporary:
-                ids = {name: job.job_id for name, job in jobs.items()}
-                temporary.write_text(json.dumps(listed | ids, indent=2))
+            write_json(self._list, listed | {name: job.job_id for name, job in jobs.items()})
         return [jobs[name] for name in names]
 
     def leave(self, running: Sequence[Submitted]) -> str:

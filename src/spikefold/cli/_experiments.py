@@ -22,9 +22,10 @@ from spikefold.cli._runs import (
 from spikefold.errors import ConfigError
 from spikefold.plain import to_plain
 from spikefold.recipes import RECIPES, Recipe, find_recipe, load_data, run, to_toml
+from spikefold.records import BEST, CONFIG
 from spikefold.reports import Run, plot_run, run_table, run_title, write_page
 from spikefold.saving import is_first
-from spikefold.training import CONFIG, Experiment, is_launched, require_continued, train
+from spikefold.training import Experiment, is_launched, require_continued, train
 
 OptionsT = TypeVar("OptionsT")
 Overrides = Annotated[Experiment, tyro.conf.arg(name="")]
@@ -142,7 +143,7 @@ def train_command(words: list[str]) -> None:
             progress=shown_progress(),
             recipe=recipe.name,
         )
-        return {"directory": str(directory), "best": str(directory / "best.safetensors")}
+        return {"directory": str(directory), "best": str(directory / BEST)}
 
     record = interruptible(work, "train", directory)
     if not is_first():

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 
 from spikefold.cli._configuration import one_of
@@ -19,7 +18,7 @@ from spikefold.cli._inputs import (
 from spikefold.cli._networks import NOTHING_ASKED, On, require_free
 from spikefold.cli._output import print_error, print_json, print_record, print_rows, shown
 from spikefold.cli._progress import shown_progress
-from spikefold.data import Samples, SplitName
+from spikefold.data import SplitName
 from spikefold.errors import ConfigError
 from spikefold.export import (
     NIR_RUNTIMES,
@@ -40,7 +39,7 @@ from spikefold.export import (
 from spikefold.models import Network
 from spikefold.nn import MembraneNorm
 from spikefold.ranges import require_within
-from spikefold.recipes import FOLDED
+from spikefold.records import FOLDED
 
 AnyRuntimeName = Annotated[str, tyro.conf.arg(metavar=one_of((*RUNTIMES, TORCH, *NIR_RUNTIMES)))]
 
@@ -145,7 +144,7 @@ def _write(network: Network, options: ExportOptions) -> None:
         "layout": options.layout,
         "fuse": options.fuse,
         "steps": options.steps,
-        "source": network_file(options.file),
+        "source": None if options.compile else network_file(options.file),
     }
     if options.to == "onnx":
         to_onnx(network, options.output, spikes=options.spikes, **asked)
@@ -185,7 +184,9 @@ def check_command(words: list[str]) -> None:
     require_runtime(options.exported, options.runtime)
     exported.require_fit(options.exported, shape, f"{list(shape)} of {options.file}")
     dataset = load_data_for(network, options.file, on, options.split)
-    samples = _spread(dataset.split(options.split), options.samples)
+    samples = dataset.split(options.split)
+    if options.samples is not None:
+        samples = samples.spread(options.samples)
     batches = samples.batches(on.batch_size)
     with shown_progress().task("check", math.ceil(len(samples) / on.batch_size)) as advance:
         record = check(
@@ -204,13 +205,6 @@ def check_command(words: list[str]) -> None:
         print(record)
     if not record.passed:
         raise SystemExit(1)
-
-
-def _spread(samples: Samples, count: int | None) -> Samples:
-    """So many of the samples, evenly spread."""
-    if count is None or count >= len(samples):
-        return samples
-    return samples.subset(torch.arange(count) * len(samples) // count)
 
 
 ROWS = {
@@ -234,7 +228,7 @@ def _rows(record: Check) -> list[tuple[str, ...]]:
     def of(differences: Differences, key: str) -> str:
         return shown(getattr(differences, key))
 
-    rows: list[tuple[str, ...]] = [("", "file", "control: channels last")]
+    rows: list[tuple[str, ...]] = [("", "file", "control: other sums")]
     rows += [(text, of(record.file, key), of(record.control, key)) for key, text in ROWS.items()]
     rows += [(f"first flips of {path}", f"{n:,}", "") for path, n in record.layers.items()]
     return rows

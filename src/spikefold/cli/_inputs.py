@@ -28,9 +28,9 @@ from spikefold.errors import ConfigError, DataError
 from spikefold.export import RUNTIMES, deploy, require_installed
 from spikefold.models import Network
 from spikefold.ranges import require_within
-from spikefold.recipes import FOLDED
+from spikefold.records import BEST, CONFIG, FOLDED
 from spikefold.saving import load
-from spikefold.training import BEST, CONFIG, DataConfig, Experiment
+from spikefold.training import DataConfig, Experiment
 
 # of a run's folder: what is run, and what transforms start from
 SHIPPED, TRAINED = (FOLDED, BEST), (BEST,)

@@ -1,6 +1,5 @@
 """The command that looks at the loss around trained networks."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from spikefold.data import Dataset, Samples, SplitName
 from spikefold.errors import ConfigError
 from spikefold.models import Network
 from spikefold.ranges import require_within
-from spikefold.replacing import replacing
+from spikefold.records import write_json
 from spikefold.reports import picture_format, plot_landscape
 from spikefold.training import Landscape, LandscapeConfig, landscape
 
@@ -73,8 +72,7 @@ def landscape_command(words: list[str]) -> None:
         ],
     }
     if options.out is not None:
-        with replacing(options.out) as temporary:
-            temporary.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")
+        write_json(options.out, told)
     if options.picture is not None:
         plot_landscape(told, options.picture)
     _note_not_finite(options, records)

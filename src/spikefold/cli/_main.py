@@ -30,7 +30,7 @@ COMMANDS = {
     "landscape": ("_landscape", "loss around trained networks, along random directions"),
     "export": ("_export", "write a folded network for other software: ONNX, torch, NIR"),
     "check": ("_export", "prove an exported file: it and its network side by side"),
-    "import": ("_import", "make a network file of the official code's checkpoint"),
+    "import": ("_import", "make a network file of an official checkpoint or a NIR graph"),
     "predict": ("_predict", "class of one event recording or image"),
     "sweep": ("_sweep", "run recipes x settings x seeds; resumes where it stopped"),
     "table": ("_table", "mean and deviation of accuracy over many runs"),
@@ -41,6 +41,9 @@ COMMANDS = {
     "recipes": ("_experiments", "list the recipes"),
     "show": ("_experiments", "a recipe with all its settings, as a file: > my.toml"),
 }
+
+# as which its short forms count
+OUTPUT = "--output"
 
 
 def find_command(name: str) -> Callable[[list[str]], None]:
@@ -144,7 +147,13 @@ def _drop_output() -> None:
 
 def _require_once(command: str, words: Sequence[str]) -> None:
     """Refuse an option that is given twice: the parser would forget the first."""
-    options = [word.partition("=")[0] for word in words if word.startswith("--")]
-    for option in options:
-        if options.count(option) > 1:
-            raise ConfigError(f"{command}: {option} is given twice: put all its values behind one")
+    given = set()
+    for word in words:
+        if not word.startswith(("--", "-o")):
+            continue
+        spelled = word.partition("=")[0]
+        option = spelled.replace("_", "-")
+        option = OUTPUT if option in ("-o", "--out") else option
+        if option in given:
+            raise ConfigError(f"{command}: {spelled} is given twice: put all its values behind one")
+        given.add(option)

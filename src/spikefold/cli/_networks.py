@@ -18,7 +18,7 @@ from spikefold.cli._inputs import (
     require_runs_by,
     run_by,
 )
-from spikefold.cli._output import print_json, print_record, print_rows
+from spikefold.cli._output import print_error, print_json, print_record, print_rows
 from spikefold.cli._progress import shown_progress
 from spikefold.costs import norms_left
 from spikefold.data import SplitName
@@ -145,8 +145,15 @@ def verify_command(words: list[str]) -> None:
     """Compare two networks."""
     options = tyro.cli(VerifyOptions, args=words, prog="spikefold verify")
     on = options.on
-    one = load_network(options.checkpoint, on.device, TRAINED)
-    other = load_network(options.folded, on.device)
+    files = network_file(options.checkpoint, TRAINED), network_file(options.folded)
+    if files[0].resolve() == files[1].resolve():
+        raise ConfigError(f"verify: both networks are {files[0]}: nothing would be proved")
+    one, other = (load_network(file, on.device) for file in files)
+    if one.transforms == other.transforms:
+        print_error(
+            f"note: both networks are {' and '.join(one.transforms) or 'as trained'}: this "
+            "compares two networks, and proves no transform"
+        )
     dataset = load_data_for(one, options.checkpoint, on, options.split)
     samples = dataset.split(options.split)
     batches = ((like_weights(one, x), y) for x, y in samples.batches(on.batch_size))
@@ -209,12 +216,11 @@ def recalibrate_command(words: list[str]) -> None:
         new = recalibrate(
             network, dataset.train, on.batch_size, on_batch=advance, seed=options.seed
         )
+    record: dict[str, Any] = {"output": str(options.output)}
+    if len(dataset.validation):
+        for name, one in (("validation_before", network), ("validation_after", new)):
+            record[name] = evaluate(one, dataset.validation, on.batch_size)
     save(new, options.output)
-    record = {
-        "output": str(options.output),
-        "validation_before": evaluate(network, dataset.validation),
-        "validation_after": evaluate(new, dataset.validation),
-    }
     if options.json:
         print_json(record)
     else:

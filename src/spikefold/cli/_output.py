@@ -1,7 +1,6 @@
 """Results go to standard output, errors to standard error."""
 
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,22 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from spikefold.records import finite
+
 # Width of output that does not go to a terminal.
 UNLIMITED = 1_000_000
 
 
 def print_json(record: Any) -> None:
     """One machine-readable object, whole or not at all; a number that is not finite is null."""
-    sys.stdout.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for NaN and infinities, which JSON has not."""
-    if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    sys.stdout.write(json.dumps(finite(record), indent=2, allow_nan=False) + "\n")
 
 
 def print_record(title: str, record: Mapping[str, Any]) -> None:

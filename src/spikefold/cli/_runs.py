@@ -12,9 +12,10 @@ from spikefold.cli._output import print_error
 from spikefold.errors import ConfigError
 from spikefold.plain import to_plain
 from spikefold.recipes import Recipe, is_file, read_recipe
+from spikefold.records import CONFIG, LAST
 from spikefold.registry import IMPORTED
 from spikefold.saving import LOCK, is_first, locked
-from spikefold.training import CONFIG, LAST, Experiment, differences
+from spikefold.training import Experiment, differences
 
 T = TypeVar("T")
 

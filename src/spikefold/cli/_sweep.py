@@ -18,10 +18,11 @@ from spikefold.cli._processes import Processes
 from spikefold.cli._progress import shown_progress
 from spikefold.errors import ConfigError
 from spikefold.plain import from_plain
-from spikefold.recipes import SUMMARY, find_recipe, run
+from spikefold.recipes import find_recipe, run
+from spikefold.records import LAST, SUMMARY
 from spikefold.registry import IMPORTED, import_extension
 from spikefold.reports import accuracy_records, accuracy_table, plot_run, read_summaries
-from spikefold.training import LAST, Experiment, Progress
+from spikefold.training import Experiment, Progress
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class _Planned:
 def _choices(setting: str) -> list[tuple[str, str]]:
     """What `KEY=VALUE,...` varies, each value with its key."""
     key, equals, values = setting.partition("=")
+    key = key.replace("_", "-")
     if not (key and equals and values):
         raise ConfigError(f"sweep: --vary {setting}: expected KEY=VALUE,VALUE,...")
     if key == "seed":
@@ -76,6 +78,10 @@ def plan(options: SweepOptions) -> list[_Planned]:
     if not options.recipes:
         raise ConfigError("sweep: name at least one recipe (spikefold recipes lists them)")
     varied = [_choices(setting) for setting in options.vary]
+    keys = [key for (key, _), *_ in varied]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ConfigError(f"sweep: --vary {key} is given twice: put all its values behind one")
     recipes = [find_recipe(word) for word in options.recipes]
     names = [recipe.name for recipe in recipes]
     runs: list[_Planned] = []
@@ -92,6 +98,8 @@ def plan(options: SweepOptions) -> list[_Planned]:
                 registry=RULES,
             )
             label = ",".join(f"{key}={value}" for key, value in settings) or "default"
+            # a value may be a path; a run's folder has one name
+            label = label.replace("/", "_")
             runs += [
                 _Planned(
                     name,
@@ -101,6 +109,12 @@ def plan(options: SweepOptions) -> list[_Planned]:
                 )
                 for seed in options.seeds
             ]
+    directories = [planned.directory for planned in runs]
+    for directory in directories:
+        if directories.count(directory) > 1:
+            raise ConfigError(
+                f"sweep: {directory} would hold two runs: is a value or a seed given twice?"
+            )
     return runs
 
 

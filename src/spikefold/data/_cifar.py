@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 from their official binary versions."""
 
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from spikefold.data._samples import TensorSamples
 from spikefold.data._sources import cached, download, find
 from spikefold.data._splits import Parts, held_out
 from spikefold.errors import DataError
+from spikefold.replacing import replacing
 
 URL10 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 URL100 = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
@@ -116,8 +118,15 @@ def _unpacked(url: str, md5: str, root: Path | None) -> Path:
     archive = download(url, md5, root)
     with tarfile.open(archive) as tar:
         names = [member.name for member in tar.getmembers() if member.name.endswith(".bin")]
-        tar.extractall(archive.parent, filter="data")
-    return archive.parent / Path(names[0]).parent
+        unpacked = archive.parent / Path(names[0]).parent
+        unpacked.mkdir(exist_ok=True)
+        # last in the archive's order is the test batch: without it, training images stand in
+        for name in sorted(names, reverse=True):
+            with replacing(unpacked / Path(name).name) as temporary, temporary.open("wb") as file:
+                packed = tar.extractfile(name)
+                assert packed is not None
+                shutil.copyfileobj(packed, file)
+    return unpacked
 
 
 def _read(paths: list[Path], label_bytes: int) -> TensorSamples:

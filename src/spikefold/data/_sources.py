@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pooch
 
-from spikefold.errors import DataError, SpikefoldWarning
+from spikefold.errors import DataError, FileFormatError, SpikefoldWarning
+from spikefold.replacing import replacing
 
 
 def folder(root: Path | None) -> Path:
@@ -85,23 +85,12 @@ def cached(
             )
     arrays = compute()
     try:
-        _keep(arrays, path)
-    except OSError as error:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except FileFormatError as error:
         warnings.warn(
-            f"{path.parent} cannot be written ({error.strerror}): what was decoded is not kept",
+            f"{error}: what was decoded is not kept",
             SpikefoldWarning,
             stacklevel=1,  # one place, so that it is said once
         )
     return arrays
-
-
-def _keep(arrays: dict[str, np.ndarray], path: Path) -> None:
-    """Write arrays into a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from spikefold.errors import ConfigError
-from spikefold.registry import Registry
+from spikefold.registry import Registry, unknown
 
 
 class Form(NamedTuple):
@@ -32,7 +32,8 @@ class Form(NamedTuple):
     window: float = math.inf
 
 
-# What the kernels know as well: `csrc/surrogate.h`, `_kernels/_triton_equations.py`.
+# What the kernels know as well, in this order: `csrc/layer.h` (`enum`) and `csrc/surrogate.h`,
+# `_kernels/_triton_equations.py`.
 SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "logistic": lambda y: torch.sigmoid(y) * torch.sigmoid(-y),
     "box": torch.ones_like,
@@ -229,8 +230,28 @@ def require_surrogate(surrogate: object) -> None:
 
 @cache
 def form_of(surrogate: Surrogate) -> Form | None:
-    """Its form, if its derivative is the one of a form."""
-    return surrogate.form() if type(surrogate).derivative is Surrogate.derivative else None
+    """Its form, if its derivative is the one of a form.
+
+    Raises:
+        ConfigError: if that is none that the kernels compute.
+    """
+    if type(surrogate).derivative is not Surrogate.derivative:
+        return None
+    form = surrogate.form()
+    require_form(f"surrogate {surrogate.name}", form)
+    return form
+
+
+def require_form(what: str, form: Form) -> None:
+    """Refuse shapes that are unknown, and numbers with which no derivative is meant.
+
+    Raises:
+        ConfigError: names what has it.
+    """
+    if form.shape not in SHAPES:
+        raise ConfigError(f"{what}: {unknown('shape', form.shape, SHAPES)}")
+    if not (math.isfinite(form.scale) and math.isfinite(form.height) and form.window >= 0):
+        raise ConfigError(f"{what}: scale, height and window are not a form: {form}")
 
 
 def is_above(

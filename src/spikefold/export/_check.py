@@ -19,10 +19,9 @@ from spikefold.export._nir_file import NIRFile, is_nir
 from spikefold.export._runtimes import RUNTIMES, Runtime, find_runtime, require_installed
 from spikefold.export._torch_file import TORCH, TorchFile, is_archive
 from spikefold.export._walk import Operation, Walk, walk
-from spikefold.folding import evaluation
+from spikefold.folding import Batch, evaluation, inputs_and_labels
 from spikefold.nn import Call, copied, observing
 
-Batch = Tensor | tuple[Tensor, Any] | list[Any]
 # what is compared: output, spikes of all calls of neurons `[T, N, ...]`, output beside these spikes
 Other = Callable[[Tensor], tuple[Tensor, list[Tensor], Tensor]]
 AT_ONCE = 16  # samples whose bounds are in memory at a time: of every layer, in float64
@@ -76,8 +75,8 @@ class Check:
         runtime: what ran the file; "" if a function did.
         samples: run.
         file: how the file's decisions differ from the network's.
-        control: how the network's own do when its convolutions sum in another order (channels
-            last).
+        control: how the network's own do when its convolutions and linear layers sum in another
+            order (channels last, and backwards).
         layers: first flips of the file, by path of the neurons; of those that have any.
         source: SHA-256 of the network's file that was exported, where it is known.
     """
@@ -139,7 +138,7 @@ def check(
 
     where k is the number of roundings that a term passes through: about the number of inputs that
     are not zero (see `spikefold.export._bound`). Beside it stands a control: the network against
-    itself in channels last.
+    itself, summed in another order.
 
     Arguments:
         network: that was exported, on the CPU; not changed.
@@ -173,11 +172,11 @@ def check(
         raise ExportError(f"{path}: has no neurons, so nothing would be proved")
     steps = description.steps
     arguments = {"steps": steps} if "steps" in signature(network.forward).parameters else {}
-    by_itself = _channels_last(network, arguments)
+    by_itself = _otherwise_summed(network, arguments)
     paths = [neurons for neurons, _ in description.neurons]
     walked: Walk | None = None
     for batch in batches:
-        x = batch if isinstance(batch, Tensor) else batch[0]
+        x, _ = inputs_and_labels(batch)
         if walked is None:
             image = x.ndim == 1 + len(description.shape)
             walked = walk(network, x, steps if image else None)
@@ -273,12 +272,15 @@ def _run(network: nn.Module, x: Tensor, arguments: dict[str, int]) -> tuple[Tens
         return running(x, **arguments), calls
 
 
-def _channels_last(network: nn.Module, arguments: dict[str, int]) -> Other:
-    """The network itself, its convolutions in another order of memory, and so of their sums."""
+def _otherwise_summed(network: nn.Module, arguments: dict[str, int]) -> Other:
+    """The network itself, but for the order in which its layers sum."""
     other = copied(network)
     for module in other.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
+        elif isinstance(module, nn.Linear):
+            module.weight.data = module.weight.data.flip(-1)
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].flip(-1),))
 
     def run(x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         output, calls = _run(other, x, arguments)

@@ -83,7 +83,7 @@ def deploy(
         # needs onnx
         from spikefold.export._onnx_file import OnnxFile
 
-        record = check(network, path, [example], runtime=run)
+        record = check(network, path, [example], runtime=runtime)
         exported = OnnxFile(path)
     if not record.passed:
         raise ExportError(f"{runtime} computes something else than the network: {record}")

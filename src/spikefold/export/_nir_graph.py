@@ -223,11 +223,10 @@ def _require(operation: Operation, kept: bool) -> None:
 
 def _norm(writer: Writer, operation: Operation, x: Held) -> Held:
     mean, factor, shift = affine(operation.module, 1)
-    if max(len(mean), len(factor), 0 if shift is None else len(shift)) > 1:
+    if max(map(len, (mean, factor, shift))) > 1:
         raise refused(operation.node, "NIR has no norms that change over time")
-    moved = -mean[0].double() * factor[0].double()
-    return _scaled(writer, operation, x, factor[0].double(),
-                   moved if shift is None else moved + shift[0].double())  # fmt: skip
+    scale = factor[0].double()
+    return _scaled(writer, operation, x, scale, shift[0].double() - mean[0].double() * scale)
 
 
 def _standardize(writer: Writer, operation: Operation, x: Held) -> Held:

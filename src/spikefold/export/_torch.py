@@ -46,8 +46,9 @@ def to_torch(
         layout: "merged" or "step".
         fuse: fuse batch norms into convolutions (faster; changes rounding, as `fuse_conv_bn`).
         compile: compile it with AOTInductor, for this machine's kind of processor; takes minutes.
-            `torch._inductor.aoti_load_package(path)` loads it.
-        example, steps, source: as for `to_onnx`.
+            `torch._inductor.aoti_load_package(path)` loads it. It is machine code, which says
+            nothing about itself: `check` refuses it.
+        example, steps, source: as for `to_onnx`; no source with `compile`.
 
     Raises:
         ExportError: if something in the network cannot be said; names the layer.
@@ -62,6 +63,8 @@ def to_torch(
     """
     if layout not in ("merged", "step"):
         raise ExportError(f"export: torch has the layouts merged and step, not {layout!r}")
+    if compile and source is not None:
+        raise ExportError("export: a compiled program has no place for its source: leave it out")
     network = fuse_conv_bn(network) if fuse else network
     walked = walk(network, example, steps)
     program, spikes = _program(network, walked, layout, steps)

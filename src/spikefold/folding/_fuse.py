@@ -66,7 +66,7 @@ def fuse(connection: Connection, norm: _BatchNorm | CurrentNorm) -> Connection:
 def _map(norm: _BatchNorm | CurrentNorm) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
     """Mean, variance, gain and shift `[C]` in evaluation, and eps."""
     if isinstance(norm, CurrentNorm):
-        found = _one_map(norm.eval())
+        found = _one_map(copy.deepcopy(norm).eval())
         if found is None:
             raise FoldError("the normalization has no running statistics, or a map for each step")
         return found

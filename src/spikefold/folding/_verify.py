@@ -260,7 +260,7 @@ def verify(
 
     Raises:
         FoldError: if the networks have different layers, there is no batch, a folded layer made no
-            decision, or a network is compiled, traced or exported.
+            decision, the networks are of two dtypes, or a network is compiled, traced or exported.
         ShapeError: if labels or outputs do not fit.
 
     Example:
@@ -275,6 +275,11 @@ def verify(
     odd = _neurons(model) ^ _neurons(folded)
     if odd:
         raise FoldError(f"the networks differ in their layers: {', '.join(sorted(odd))}")
+    dtypes = _weights_dtype(model), _weights_dtype(folded)
+    if dtypes[0] != dtypes[1]:
+        raise FoldError(
+            f"the networks compute in {dtypes[0]} and {dtypes[1]}: convert first, then transform"
+        )
     record = Verification()
     arguments = {} if steps is None else {"steps": steps}
     with evaluation(model) as one, evaluation(folded) as other, _eagerly():
@@ -326,6 +331,11 @@ def inputs_and_labels(batch: Any) -> tuple[Tensor, Tensor | None]:
         return x, None if labels is None else torch.as_tensor(labels, device=x.device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ShapeError(f"labels must be whole numbers [N]: {error}") from error
+
+
+def _weights_dtype(network: nn.Module) -> torch.dtype | None:
+    """Of the first connection's weights."""
+    return next((p.dtype for p in network.parameters() if p.ndim > 1), None)
 
 
 def _neurons(network: nn.Module) -> set[str]:

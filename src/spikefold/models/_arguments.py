@@ -1,11 +1,11 @@
 """What a model is built from: the user's choices, and what follows from the data."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from spikefold.dynamics import Neuron
 from spikefold.errors import ConfigError
-from spikefold.ranges import require_within
+from spikefold.ranges import require_one_of, require_within
 
 Norm = Literal["mpbn", "mpbn-element", "mpbn-steps", "none"]
 AfterConnection = Literal["bn", "tdbn", "bntt", "tebn", "tab", "none"]
@@ -74,13 +74,7 @@ class Options:
 
     def __post_init__(self) -> None:
         require_within("model", self, width="(0, 1000]", steps="[1, 10000]", rate="(0, 1)")
-        kinds = {"norm": Norm, "current_norm": AfterConnection, "learn_decay": Learnt}
-        for name, kind in kinds.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ConfigError(
-                    f"model: {name} must be one of {', '.join(get_args(kind))}, got "
-                    f"{getattr(self, name)!r}"
-                )
+        require_one_of("model", self)
         for name in ("norm", "current_norm"):
             if getattr(self, name) in PER_STEP and self.steps is None:
                 raise ConfigError(

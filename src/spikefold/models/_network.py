@@ -277,7 +277,7 @@ def register(
     The model takes all that `Arguments` has; so say its signature and its docstring.
 
     Arguments:
-        arguments: the class `Arguments`.
+        arguments: the class `Arguments`, from which type checkers know what the model takes.
         readout: deviation of the readout's first weights, whatever the width; default: 1 / fan-in.
         defaults: other than the class's own.
 

@@ -90,11 +90,20 @@ class MPBN(MembraneNorm):
         if self.steps is not None:
             raise ConfigError(f"this MPBN already has sets for {self.steps} steps")
         made = MPBN(
-            self.shape, steps=steps, eps=self.eps, momentum=self.momentum, affine=self.affine
+            self.shape,
+            steps=steps,
+            eps=self.eps,
+            momentum=self.momentum,
+            affine=self.affine,
+            rate=self.rate,
+            threshold=self.threshold,
         )
         made.load_state_dict(
             {name: value.expand(steps, *value.shape) for name, value in self.state_dict().items()}
         )
+        for name, parameter in made.named_parameters():
+            parameter.requires_grad_(self.get_parameter(name).requires_grad)
+        made.processes = self.processes
         return made.to(self.running_mean.device, self.running_mean.dtype).train(self.training)
 
     def suit(self, threshold: float) -> None:

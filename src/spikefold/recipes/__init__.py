@@ -2,12 +2,10 @@
 
 from spikefold.recipes._files import find_recipe, is_file, read_recipe, to_toml
 from spikefold.recipes._recipes import RECIPES, Recipe, register
-from spikefold.recipes._run import FOLDED, SUMMARY, load_data, run
+from spikefold.recipes._run import load_data, run
 
 __all__ = [
-    "FOLDED",
     "RECIPES",
-    "SUMMARY",
     "Recipe",
     "find_recipe",
     "is_file",

@@ -14,7 +14,8 @@ from tomlkit.items import Item, Table
 from spikefold.errors import ConfigError
 from spikefold.plain import explained, from_plain, to_plain
 from spikefold.recipes._recipes import NOT_YET, RECIPES, Recipe
-from spikefold.training import CONFIG, Experiment
+from spikefold.records import CONFIG
+from spikefold.training import Experiment
 
 REQUIRED = (
     "data",

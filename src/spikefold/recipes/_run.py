@@ -24,7 +24,18 @@ from spikefold.errors import ConfigError, FoldError, GraphError
 from spikefold.folding import Verification, fold, fuse_conv_bn, is_fusable, verify
 from spikefold.models import Network
 from spikefold.plain import to_plain
-from spikefold.replacing import replacing
+from spikefold.records import (
+    CONFUSIONS,
+    FOLDED,
+    FUSED,
+    METRICS,
+    POTENTIALS,
+    RASTER,
+    SUMMARY,
+    THRESHOLDS,
+    VERIFICATION,
+    write_json,
+)
 from spikefold.saving import locked, save
 from spikefold.training import (
     Experiment,
@@ -43,7 +54,6 @@ from spikefold.training import (
 
 BATCH = 128
 ROUNDS = 80
-SUMMARY, FOLDED = "summary.json", "folded.safetensors"
 
 
 def run(
@@ -82,12 +92,12 @@ def _whole_job(
     network = network.to(device)
     chosen_on = dataset.validation if len(dataset.validation) else None
     seen = _batch(chosen_on or dataset.train)
-    _write(directory / "potentials.json", potentials(network, seen))
-    _write(directory / "raster.json", _raster(network, dataset))
+    write_json(directory / POTENTIALS, potentials(network, seen))
+    write_json(directory / RASTER, _raster(network, dataset))
     confusions: Counter[tuple[int, int]] = Counter()
     trained = _evaluate(network, dataset.test, "test", progress, confusions)
     counts = [[*classes, count] for classes, count in sorted(confusions.items())]
-    _write(directory / "confusions.json", {"names": dataset.names, "counts": counts})
+    write_json(directory / CONFUSIONS, {"names": dataset.names, "counts": counts})
     test: dict[str, Any] = {"trained": trained}
     summary = {
         "recipe": name,
@@ -103,7 +113,7 @@ def _whole_job(
         summary |= _fold(test, experiment, dataset, network, directory, progress)
     else:
         summary["cost"] = _cost(network, dataset.test, progress)
-    _write(directory / SUMMARY, summary)
+    write_json(directory / SUMMARY, summary)
     return summary
 
 
@@ -138,11 +148,11 @@ def _fold(
     test = {**test, "folded": _evaluate(folded, dataset.test, "test folded", progress)}
     shipped = _shipped(folded)
     if shipped is not folded:
-        save(shipped, directory / "fused.safetensors")
+        save(shipped, directory / FUSED)
         records["fuse"] = _compare(folded, shipped, dataset, "verify fusion", progress)
         test["fused"] = _evaluate(shipped, dataset.test, "test fused", progress)
-    _write(directory / "verification.json", {k: r.to_dict() for k, r in records.items()})
-    _write(directory / "thresholds.json", thresholds(folded))
+    write_json(directory / VERIFICATION, {k: r.to_dict() for k, r in records.items()})
+    write_json(directory / THRESHOLDS, thresholds(folded))
     return {
         "test": test,
         **{name: _overview(record) for name, record in records.items()},
@@ -221,7 +231,7 @@ def _time(
 
 
 def _training_seconds(directory: Path) -> float:
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    lines = (directory / METRICS).read_text().splitlines()
     return round(sum(json.loads(line)["seconds"] for line in lines), 1)
 
 
@@ -233,8 +243,3 @@ def _batch(samples: Samples) -> Tensor:
 def _overview(record: Verification) -> dict[str, Any]:
     """The record without its layers."""
     return {key: value for key, value in record.to_dict().items() if key != "layers"}
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n")

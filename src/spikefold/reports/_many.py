@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from spikefold.reports._runs import SUMMARY, find_runs, undamaged
+from spikefold.records import SUMMARY
+from spikefold.reports._runs import find_runs, undamaged
 
 HEADER = ("recipe", "data", "model", "norm", "T", "epochs", "n", "validation (%)", "test (%)",
           "spikes that differ after the fold")  # fmt: skip

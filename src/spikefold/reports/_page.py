@@ -12,11 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from spikefold.records import CONFUSIONS, RASTER, SUMMARY, VERIFICATION
 from spikefold.replacing import replacing
 from spikefold.reports import _figures as figures
 from spikefold.reports import _settings as settings
 from spikefold.reports._landscape import landscape_figure
-from spikefold.reports._runs import SUMMARY, undamaged
+from spikefold.reports._runs import undamaged
 from spikefold.reports._settings import Run, Setting
 from spikefold.reports._svg import inline_svg
 from spikefold.reports._tables import cost_table, energy, run_title
@@ -93,7 +94,7 @@ def _setting(group: Setting, anchor: str) -> dict[str, Any]:
             alt = f"{caption}. {tell(record)}"
             return Picture(inline_svg(draw(record), alt, f"{anchor}-{name}-"), caption)
 
-    sample = run.read("raster.json")
+    sample = run.read(RASTER)
     return {
         "anchor": anchor,
         "label": group.label,
@@ -169,7 +170,7 @@ def _sample_told(run: Run, record: dict[str, Any] | None) -> str:
     """Which sample a raster is of."""
     if record is None:
         return ""
-    with undamaged(run.directory / "raster.json"):
+    with undamaged(run.directory / RASTER):
         names = record["names"]
         return (
             f"{record['split']} sample {record['index']}, of class {names[record['label']]}, "
@@ -212,13 +213,13 @@ def _rates(groups: list[Setting]) -> Picture | None:
 
 def _confusions(group: Setting) -> dict[str, Any] | None:
     """Test samples by class and predicted class, over the seeds that recorded them."""
-    read = [(run, run.read("confusions.json")) for run in group.runs]
+    read = [(run, run.read(CONFUSIONS)) for run in group.runs]
     found = [(run, record) for run, record in read if record is not None]
     if not found:
         return None
     counts: dict[tuple[int, int], int] = {}
     for run, record in found:
-        with undamaged(run.directory / "confusions.json"):
+        with undamaged(run.directory / CONFUSIONS):
             names = record["names"]
             for label, predicted, count in record["counts"]:
                 _ = names[label], names[predicted]
@@ -241,10 +242,10 @@ def _confusions(group: Setting) -> dict[str, Any] | None:
 def _verification(group: Setting) -> dict[str, Any] | None:
     """What was compared: over all seeds, and by layer of the first run."""
     run = group.runs[0]
-    record = run.read("verification.json")
+    record = run.read(VERIFICATION)
     if record is None:
         return None
-    with undamaged(run.directory / "verification.json"):
+    with undamaged(run.directory / VERIFICATION):
         rows = [("layer", "compared", "differ after the fold", "differ after fusing as well")]
         fused = record.get("fuse", {}).get("layers", {})
         for name, layer in record["fold"]["layers"].items():

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from spikefold.errors import ConfigError, DataError
+from spikefold.records import METRICS
 from spikefold.reports._figures import curve_figure, drawing
 from spikefold.reports._many import flattened, read_summaries
 from spikefold.reports._plots import write_png
-from spikefold.reports._runs import METRICS, read_history
+from spikefold.reports._runs import read_history
 
 SPLITS = ("validation", "test")
 

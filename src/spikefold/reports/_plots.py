@@ -1,10 +1,10 @@
 """Pictures beside a run's records."""
 
-import json
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from spikefold.records import POTENTIALS, THRESHOLDS
 from spikefold.replacing import replacing
 from spikefold.reports._figures import drawing, learning_curves, potential_figure, threshold_figure
 from spikefold.reports._runs import read_history, read_record
@@ -14,7 +14,7 @@ def plot_run(directory: Path) -> list[Path]:
     """Draw the pictures of a run's records into its directory.
 
     Arguments:
-        directory: of a finished run: `metrics.jsonl`, `potentials.json`, and if it was folded
+        directory: of a run: `metrics.jsonl`, and what is there of `potentials.json` and
             `thresholds.json`.
 
     Returns:
@@ -22,13 +22,10 @@ def plot_run(directory: Path) -> list[Path]:
     """
     paths = []
     with drawing():
-        figures = {
-            "learning_curves.png": learning_curves(read_history(directory)),
-            "potentials.png": potential_figure(
-                json.loads((directory / "potentials.json").read_text())
-            ),
-        }
-        thresholds = read_record(directory / "thresholds.json")
+        figures = {"learning_curves.png": learning_curves(read_history(directory))}
+        seen, thresholds = (read_record(directory / name) for name in (POTENTIALS, THRESHOLDS))
+        if seen is not None:
+            figures["potentials.png"] = potential_figure(seen)
         if thresholds is not None:
             figures["thresholds.png"] = threshold_figure(thresholds)
         for name, figure in figures.items():

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spikefold.errors import DataError, SpikefoldError
-
-SUMMARY, METRICS = "summary.json", "metrics.jsonl"
+from spikefold.records import METRICS, SUMMARY
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:

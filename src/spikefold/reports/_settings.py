@@ -8,8 +8,9 @@ from statistics import mean
 from typing import Any
 
 from spikefold.errors import DataError
+from spikefold.records import SUMMARY
 from spikefold.reports._many import accuracy_records, by_setting, flattened, percent
-from spikefold.reports._runs import SUMMARY, read_history, read_record, undamaged
+from spikefold.reports._runs import read_history, read_record, undamaged
 from spikefold.reports._tables import run_title
 
 Rows = list[tuple[str, ...]]

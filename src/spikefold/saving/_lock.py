@@ -31,6 +31,7 @@ def locked(directory: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: if another process is at work there.
+        FileFormatError: if the folder cannot be written.
     """
     if not is_first():
         yield
@@ -51,7 +52,8 @@ def locked(directory: Path) -> Iterator[None]:
         remove_unfinished(directory)
         yield
     finally:
-        lock.release()
-        # Work that was refused leaves no folder behind.
+        # Work that was refused leaves no folder behind; while the lock is held, for the next one
+        # to hold it may have begun to write.
         if made and os.listdir(directory) == [LOCK]:
             shutil.rmtree(directory)
+        lock.release()

@@ -16,7 +16,7 @@ from spikefold.training._config import (
 from spikefold.training._epoch import first_non_finite_layer
 from spikefold.training._evaluate import evaluate, like_weights, recalibrate
 from spikefold.training._landscape import Landscape, LandscapeConfig, landscape
-from spikefold.training._loop import BEST, CONFIG, LAST, METRICS, train
+from spikefold.training._loop import train
 from spikefold.training._measure import hardware, potentials, raster, thresholds, time_in_turns
 from spikefold.training._optimizer import learning_rate, make_average, make_optimizer
 from spikefold.training._processes import device_of, is_launched
@@ -24,10 +24,6 @@ from spikefold.training._progress import Advance, Progress, Silent
 from spikefold.training._resume import differences, require_continued
 
 __all__ = [
-    "BEST",
-    "CONFIG",
-    "LAST",
-    "METRICS",
     "Advance",
     "DataConfig",
     "Experiment",

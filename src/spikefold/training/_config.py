@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,8 +14,8 @@ from spikefold.dynamics import Neuron
 from spikefold.errors import ConfigError
 from spikefold.models import MODELS, Arguments, Network, Norm, Options, Standardize, Task, build
 from spikefold.plain import flat, from_plain, to_plain
-from spikefold.ranges import require_within
-from spikefold.replacing import replacing
+from spikefold.ranges import require_one_of, require_within
+from spikefold.records import write_json
 
 OptimizerName = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "constant"]
@@ -57,6 +57,7 @@ class DataConfig:
             train_fraction="(0, 1]",
             size="[1, 10000]",
         )
+        require_one_of("data", self)
 
 
 @flat
@@ -130,12 +131,7 @@ class OptimizerConfig:
             clip_norm="[0, 1e18]",
             ema_decay="[0, 1)",
         )
-        for name, known in (("name", OptimizerName), ("schedule", Schedule)):
-            if getattr(self, name) not in get_args(known):
-                raise ConfigError(
-                    f"optimizer: {name} must be one of {', '.join(get_args(known))}, got "
-                    f"{getattr(self, name)!r}"
-                )
+        require_one_of("optimizer", self)
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ConfigError("optimizer: warmup_epochs must lie in [0, epochs)")
 
@@ -168,6 +164,7 @@ class HardwareConfig:
 
     def __post_init__(self) -> None:
         require_within("hardware", self, devices="[1, 10000]", nodes="[1, 10000]")
+        require_one_of("hardware", self)
 
 
 @dataclass(frozen=True)
@@ -197,8 +194,7 @@ class Experiment:
     def save(self, path: Path, recipe: str | None = None) -> None:
         """Write the configuration as JSON, and the name of its recipe."""
         about = {} if recipe is None else {"recipe": recipe}
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps({**about, **to_plain(self)}, indent=2) + "\n")
+        write_json(path, {**about, **to_plain(self)})
 
     @classmethod
     def load(cls, path: Path) -> "Experiment":

@@ -13,6 +13,7 @@ from spikefold.data import Samples
 from spikefold.errors import ConfigError, DataError
 from spikefold.nn import copied
 from spikefold.ranges import require_within
+from spikefold.records import finite
 from spikefold.training._evaluate import norms_with_statistics, right_and_loss
 from spikefold.training._optimizer import connection_weights
 
@@ -141,13 +142,8 @@ class Landscape:
             "moved": self.moved,
             "parameters": self.parameters,
         }
-        return {key: _finite(value) for key, value in record.items()}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        plain: dict[str, Any] = finite(record)
+        return plain
 
 
 @torch.no_grad()

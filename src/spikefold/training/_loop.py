@@ -15,6 +15,7 @@ from spikefold.data import Dataset, Samples
 from spikefold.errors import ConfigError, DataError
 from spikefold.models import Network
 from spikefold.nn import synchronize_statistics
+from spikefold.records import BEST, CONFIG, LAST, METRICS, finite
 from spikefold.registry import IMPORTED, import_extension
 from spikefold.replacing import replacing
 from spikefold.saving import Stored, load, locked, save
@@ -32,9 +33,6 @@ from spikefold.training._optimizer import learning_rate, make_average, make_opti
 from spikefold.training._processes import agreed, is_launched, launch
 from spikefold.training._progress import Progress, Silent
 from spikefold.training._resume import require_continued
-
-CONFIG, METRICS = "config.json", "metrics.jsonl"
-LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 def train(
@@ -234,7 +232,7 @@ def _rank(record: dict[str, Any]) -> tuple[float, float]:
 
 def _write_metrics(directory: Path, history: list[dict[str, Any]], tensorboard: bool) -> None:
     with replacing(directory / METRICS) as temporary:
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in history))
+        temporary.write_text("".join(json.dumps(finite(record)) + "\n" for record in history))
     if tensorboard:
         _log_tensorboard(directory / "tensorboard", history[-1])
 

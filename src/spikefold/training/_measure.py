@@ -196,9 +196,9 @@ def time_in_turns(
     # Of images [N, C, H, W] or frames [T, N, C, H, W].
     count = x.shape[-4]
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    x = like_weights(networks[names[0]], x)
     try:
+        torch.set_num_threads(1)
+        x = like_weights(networks[names[0]], x)
         for network in networks.values():
             network(x)
         for turn in range(rounds):
@@ -220,8 +220,6 @@ def time_in_turns(
             "cpu_seconds": min(cpu[name]),
             "wall_seconds": statistics.median(wall[name]),
             "cpu_ratio": min(cpu[name]) / min(cpu[reference]),
-            "cpu_ratio_of_medians": statistics.median(cpu[name])
-            / statistics.median(cpu[reference]),
             "wall_ratio": statistics.median(wall[name]) / statistics.median(wall[reference]),
         }
         for name in names

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spikefold.dynamics._check import check_layer
 from spikefold.dynamics._neuron import Reset
-from spikefold.dynamics._surrogate import SHAPES
+from spikefold.dynamics._surrogate import Form, require_form
 from spikefold.errors import ConfigError, ShapeError
 
 Tensors = tuple[Tensor | None, ...]
@@ -185,16 +185,9 @@ def check_call(a: Arguments) -> Arguments:
             f"spikefold::layer: decay must lie in [0, 1] and threshold be finite, got {a.decay} "
             f"and {a.threshold}"
         )
-    if not (math.isfinite(a.scale) and math.isfinite(a.height) and a.window >= 0):
-        raise ConfigError(
-            "spikefold::layer: the surrogate's scale, height and window are not a form"
-        )
+    require_form("spikefold::layer", Form(a.shape, a.scale, a.height, a.window))
     if a.reset not in get_args(Reset):
         raise ConfigError(f"spikefold::layer: reset must be hard or soft, got {a.reset!r}")
-    if a.shape not in SHAPES:
-        raise ConfigError(
-            f"spikefold::layer: unknown shape {a.shape!r}: one of {', '.join(SHAPES)}"
-        )
     return a
 
 

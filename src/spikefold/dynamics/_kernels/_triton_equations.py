@@ -371,6 +371,6 @@ def derivative(z, surrogate):
         slope = tl.zeros(z.shape, tl.float32) + surrogate.height
     elif surrogate.shape == "triangle":
         slope = tl.maximum(1.0 - tl.abs(y), 0.0) * surrogate.height
-    else:
+    elif surrogate.shape == "rational":
         slope = surrogate.height / (1.0 + y * y)
     return tl.where(tl.abs(z) > surrogate.window, 0.0, slope)
