@@ -378,6 +378,13 @@ def test_what_cannot_be_converted_is_named(name: str) -> None:
         sf.convert(make(), steps=2)
 
 
+def test_channels_are_those_of_the_input() -> None:
+    cnn = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 3), nn.ReLU())
+    assert sf.convert(cnn, steps=2)(torch.rand(2, 3, 8, 8)).shape == (2, 8, 2, 2)
+    with pytest.raises(ShapeError, match="3 input channels"):
+        sf.convert(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), steps=2)(torch.rand(2, 4, 8, 8))
+
+
 @pytest.mark.usefixtures("as_user")
 def test_bad_arguments_are_told() -> None:
     with pytest.raises(GraphError, match="module '1' \\(Decides\\)"):

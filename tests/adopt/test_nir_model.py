@@ -11,7 +11,7 @@ import torch
 import spikefold as sf
 from spikefold.adopt import nir_model
 from spikefold.cli import main
-from spikefold.errors import AdoptError, FileFormatError
+from spikefold.errors import AdoptError, FileFormatError, SpikefoldWarning
 from spikefold.saving._file import checksum, read_file
 from tests.adopt.nir_equations import simulate
 from tests.adopt.test_nir import dyadic, graph_of_all_kinds, nir, row, without_inner
@@ -82,6 +82,15 @@ def test_it_says_how_its_input_is_read(tmp_path: Path) -> None:
     other = nir_model(tmp_path / "events.nir", steps=7)
     assert other.input_spec is not None
     assert other.input_spec.framing.steps == other.arguments.steps == 7
+
+
+def test_a_damaged_description_is_told(tmp_path: Path) -> None:
+    _, path = written(tmp_path)
+    graph = nir.read(path)
+    graph.metadata["spikefold"]["description"] = "{"
+    with pytest.warns(SpikefoldWarning, match="says of its input is damaged"):
+        network = sf.from_nir(graph)
+    assert network.input_spec is None
 
 
 def named(plain: Any, name: str) -> Any:

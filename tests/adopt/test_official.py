@@ -1,5 +1,6 @@
 """Checkpoints of the official MPBN code."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 import spikefold as sf
 from spikefold.errors import AdoptError, ConfigError
+from spikefold.models import Network
 from spikefold.nn import Call, observing
 from tests.adopt.restated import Official
 
@@ -180,3 +182,23 @@ def test_mistakes_in_the_arguments() -> None:
         with pytest.raises(AdoptError) as wrong:
             sf.from_official(content)
         assert message in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: sf.models.small(width=0.1), "model 'small': only resnet"),
+        (lambda: sf.fold(sf.models.resnet20(width=0.0625)), "a network after fold: take it as"),
+        (lambda: sf.models.resnet20(width=0.0625, current_norm="none"), "norms 'none' and 'mpbn'"),
+        (
+            lambda: sf.models.resnet20(width=0.0625, norm="mpbn-steps", steps=2),
+            "norms 'bn' and 'mpbn-steps'",
+        ),
+        (lambda: sf.models.resnet20(width=0.0625, learn_decay="layer"), "tensor 'features.0.lif"),
+    ],
+)
+def test_what_the_official_code_has_not_is_not_left_out(
+    network: Callable[[], Network], message: str
+) -> None:
+    with pytest.raises(AdoptError, match=f"to_official: not in the official code: {message}"):
+        sf.adopt.to_official(network())

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,17 +61,23 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("again", ["--vary", "--vary=model.norm=none"])
+@pytest.mark.parametrize(
+    ("words", "twice"),
+    [
+        (["sweep", "digits", "--vary", "seed=1", "--vary", "model.norm=mpbn"], "--vary"),
+        (["sweep", "digits", "--vary", "seed=1", "--vary=model.norm=none"], "--vary"),
+        (["fold", "a", "-o", "b", "-o", "c"], "-o"),
+        (["fold", "a", "-o", "b", "--output", "c"], "--output"),
+        (["landscape", "a", "--out", "b", "-o", "c"], "-o"),
+        (["evaluate", "a", "--batch-size", "4", "--batch_size=8"], "--batch_size"),
+    ],
+)
 def test_an_option_given_twice_is_not_forgotten(
-    again: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], twice: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["sweep", "digits", "--vary", "optimizer.learning-rate=0.1,0.2", again]
-    assert main([*words, "model.norm=mpbn"] if again == "--vary" else words) == 1
-    assert (
-        capsys.readouterr()
-        .err.strip()
-        .endswith("sweep: --vary is given twice: put all its values behind one")
-    )
+    assert main(words) == 1
+    told = f"{words[0]}: {twice} is given twice: put all its values behind one"
+    assert capsys.readouterr().err.strip().endswith(told)
 
 
 def test_fold_verify_evaluate(
@@ -107,6 +114,18 @@ def test_verify_fails_where_spikes_differ(
     words = ["verify", str(best), str(tmp_path / "wrong.safetensors"), "--data", "digits"]
     assert main([*words, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["mismatches"] > 0
+
+
+def test_verify_says_where_it_proves_nothing(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = finished / "best.safetensors"
+    assert main(["verify", str(best), str(finished / "." / best.name), "--data", "digits"]) == 1
+    assert f"both networks are {best}: nothing would be proved" in capsys.readouterr().err
+    shutil.copy(best, tmp_path / "copy.safetensors")
+    words = ["verify", str(best), str(tmp_path / "copy.safetensors"), "--data", "digits"]
+    assert main(words) == 0
+    assert "both networks are as trained: this compares two" in capsys.readouterr().err
 
 
 def test_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,6 +313,13 @@ def test_recalibrate(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert sf.load(new).transforms == ()
     assert main(words) == 1
     assert "--overwrite" in capsys.readouterr().err
+    # a run that was trained on all samples
+    shutil.copytree(finished, tmp_path / "all")
+    settings = json.loads((tmp_path / "all" / "config.json").read_text())
+    settings["data"]["validation"] = 0
+    (tmp_path / "all" / "config.json").write_text(json.dumps(settings))
+    words = ["recalibrate", str(tmp_path / "all"), "-o", str(tmp_path / "other.safetensors")]
+    assert list(run_json(words, capsys)) == ["output"]
 
 
 def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
@@ -356,18 +382,33 @@ def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
         (["sweep", "digits", "--jobs", "0"], 1, "--jobs must be at least 1"),
         (["sweep", "digits", "--vary", "model.norm"], 1, "expected KEY=VALUE"),
         (["sweep", "digits", "--vary", "model.nrom=mpbn"], 2, "--model.norm"),
+        (["sweep", "digits", "--vary", "model.norm=mpbn", "model.norm=none"], 1,
+         "sweep: --vary model.norm is given twice"),
+        (["sweep", "digits", "--vary", "model.learn-decay=no", "model.learn_decay=layer"], 1,
+         "sweep: --vary model.learn-decay is given twice"),
+        (["sweep", "digits", "--vary", "model.norm=mpbn,none,mpbn"], 1,
+         "digits/model.norm=mpbn/seed-0 would hold two runs"),
+        (["sweep", "digits", "--seeds", "3", "3"], 1, "default/seed-3 would hold two runs"),
         (["sweep", "digits", "--vary", "seed=3,4"], 1, "sweep: seeds are given by --seeds 3 4"),
         (["sweep", "digits", "digits"], 1, "sweep: two recipes are called 'digits'"),
         (["sweep", "digits", "{tmp}/digits.toml"], 1, "cannot be read"),
         (["table"], 1, "at least one directory"),
         (["table", "{tmp}"], 1, "no finished run"),
     ],
-)
+)  # fmt: skip
 def test_mistakes_with_many_runs(
     words: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([word.format(tmp=tmp_path) for word in words]) == status
     assert message in capsys.readouterr().err
+
+
+def test_a_value_that_is_a_path_leads_nowhere_else() -> None:
+    runs = plan(SweepOptions(("digits",), (0,), ("init=../../a/best.safetensors",), Path("out")))
+    assert [run.directory for run in runs] == [
+        Path("out/digits/init=.._.._a_best.safetensors/seed-0")
+    ]
+    assert runs[0].experiment.init == "../../a/best.safetensors"
 
 
 def test_a_reader_that_leaves_gets_no_traceback() -> None:

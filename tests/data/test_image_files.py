@@ -4,12 +4,15 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,6 +234,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pa
         http.shutdown()
 
 
+def killed(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_downloads_are_checked_unpacked_and_kept(
     server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +258,18 @@ def test_downloads_are_checked_unpacked_and_kept(
     )
     dataset = load_dataset("cifar10", root=root)
     assert dataset.test.labels.tolist() == batches["test_batch.bin"][:, 0].tolist()
+    # a part is there
+    (root / "cifar-10-batches-bin" / TRAIN10[0]).unlink()
+    (root / "cifar-10-batches-bin" / "test_batch.bin").unlink()
+    assert load_dataset("cifar10", root=root).notes == dataset.notes
+    # killed while it is unpacked
+    shutil.rmtree(root / "cifar-10-batches-bin")
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "_extract_one", killed)
+        with pytest.raises(KeyboardInterrupt):
+            load_dataset("cifar10", root=root)
+    assert os.listdir(root) == [archive.name]
+    load_dataset("cifar10", root=root)
     archive.unlink()  # the second time nothing is fetched
     again = load_dataset("cifar10", root=root)
     assert torch.equal(again.train.labels, dataset.train.labels)

@@ -1,12 +1,15 @@
 """Surrogates against finite differences of their own antiderivative and published values."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
+import spikefold as sf
 from spikefold import dynamics
-from spikefold.dynamics import Atan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
+from spikefold.dynamics import Atan, Form, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
+from spikefold.errors import ConfigError
 
 ALL: list[Surrogate] = [
     Tanh(),
@@ -65,3 +68,24 @@ def test_fire_takes_the_surrogate_backward_and_the_strict_step_forward(
     s[:4].sum().backward()
     assert h.grad is not None
     torch.testing.assert_close(h.grad[:4], surrogate.derivative(h.detach()[:4] - 0.5))
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (Form("gauss", 1.0, 1.0), "unknown shape 'gauss': one of logistic, box"),
+        (Form("box", math.nan, 1.0), "scale, height and window are not a form"),
+        (Form("box", 1.0, 1.0, -1.0), "scale, height and window are not a form"),
+    ],
+)
+def test_a_form_that_no_kernel_computes_is_refused(form: Form, message: str) -> None:
+    @dataclass(frozen=True)
+    class Own(Surrogate):
+        name = "own"
+
+        def form(self) -> Form:
+            return form
+
+    x = torch.rand(2, 3, 4, requires_grad=True)
+    with pytest.raises(ConfigError, match=f"surrogate own: {message}"):
+        sf.LIF(surrogate=Own())(x)

@@ -267,6 +267,24 @@ def test_no_order_of_summation_leaves_the_bound() -> None:
     assert bound.max() < 1e-3  # far from what bfloat16 does
 
 
+def test_the_control_of_linear_layers_sums_otherwise(tmp_path: Path) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = sf.SpikingLayer(nn.Linear(64, 64), nn.BatchNorm1d(64), sf.LIF(sf.MPBN(64)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x).mean(0)
+
+    net, x = sf.fold(Net().eval()), torch.randn(2, 1, 64)
+    with torch.no_grad():  # at the threshold, where rounding decides
+        net.layer.lif.theta.copy_(net.layer.norm(net.layer.connection(x[0]))[0])
+    sf.to_onnx(net, tmp_path / "network.onnx", example=x)
+    record = sf.check(net, tmp_path / "network.onnx", [x])
+    assert record.passed
+    assert 0 < record.control.first <= record.control.decisions == 2 * 64
+
+
 def test_nothing_proves_nothing(tmp_path: Path) -> None:
     folded = network(norm="mpbn")
     path = written(folded, tmp_path)

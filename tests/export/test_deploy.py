@@ -31,6 +31,7 @@ def test_the_same_logits_for_any_batch(runtime: str) -> None:
         x = torch.rand(batch, 1, 8, 8)
         torch.testing.assert_close(fast(x), network(x).detach(), atol=1e-6, rtol=0)
     assert (fast.runtime, fast.record.samples, fast.record.passed) == (runtime, 3, True)
+    assert fast.record.runtime == runtime
     with pytest.raises(ShapeError, match="made for 3 time steps, got steps=4"):
         fast(torch.rand(1, 1, 8, 8), steps=4)
     fused = sf.deploy(network, torch.rand(3, 1, 8, 8), fuse=True, steps=5)

@@ -51,6 +51,13 @@ def test_fused_networks_hold_no_batch_norm_and_report_what_moved(name: str) -> N
     assert fused.transforms == ("fold", "fuse_conv_bn")
 
 
+def test_what_is_fused_keeps_its_mode() -> None:
+    norm = sf.TdBN(5)
+    norm(torch.randn(2, 4, 5, 6, 6))
+    fuse(nn.Conv2d(3, 5, 3), norm)
+    assert norm.training
+
+
 def test_bad_fusions_are_refused() -> None:
     with pytest.raises(FoldError, match="nothing to fuse"):
         sf.fuse_conv_bn(sf.fuse_conv_bn(sf.models.small()))

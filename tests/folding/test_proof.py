@@ -120,6 +120,12 @@ def test_what_runs_other_code_is_refused_by_name() -> None:
         sf.verify(network, exported, [X])  # type: ignore[arg-type]
 
 
+def test_networks_of_two_dtypes_are_refused() -> None:
+    net = Net().eval()
+    with pytest.raises(FoldError, match=r"weights of torch.float64, the first has not"):
+        sf.verify(net, sf.fold(copy.deepcopy(net).double()), [torch.rand(4, 6)])
+
+
 def test_networks_with_other_calls_are_refused() -> None:
     once, twice = pair(Unused)[0], pair(Hidden)[0]
     with pytest.raises(FoldError, match=r"layer 'lif' fires more often in the second"):

@@ -15,6 +15,7 @@ from spikefold.data import TensorSamples
 from spikefold.errors import ConfigError, FoldError, ShapeError
 from spikefold.folding import from_ordinal, to_ordinal
 from spikefold.nn import synchronize_statistics
+from spikefold.nn._running import Processes
 from spikefold.training import ModelConfig, recalibrate
 
 
@@ -96,6 +97,17 @@ def test_a_shared_norm_is_where_those_of_each_step_begin() -> None:
     assert not begun.training
     with pytest.raises(ConfigError, match="already has sets for 4 steps"):
         begun.per_step(4)
+    # nothing that was set is forgotten
+    shared = sf.MPBN(3, rate=0.1, threshold=1.0)
+    shared.weight.requires_grad_(False)
+    shared.processes = object.__new__(Processes)  # torch's group is a handle of other processes
+    begun = shared.per_step(2)
+    assert (begun.rate, begun.threshold) == (0.1, 1.0)
+    assert begun.processes is shared.processes
+    assert not begun.weight.requires_grad
+    assert begun.bias.requires_grad
+    with pytest.raises(ConfigError, match=r"rate=0.1 begins at a shift for"):
+        sf.LIF(begun, threshold=0.5)
 
 
 @pytest.mark.usefixtures("as_user")

@@ -1,6 +1,7 @@
 """Files that lie, and disks that fail: found in a try of thousands, each kind once."""
 
 import json
+import math
 import os
 import struct
 import subprocess
@@ -10,11 +11,15 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from filelock import FileLock
 
 import spikefold as sf
 from spikefold.errors import ConfigError, FileFormatError
+from spikefold.records import write_json
 from spikefold.replacing import remove_unfinished, replacing
+from spikefold.saving import locked
 from spikefold.saving._file import checksum, read_file
+from spikefold.saving._lock import LOCK
 
 
 @pytest.fixture
@@ -216,6 +221,51 @@ def test_long_names(path: Path, tmp_path: Path) -> None:
     assert sf.load(longest)
     with pytest.raises(FileFormatError, match=r"cannot write .*: File name too long"):
         sf.save(sf.load(path), tmp_path / ("n" * 256))
+
+
+def test_a_loop_of_links_is_told(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    with pytest.raises(FileFormatError, match="cannot write "), replacing(tmp_path / "one"):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022])
+def test_who_may_read_a_file_is_what_the_umask_says(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "a.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_an_error_of_another_file_is_told_as_that(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.json"):
+        (tmp_path / "none").read_text()
+    assert not os.listdir(tmp_path)
+
+
+def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"loss": math.nan, "by": [math.inf, (1.5, -math.inf)]})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"loss": None, "by": [None, [1.5, None]]}
+
+
+def test_a_folder_is_removed_while_its_lock_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = FileLock.release
+
+    def enter(lock: FileLock, force: bool = False) -> None:
+        release(lock, force)
+        (tmp_path / "run").mkdir()  # by the next process, at once
+        (tmp_path / "run" / LOCK).write_text("")
+
+    monkeypatch.setattr(FileLock, "release", enter)
+    with locked(tmp_path / "run"):
+        pass
+    assert (tmp_path / "run" / LOCK).exists()
 
 
 def test_what_a_kill_left_behind_is_removed(tmp_path: Path) -> None:

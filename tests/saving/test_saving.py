@@ -163,3 +163,10 @@ def test_loading_searches_no_thresholds_and_draws_no_random_numbers(
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(again(x), fused(x))
     again(x).sum().backward()
+
+
+def test_keys_of_extra_are_text(tmp_path: Path) -> None:
+    extra = {"history": {9: 1, 10: 2}, "pair": (1, 2)}
+    sf.save(sf.models.small(width=0.1), tmp_path / "a.safetensors", extra=extra)
+    again = read(tmp_path / "a.safetensors").extra
+    assert again == {"history": {"9": 1, "10": 2}, "pair": [1, 2]}

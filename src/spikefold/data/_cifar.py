@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 from their official binary versions."""
 
-import shutil
 import tarfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from spikefold.data._samples import TensorSamples
 from spikefold.data._sources import cached, download, find
 from spikefold.data._splits import Parts, held_out
 from spikefold.errors import DataError
-from spikefold.replacing import replacing
+from spikefold.replacing import UNFINISHED
 
 URL10 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 URL100 = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
@@ -114,18 +114,21 @@ def _present(place: Path, name: str) -> Path:
 
 
 def _unpacked(url: str, md5: str, root: Path | None) -> Path:
-    """Download and unpack the archive; the folder in it."""
+    """Download and unpack the archive; the folder in it, which is there whole or not at all."""
     archive = download(url, md5, root)
-    with tarfile.open(archive) as tar:
+    with (
+        tarfile.open(archive) as tar,
+        tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=archive.parent) as temporary,
+    ):
         names = [member.name for member in tar.getmembers() if member.name.endswith(".bin")]
-        unpacked = archive.parent / Path(names[0]).parent
-        unpacked.mkdir(exist_ok=True)
-        # last in the archive's order is the test batch: without it, training images stand in
-        for name in sorted(names, reverse=True):
-            with replacing(unpacked / Path(name).name) as temporary, temporary.open("wb") as file:
-                packed = tar.extractfile(name)
-                assert packed is not None
-                shutil.copyfileobj(packed, file)
+        tar.extractall(temporary, filter="data")
+        new = Path(temporary, names[0]).parent
+        unpacked = archive.parent / new.name
+        try:
+            new.rename(unpacked)
+        except OSError:  # a part of it was there, or another process came first
+            for path in new.iterdir():
+                path.replace(unpacked / path.name)
     return unpacked
 
 

@@ -275,10 +275,11 @@ def verify(
     odd = _neurons(model) ^ _neurons(folded)
     if odd:
         raise FoldError(f"the networks differ in their layers: {', '.join(sorted(odd))}")
-    dtypes = _weights_dtype(model), _weights_dtype(folded)
-    if dtypes[0] != dtypes[1]:
+    others = _dtypes(folded) - _dtypes(model)
+    if others:
         raise FoldError(
-            f"the networks compute in {dtypes[0]} and {dtypes[1]}: convert first, then transform"
+            f"the second network has weights of {others.pop()}, the first has not: convert first, "
+            "then transform"
         )
     record = Verification()
     arguments = {} if steps is None else {"steps": steps}
@@ -333,9 +334,9 @@ def inputs_and_labels(batch: Any) -> tuple[Tensor, Tensor | None]:
         raise ShapeError(f"labels must be whole numbers [N]: {error}") from error
 
 
-def _weights_dtype(network: nn.Module) -> torch.dtype | None:
-    """Of the first connection's weights."""
-    return next((p.dtype for p in network.parameters() if p.ndim > 1), None)
+def _dtypes(network: nn.Module) -> set[torch.dtype]:
+    """Of weights; vectors may be kept in float32 beside them."""
+    return {parameter.dtype for parameter in network.parameters() if parameter.ndim > 1}
 
 
 def _neurons(network: nn.Module) -> set[str]:
