@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from spikefold.cli._output import print_json, print_rows
+from spikefold.cli._parsing import parse
 from spikefold.reports import pair_runs, pair_table, pair_verdict, plot_pairs
 
 
@@ -28,7 +29,7 @@ class CompareOptions:
 
 def compare_command(words: list[str]) -> None:
     """Compare two settings."""
-    options = tyro.cli(CompareOptions, args=words, prog="spikefold compare")
+    options = parse(CompareOptions, words, "spikefold compare")
     record = pair_runs(options.one, options.other)
     if options.picture is not None:
         names = (options.one.name, options.other.name)

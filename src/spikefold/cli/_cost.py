@@ -10,6 +10,7 @@ import tyro
 from spikefold.cli._inputs import load_data_for, load_network, network_file
 from spikefold.cli._networks import NOTHING_ASKED, On
 from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.cli._parsing import parse
 from spikefold.cli._progress import shown_progress
 from spikefold.costs import cost
 from spikefold.data import SplitName
@@ -40,7 +41,7 @@ class CostOptions:
 
 def cost_command(words: list[str]) -> None:
     """Count a network's operations."""
-    options = tyro.cli(CostOptions, args=words, prog="spikefold cost")
+    options = parse(CostOptions, words, "spikefold cost")
     network = load_network(options.file, options.on.device)
     dataset = load_data_for(network, options.file, options.on, options.split)
     samples, size = dataset.split(options.split).spread(options.samples), options.on.batch_size

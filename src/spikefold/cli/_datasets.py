@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from spikefold.cli._output import print_json, print_rows
+from spikefold.cli._parsing import parse
 from spikefold.data import DATASETS
 
 
@@ -21,7 +20,7 @@ class DatasetsOptions:
 
 def datasets_command(words: list[str]) -> None:
     """List the data sets."""
-    options = tyro.cli(DatasetsOptions, args=words, prog="spikefold datasets")
+    options = parse(DatasetsOptions, words, "spikefold datasets")
     found = {name: info.find(options.root) for name, info in DATASETS.items()}
     if options.json:
         print_json(

@@ -10,6 +10,7 @@ import tyro
 
 from spikefold.cli._configuration import RULES
 from spikefold.cli._output import print_json, print_rows
+from spikefold.cli._parsing import parse
 from spikefold.cli._progress import shown_progress
 from spikefold.cli._runs import (
     RunFlags,
@@ -71,11 +72,11 @@ def _parse(
 ) -> OptionsT:
     """The options that follow the recipe's name."""
     default = options(recipe.experiment)
-    return tyro.cli(
+    return parse(
         type(default),
+        words[1:],
+        f"spikefold {command} {words[0]}",
         default=default,
-        args=words[1:],
-        prog=f"spikefold {command} {words[0]}",
         description=recipe.summary,
         registry=RULES,
     )
@@ -168,7 +169,7 @@ def show_command(words: list[str]) -> None:
 
 def recipes_command(words: list[str]) -> None:
     """List the recipes."""
-    options = tyro.cli(RecipesOptions, args=words, prog="spikefold recipes")
+    options = parse(RecipesOptions, words, "spikefold recipes")
     if options.json:
         print_json([_about(recipe, recipe.name) for recipe in RECIPES.values()])
     else:

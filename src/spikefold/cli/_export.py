@@ -17,6 +17,7 @@ from spikefold.cli._inputs import (
 )
 from spikefold.cli._networks import NOTHING_ASKED, On, require_free
 from spikefold.cli._output import print_error, print_json, print_record, print_rows, shown
+from spikefold.cli._parsing import parse
 from spikefold.cli._progress import shown_progress
 from spikefold.data import SplitName
 from spikefold.errors import ConfigError
@@ -115,7 +116,7 @@ class CheckOptions:
 
 def export_command(words: list[str]) -> None:
     """Write a network for other software."""
-    options = tyro.cli(ExportOptions, args=words, prog="spikefold export")
+    options = parse(ExportOptions, words, "spikefold export")
     require_free(options.output, options.overwrite)
     network = _load(options)
     record: dict[str, Any] = {"output": str(options.output), "to": options.to}
@@ -175,7 +176,7 @@ def _fold(path: Path) -> str:
 
 def check_command(words: list[str]) -> None:
     """Compare an exported file with its network."""
-    options = tyro.cli(CheckOptions, args=words, prog="spikefold check")
+    options = parse(CheckOptions, words, "spikefold check")
     on = options.on
     exported = describe(options.exported)
     network = load_network(options.file, "cpu")

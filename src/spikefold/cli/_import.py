@@ -16,6 +16,7 @@ from spikefold.adopt import (
 )
 from spikefold.cli._networks import require_free
 from spikefold.cli._output import print_json, print_record
+from spikefold.cli._parsing import parse
 from spikefold.errors import ConfigError
 from spikefold.models import Network
 from spikefold.ranges import require_within
@@ -59,7 +60,7 @@ class ImportOptions:
 
 def import_command(words: list[str]) -> None:
     """Take over a checkpoint or a graph."""
-    options = tyro.cli(ImportOptions, args=words, prog="spikefold import")
+    options = parse(ImportOptions, words, "spikefold import")
     require_free(options.output, options.overwrite)
     network, about = _taken(options)
     save(network, options.output)

@@ -10,6 +10,7 @@ import tyro
 from spikefold.cli._inputs import TRAINED, load_data_for, load_network, network_file
 from spikefold.cli._networks import NOTHING_ASKED, On, require_free
 from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.cli._parsing import parse
 from spikefold.cli._progress import shown_progress
 from spikefold.data import Dataset, Samples, SplitName
 from spikefold.errors import ConfigError
@@ -55,7 +56,7 @@ class LandscapeOptions:
 
 def landscape_command(words: list[str]) -> None:
     """Look at the loss around networks."""
-    options = tyro.cli(LandscapeOptions, args=words, prog="spikefold landscape")
+    options = parse(LandscapeOptions, words, "spikefold landscape")
     if not options.files:
         raise ConfigError("landscape: name at least one network")
     if options.out is not None:

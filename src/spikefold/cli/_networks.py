@@ -19,6 +19,7 @@ from spikefold.cli._inputs import (
     run_by,
 )
 from spikefold.cli._output import print_error, print_json, print_record, print_rows
+from spikefold.cli._parsing import parse
 from spikefold.cli._progress import shown_progress
 from spikefold.costs import norms_left
 from spikefold.data import SplitName
@@ -114,7 +115,7 @@ def require_free(path: Path, overwrite: bool) -> None:
 
 def fold_command(words: list[str]) -> None:
     """Fold a checkpoint."""
-    options = tyro.cli(FoldOptions, args=words, prog="spikefold fold")
+    options = parse(FoldOptions, words, "spikefold fold")
     require_free(options.output, options.overwrite)
     folded = fold(load_network(options.checkpoint, options.device, TRAINED))
     if options.fuse:
@@ -143,7 +144,7 @@ def fold_command(words: list[str]) -> None:
 
 def verify_command(words: list[str]) -> None:
     """Compare two networks."""
-    options = tyro.cli(VerifyOptions, args=words, prog="spikefold verify")
+    options = parse(VerifyOptions, words, "spikefold verify")
     on = options.on
     files = network_file(options.checkpoint, TRAINED), network_file(options.folded)
     if files[0].resolve() == files[1].resolve():
@@ -180,7 +181,7 @@ def verify_command(words: list[str]) -> None:
 
 def evaluate_command(words: list[str]) -> None:
     """Accuracy of a network file."""
-    options = tyro.cli(EvaluateOptions, args=words, prog="spikefold evaluate")
+    options = parse(EvaluateOptions, words, "spikefold evaluate")
     require_runs_by(options.runtime, options.on.device)
     network = load_network(options.file, options.on.device)
     dataset = load_data_for(network, options.file, options.on, options.split)
@@ -207,7 +208,7 @@ def evaluate_command(words: list[str]) -> None:
 
 def recalibrate_command(words: list[str]) -> None:
     """Estimate statistics again."""
-    options = tyro.cli(RecalibrateOptions, args=words, prog="spikefold recalibrate")
+    options = parse(RecalibrateOptions, words, "spikefold recalibrate")
     require_free(options.output, options.overwrite)
     on = options.on
     network = load_network(options.checkpoint, on.device, TRAINED)

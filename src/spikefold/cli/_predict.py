@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spikefold.cli._inputs import RuntimeName, assumed_spec, load_network, require_runs_by, run_by
 from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.cli._parsing import parse
 from spikefold.data import Framing, InputSpec, read_input
 from spikefold.errors import ConfigError
 from spikefold.folding import evaluation
@@ -51,7 +52,7 @@ class PredictOptions:
 
 def predict_command(words: list[str]) -> None:
     """Run a network on one file."""
-    options = tyro.cli(PredictOptions, args=words, prog="spikefold predict")
+    options = parse(PredictOptions, words, "spikefold predict")
     require_runs_by(options.runtime, options.device)
     network = load_network(options.network, options.device)
     spec = _spec(network, options)

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from spikefold.cli._output import print_json
+from spikefold.cli._parsing import parse
 from spikefold.cli._records import completed, note_unfinished
 from spikefold.errors import ConfigError
 from spikefold.reports import Run, find_runs, read_summary, write_page
@@ -26,7 +27,7 @@ class ReportOptions:
 
 def report_command(words: list[str]) -> None:
     """Make a page of runs."""
-    options = tyro.cli(ReportOptions, args=words, prog="spikefold report")
+    options = parse(ReportOptions, words, "spikefold report")
     if not options.runs:
         raise ConfigError("report: name at least one directory of runs")
     directories = find_runs(options.runs)

@@ -14,10 +14,11 @@ from spikefold.cli._cluster import CLUSTERS, JobOptions, Run
 from spikefold.cli._configuration import RULES
 from spikefold.cli._jobs import Engine, run_jobs
 from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.cli._parsing import parse
 from spikefold.cli._processes import Processes
 from spikefold.cli._progress import shown_progress
 from spikefold.errors import ConfigError
-from spikefold.plain import from_plain
+from spikefold.plain import from_plain, to_plain
 from spikefold.recipes import find_recipe, run
 from spikefold.records import LAST, SUMMARY
 from spikefold.registry import IMPORTED, import_extension
@@ -69,6 +70,19 @@ def _choices(setting: str) -> list[tuple[str, str]]:
     return [(key, value) for value in values.split(",")]
 
 
+def _words(experiment: Experiment, key: str, value: str) -> list[str]:
+    """A setting as the command line has it, where what is true or false is a flag."""
+    group, _, name = key.rpartition(".")
+    now = to_plain(experiment)
+    for part in key.replace("-", "_").split("."):
+        now = now.get(part) if isinstance(now, dict) else None
+    if not isinstance(now, bool):
+        return [f"--{key}", value]
+    if value.lower() not in ("true", "false"):
+        raise ConfigError(f"sweep: --vary {key} must be true or false, got {value}")
+    return [f"--{key}" if value.lower() == "true" else f"--{group}.no-{name}"]
+
+
 def plan(options: SweepOptions) -> list[_Planned]:
     """All runs of a sweep.
 
@@ -89,12 +103,12 @@ def plan(options: SweepOptions) -> list[_Planned]:
         if names.count(name) > 1:
             raise ConfigError(f"sweep: two recipes are called {name!r}")
         for settings in itertools.product(*varied):
-            words = [word for key, value in settings for word in (f"--{key}", value)]
-            experiment = tyro.cli(
+            words = [word for setting in settings for word in _words(recipe.experiment, *setting)]
+            experiment = parse(
                 Experiment,
+                words,
+                f"spikefold run {name}",
                 default=recipe.experiment,
-                args=words,
-                prog=f"sweep {name}: --vary",
                 registry=RULES,
             )
             label = ",".join(f"{key}={value}" for key, value in settings) or "default"
@@ -120,7 +134,7 @@ def plan(options: SweepOptions) -> list[_Planned]:
 
 def sweep_command(words: list[str]) -> None:
     """Run many."""
-    options = tyro.cli(SweepOptions, args=words, prog="spikefold sweep")
+    options = parse(SweepOptions, words, "spikefold sweep")
     _require_consistent(options)
     runs = plan(options)
     for planned in filter(_is_finished, runs):

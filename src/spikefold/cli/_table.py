@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from spikefold.cli._output import print_json
+from spikefold.cli._parsing import parse
 from spikefold.cli._records import completed, note_unfinished
 from spikefold.errors import ConfigError
 from spikefold.reports import accuracy_records, accuracy_table, read_summaries, to_csv, to_markdown
@@ -26,7 +27,7 @@ class TableOptions:
 
 def table_command(words: list[str]) -> None:
     """Put many runs into a table."""
-    options = tyro.cli(TableOptions, args=words, prog="spikefold table")
+    options = parse(TableOptions, words, "spikefold table")
     if not options.runs:
         raise ConfigError("table: name at least one directory of runs")
     note_unfinished(options.runs)

@@ -1,0 +1,51 @@
+"""Words of the command line as options."""
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
+from typing import Any, TypeVar
+
+import tyro
+
+from spikefold.cli._output import one_line, print_error
+from spikefold.errors import SpikefoldError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], words: Sequence[str], prog: str, **options: Any) -> T:
+    """The options that the words say; a value that is out of range is told in one line.
+
+    Arguments:
+        kind: a dataclass, whose fields are the options.
+        words: that follow the command's name.
+        prog: what help calls the command.
+        options: others of `tyro.cli`.
+
+    Raises:
+        SystemExit: after --help (0), and for wrong usage (2), which was told.
+    """
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            return tyro.cli(kind, args=words, prog=prog, **options)
+    except SystemExit as left:
+        # the parser draws a box around our message, and begins it with names of classes
+        for cause in _causes(left):
+            print_error(one_line(cause))
+            raise SystemExit(2) from cause
+        sys.stderr.write(told.getvalue())
+        raise
+    except SpikefoldError as error:
+        print_error(one_line(error))
+        raise SystemExit(2) from error
+
+
+def _causes(left: BaseException) -> Iterator[SpikefoldError]:
+    """Errors of ours that had the parser leave."""
+    cause = left.__context__
+    while cause is not None:
+        if isinstance(cause, SpikefoldError):
+            yield cause
+        cause = cause.__context__
