@@ -90,15 +90,16 @@ def test_a_name_is_given_once() -> None:
 def test_the_nearest_name_is_told_or_all() -> None:
     things: Registry[int] = Registry("thing")
     things |= {"first": 1, "second": 2}
+    either = "one of first, second, or what a module registers that you import"
     for name, hint in (
         ("frist", "'frist': did you mean 'first'?"),
-        ("x", "'x': one of first, second"),
-        (["first"], "['first']: one of first, second"),
-        (None, "None: one of first, second"),
+        ("x", f"'x': {either}"),
+        (["first"], f"['first']: {either}"),
+        (None, f"None: {either}"),
     ):
         with pytest.raises(ConfigError) as caught:
             things.find(name)
-        assert str(caught.value) == f"unknown thing {hint}"
+        assert str(caught.value).startswith(f"unknown thing {hint}")
 
 
 @pytest.mark.parametrize(

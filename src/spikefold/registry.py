@@ -63,7 +63,10 @@ class Registry(dict[str, T]):
                 )
             failures = _import_installed()
         if name not in self:
-            raise self.error("; ".join([unknown(self.kind, name, self), *failures]))
+            told = unknown(self.kind, name, self)
+            if "did you mean" not in told:
+                told += ", or what a module registers that you import (spikefold --import MODULE)"
+            raise self.error("; ".join([told, *failures]))
         return self[name]
 
 

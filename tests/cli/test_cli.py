@@ -265,11 +265,15 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["fold", "{run}/config.json", "-o", "{tmp}/f"], 1, "not a safetensors file"),
         (["fold", "{run}/folded.safetensors", "-o", "{tmp}/f"], 1, "nothing to fold"),
         (["fold", "{run}/none", "-o", "{tmp}/f"], 1, "no such file"),
+        (["fold", "{run}", "-o", "{tmp}/f.onnx"], 1, "spikefold export makes .onnx"),
+        (["export", "{run}", "--to", "onnx", "-o", "{tmp}/f.nir"], 2, "f.nir is named as nir"),
+        (["import", "{tmp}/none.pth", "-o", "{tmp}/f"], 2, "{tmp}/none.pth: no such file"),
+        (["predict", "{run}", "{tmp}/gray.png", "--picture", "{tmp}/a.jpg"], 2, "is a .png file"),
         (["fold", "{run}/best.safetensors", "-o", "{tmp}/file/f"], 1, "cannot write"),
         (["fold", "{run}/best.safetensors", "-o", "{tmp}", "--overwrite"], 1, "is a folder: give"),
         (["fold", "{run}/best.safetensors", "-o", "{tmp}/" + 300 * "x"], 1, "File name too long"),
-        (["predict", "{run}/best.safetensors", "{tmp}/gray.png", "--picture", "{tmp}"],
-         1, "{tmp}: Is a directory"),
+        (["predict", "{run}/best.safetensors", "{tmp}/gray.png", "--picture", "{tmp}/a.png"],
+         1, "{tmp}/a.png: Is a directory"),
         (["table", "{tmp}/odd"], 1, "{tmp}/odd/summary.json: Is a directory"),
         (["evaluate", "{run}/best.safetensors", "--data", "digits", "--batch-size", "0"],
          2, "batch_size must lie in [1, 1000000], got 0"),
@@ -288,7 +292,8 @@ def test_mistakes_get_one_clear_line_and_leave_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "file").write_text("")
-    (tmp_path / "odd" / "summary.json").mkdir(parents=True)
+    for folder in ("odd/summary.json", "a.png"):
+        (tmp_path / folder).mkdir(parents=True)
     Image.new("L", (8, 8)).save(tmp_path / "gray.png")
     sf.save(sf.models.small(steps=2, width=0.1), tmp_path / "three.safetensors")
     before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}

@@ -132,7 +132,7 @@ def test_a_class_with_few_images_is_named_before_training(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("as_user")
 def test_broken_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a folder of images must be named"):
+    with pytest.raises(DataError, match="names the folder of images: there is no default"):
         load_dataset("folder")
     with pytest.raises(DataError, match="ImageNet is not in"):
         load_dataset("imagenet", root=tmp_path)

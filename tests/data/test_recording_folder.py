@@ -117,7 +117,7 @@ def test_a_test_part_needs_no_training_part(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("as_user")
 def test_broken_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a folder of recordings must be named as root, got None"):
+    with pytest.raises(DataError, match=r"names the folder of recordings: there is no"):
         load_dataset("recordings")
     with pytest.raises(DataError, match=r"no recordings in folders of their classes \(CLASS/\*.a"):
         load_dataset("recordings", root=tmp_path)

@@ -57,6 +57,17 @@ def test_an_exported_network_is_proved(
     assert len(described["source"]) == 64
 
 
+@pytest.mark.parametrize(("end", "kind"), [("onnx", "onnx"), ("pt2", "torch"), ("nir", "nir")])
+def test_the_name_says_what_is_written(
+    end: str, kind: str, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(digits / "folded.safetensors"), "-o", str(tmp_path / f"net.{end}")]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["to"] == kind
+    beginning = (tmp_path / f"net.{end}").read_bytes()[:4]
+    assert beginning == {"torch": b"PK\3\4", "nir": b"\x89HDF"}.get(kind, beginning)
+
+
 def test_the_report_and_the_exit_status(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -167,7 +178,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
         "unknown layer of neurons 'features.1': did you mean 'features.1.lif'?",
     ),
     "spikes of torch": (
-        ["export", "folded.safetensors", "-o", "new.onnx", "--to", "torch", "--spikes", "a"],
+        ["export", "folded.safetensors", "-o", "new.pt2", "--to", "torch", "--spikes", "a"],
         2,
         "--spikes is for --to onnx",
     ),
@@ -177,7 +188,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
         "--compile is for --to torch",
     ),
     "scan of torch": (
-        ["export", "folded.safetensors", "-o", "new.onnx", "--to", "torch", "--layout", "scan"],
+        ["export", "folded.safetensors", "-o", "new.pt2", "--to", "torch", "--layout", "scan"],
         1,
         "torch has the layouts merged and step",
     ),

@@ -120,6 +120,16 @@ def test_what_runs_other_code_is_refused_by_name() -> None:
         sf.verify(network, exported, [X])  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("as_user")
+def test_a_batch_is_not_taken_for_batches() -> None:
+    net, x = Net().eval(), torch.rand(4, 6)
+    for batches in (x, (x, torch.zeros(4))):
+        with pytest.raises(ShapeError, match=r"an iterable of batches: \[x\], or \[\(x, labels"):
+            sf.verify(net, sf.fold(net), batches)  # type: ignore[arg-type]
+        with pytest.raises(ShapeError, match="an iterable of batches"):
+            sf.cost(net, batches)  # type: ignore[arg-type]
+
+
 def test_networks_of_two_dtypes_are_refused() -> None:
     net = Net().eval()
     with pytest.raises(FoldError, match=r"weights of torch.float64, the first has not"):

@@ -60,6 +60,30 @@ def test_statistics_come_from_the_raw_potential_not_the_normalized() -> None:
     assert state.t == 2
 
 
+@pytest.mark.usefixtures("as_user")
+def test_a_sequence_without_time_is_no_image() -> None:
+    layer = sf.SpikingLayer(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), sf.LIF())
+    told = r"expected \[T, N, C, H, W\], got \[8, 3, 16, 16\]: is a dimension missing"
+    with pytest.raises(ShapeError, match=told):
+        layer(torch.rand(8, 3, 16, 16))
+    with pytest.raises(ShapeError, match=r"expected \[T, N, C, W\]"):
+        over_time(nn.Conv1d(3, 4, 3), torch.rand(8, 3, 16))
+
+
+@pytest.mark.usefixtures("as_user")
+def test_wrong_arguments_are_told_in_the_class_they_were_given_to() -> None:
+    with pytest.raises(TypeError, match="IF: unknown constant 'tau': one of decay, threshold"):
+        sf.IF(tau=2.0)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="LIF: unknown constant 'treshold': did you mean 'thres"):
+        sf.LIF(treshold=2.0)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"MPBN: shape must be whole numbers, .*, got 8.0"):
+        sf.MPBN(8.0)  # type: ignore[arg-type]
+
+
+def test_a_learnt_decay_is_shown_as_where_it_began() -> None:
+    assert "decay at the start=0.5, threshold" in repr(sf.PLIF(decay=0.5))
+
+
 def test_no_state_is_kept_between_calls() -> None:
     lif = sf.LIF(sf.MPBN(3)).eval()
     x = torch.randn(4, 2, 3, 5, 5)

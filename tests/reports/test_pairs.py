@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -50,8 +51,8 @@ def test_differences_interval_and_p_by_hand(tmp_path: Path) -> None:
     assert record["test"]["p"] == pytest.approx(2 / 16)
     assert record["validation"]["mean"] == pytest.approx(0.0125)
     assert pair_verdict(record, "test") == (
-        "test: the other +2.50 points over 4 pairs, 95 % interval +0.45 to +4.55, exact p = 0.125 "
-        "(at least 0.12 with so many)"
+        "test: the other less the one +2.50 points over 4 pairs, 95 % interval +0.45 to +4.55, "
+        "exact p = 0.125 (at least 0.125 with so many)"
     )
 
 
@@ -106,6 +107,29 @@ def test_what_cannot_be_paired(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="both: two runs of seed 0: give the directory"):
         pair_runs(one, tmp_path / "both")
     elsewhere = write(tmp_path / "elsewhere", {0: 0.5}, data="cifar10")
-    with pytest.raises(DataError, match="different data"):
+    with pytest.raises(DataError, match=r"different data \(data.name\): not paired"):
         pair_runs(one, elsewhere)
     plot_pairs(one, other, ("one", "other"), tmp_path / "a.png")
+
+
+def test_other_augmentation_or_another_place_of_the_same_data_is_paired(tmp_path: Path) -> None:
+    one, other = write(tmp_path / "one", {0: 0.5}), write(tmp_path / "other", {0: 0.6})
+
+    def change(folder: Path, **data: Any) -> None:
+        file = folder / "seed-0" / "summary.json"
+        summary = json.loads(file.read_text())
+        summary["experiment"]["data"] |= data
+        file.write_text(json.dumps(summary))
+
+    change(one, root="/here", augmentation={"flip": True}, split_seed=0)
+    change(other, root="/there", augmentation={"flip": False}, split_seed=0)
+    record = pair_runs(one, other)
+    assert record["differ"] == ["data.augmentation.flip"]
+    assert record["names"] == ["flip True", "flip False"]
+    change(other, split_seed=1)
+    with pytest.raises(DataError, match=r"\(data.split_seed\)"):
+        pair_runs(one, other)
+    for folder in (one, other):
+        change(folder, name="folder", split_seed=0)
+    with pytest.raises(DataError, match=r"\(data.root\)"):
+        pair_runs(one, other)

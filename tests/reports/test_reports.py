@@ -177,6 +177,13 @@ def test_records_hold_numbers() -> None:
     assert table(folded)[1][-1] == "4 of 2,000,000"
 
 
+def test_a_copy_of_a_run_is_not_counted() -> None:
+    with pytest.raises(DataError, match="two runs of digits have the same settings and seed 3"):
+        accuracy_records(
+            [summary("digits", 3, 0.1), summary("digits", 4, 0.1), summary("digits", 3, 0.1)]
+        )
+
+
 def test_a_run_that_is_named_twice_counts_once(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary("one", 0, 0.1)))

@@ -190,7 +190,7 @@ def test_what_does_not_fit_is_told_in_one_line(tmp_path: Path) -> None:
     part = Mine().eval()
     part.lif = sf.fold(part.lif)
     sf.save(part, path)
-    with pytest.raises(FileFormatError, match=r"does not describe a network: .*lif"):
+    with pytest.raises(FileFormatError, match=r"Linear is not what the Mine was when .*lif"):
         sf.load(path, into=nn.Linear(2, 2))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import spikefold as sf
-from spikefold.errors import FileFormatError
+from spikefold.errors import ConfigError, FileFormatError
 from spikefold.saving import read
 from spikefold.saving._file import checksum
 
@@ -163,6 +163,17 @@ def test_loading_searches_no_thresholds_and_draws_no_random_numbers(
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(again(x), fused(x))
     again(x).sum().backward()
+
+
+@pytest.mark.usefixtures("as_user")
+def test_what_is_no_description_of_an_input_is_not_written(tmp_path: Path) -> None:
+    network = sf.models.small(width=0.1)
+    network.input_spec = "rgb"  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match=r"input_spec must be an sf.InputSpec, got a str"):
+        sf.save(network, tmp_path / "a.safetensors")
+    assert not os.listdir(tmp_path)
+    with pytest.raises(FileFormatError, match="a folder: give the network file in it"):
+        sf.load(tmp_path)
 
 
 def test_keys_of_extra_are_text(tmp_path: Path) -> None:

@@ -206,6 +206,12 @@ def test_recalibration_mixes_classes_that_lie_apart() -> None:
     assert not torch.equal(other.layers()["features.0"].norm.running_var, first.norm.running_var)
 
 
+def test_folded_thresholds_keep_their_statistics() -> None:
+    folded = sf.fold(STEP.build(load_dataset("digits")))
+    with pytest.raises(FoldError, match="the network is folded, and its thresholds"):
+        training.recalibrate(folded, load_dataset("digits").train)
+
+
 def test_recalibrated_statistics_are_the_means_over_all_batches_and_steps() -> None:
     digits = load_dataset("digits")
     network = STEP.build(digits)

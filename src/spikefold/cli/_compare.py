@@ -32,8 +32,7 @@ def compare_command(words: list[str]) -> None:
     options = parse(CompareOptions, words, "spikefold compare")
     record = pair_runs(options.one, options.other)
     if options.picture is not None:
-        names = (options.one.name, options.other.name)
-        plot_pairs(options.one, options.other, names, options.picture)
+        plot_pairs(options.one, options.other, record["names"], options.picture)
     if options.json:
         print_json(record)
         return

@@ -26,7 +26,8 @@ class CostOptions:
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
-    """network file, folded or not; or a run's folder, of which the folded network is taken"""
+    """network file, folded or not; or a run's folder, of which the folded network is taken, or the
+    trained one where none was folded"""
     on: On = NOTHING_ASKED
     split: SplitName = "test"
     """which of its samples"""
@@ -56,8 +57,8 @@ def cost_command(words: list[str]) -> None:
         print_json({"file": file, "data": dataset.name, "split": options.split, **told})
         return
     print_rows(
-        f"{options.file}: a sample of {dataset.name} ({options.split}, mean of {record.samples:,}) "
-        f"in {record.steps:g} time steps",
+        f"{network_file(options.file)}: a sample of {dataset.name} ({options.split}, mean of "
+        f"{record.samples:,}) in {record.steps:g} time steps",
         cost_table(told),
     )
     print(energy(told))

@@ -15,7 +15,7 @@ from spikefold.cli._inputs import (
     load_network,
     network_file,
 )
-from spikefold.cli._networks import NOTHING_ASKED, On, require_free
+from spikefold.cli._networks import KINDS, NOTHING_ASKED, On, require_free
 from spikefold.cli._output import print_error, print_json, print_record, print_rows, shown
 from spikefold.cli._parsing import parse
 from spikefold.cli._progress import shown_progress
@@ -53,9 +53,9 @@ class ExportOptions:
     """network file, folded; or a run's folder, of which the folded network is taken"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """where the exported network goes"""
-    to: Literal["onnx", "torch", "nir"] = "onnx"
+    to: Literal["onnx", "torch", "nir"] | None = None
     """kind of file: ONNX, a torch.export program that runs where spikefold is not installed, or
-    NIR"""
+    NIR; default: as the output's name ends (.onnx, .pt2, .nir), else ONNX"""
     target: Annotated[NIRTarget | None, tyro.conf.arg(name="for")] = None
     """NIR: whose importer shall compute it rightly; default: NIR as such"""
     layout: Layout = "merged"
@@ -76,14 +76,22 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         require_within("export", self, steps="[1, 10000]")
-        if self.spikes and self.to != "onnx":
+        named = KINDS.get(self.output.suffix)
+        if self.to and named and self.to != named:
+            raise ConfigError(f"export: --to {self.to}, but {self.output} is named as {named}")
+        if self.spikes and self.kind != "onnx":
             raise ConfigError("export: --spikes is for --to onnx")
-        if self.compile and self.to != "torch":
+        if self.compile and self.kind != "torch":
             raise ConfigError("export: --compile is for --to torch")
-        if self.target and self.to != "nir":
+        if self.target and self.kind != "nir":
             raise ConfigError("export: --for is for --to nir")
-        if self.to == "nir" and (self.layout != "merged" or self.fuse):
+        if self.kind == "nir" and (self.layout != "merged" or self.fuse):
             raise ConfigError("export: NIR is one step, fused: leave out --layout and --fuse")
+
+    @property
+    def kind(self) -> str:
+        """Of file, as it is asked for or named."""
+        return self.to or KINDS.get(self.output.suffix, "onnx")
 
 
 @dataclass(frozen=True)
@@ -119,8 +127,8 @@ def export_command(words: list[str]) -> None:
     options = parse(ExportOptions, words, "spikefold export")
     require_free(options.output, options.overwrite)
     network = _load(options)
-    record: dict[str, Any] = {"output": str(options.output), "to": options.to}
-    if options.to == "nir":
+    record: dict[str, Any] = {"output": str(options.output), "to": options.kind}
+    if options.kind == "nir":
         to_nir(
             network,
             options.output,
@@ -147,7 +155,7 @@ def _write(network: Network, options: ExportOptions) -> None:
         "steps": options.steps,
         "source": None if options.compile else network_file(options.file),
     }
-    if options.to == "onnx":
+    if options.kind == "onnx":
         to_onnx(network, options.output, spikes=options.spikes, **asked)
     else:
         to_torch(network, options.output, compile=options.compile, **asked)

@@ -14,7 +14,7 @@ from spikefold.adopt import (
     from_official,
     nir_model,
 )
-from spikefold.cli._networks import require_free
+from spikefold.cli._networks import require_network_file
 from spikefold.cli._output import print_json, print_record
 from spikefold.cli._parsing import parse
 from spikefold.errors import ConfigError
@@ -33,9 +33,9 @@ class ImportOptions:
     """where the network goes"""
     model: OfficialModel | None = None
     """official: architecture; classes, channels, width and kind of MPBN are those of the tensors"""
-    origin: Annotated[Literal["official", "nir"], tyro.conf.arg(name="from")] = "official"
+    origin: Annotated[Literal["official", "nir"] | None, tyro.conf.arg(name="from")] = None
     """whose: a checkpoint of the official MPBN code, or a graph of the Neuromorphic Intermediate
-    Representation"""
+    Representation; default: as the file's name ends (.nir), else official"""
     steps: int | None = None
     """time steps an input is shown, which no checkpoint says; default of a NIR graph: as it says,
     if spikefold wrote it"""
@@ -50,18 +50,25 @@ class ImportOptions:
 
     def __post_init__(self) -> None:
         require_within("import", self, steps="[1, 10000]")
-        if self.origin == "official" and self.model is None:
+        if not self.checkpoint.exists():
+            raise ConfigError(f"{self.checkpoint}: no such file")
+        if not self.is_nir and self.model is None:
             raise ConfigError("import: --model says which architecture the checkpoint is of")
-        if self.origin == "official" and self.source is not None:
+        if not self.is_nir and self.source is not None:
             raise ConfigError("import: --source is for --from nir")
-        if self.origin == "nir" and (self.model or self.standardize):
+        if self.is_nir and (self.model or self.standardize):
             raise ConfigError("import: a NIR graph is whole: leave out --model and --standardize")
+
+    @property
+    def is_nir(self) -> bool:
+        """Whether it is a graph, as is said or named."""
+        return (self.origin or self.checkpoint.suffix.removeprefix(".")) == "nir"
 
 
 def import_command(words: list[str]) -> None:
     """Take over a checkpoint or a graph."""
     options = parse(ImportOptions, words, "spikefold import")
-    require_free(options.output, options.overwrite)
+    require_network_file(options.output, options.overwrite)
     network, about = _taken(options)
     save(network, options.output)
     arguments = network.arguments
@@ -77,7 +84,7 @@ def import_command(words: list[str]) -> None:
     }
     if options.json:
         print_json(record)
-    elif options.origin == "nir":
+    elif options.is_nir:
         what = ", ".join(f"{count} {kind}" for kind, count in about["parts"].items())
         size = about["image_size"]
         print(

@@ -21,6 +21,11 @@ from spikefold.reports import picture_format, plot_landscape
 from spikefold.training import Landscape, LandscapeConfig, landscape
 
 AROUND = LandscapeConfig()
+COLUMNS = (
+    "sharpness: how far the loss rises within reach, of 1 + loss; curvature: second "
+    "difference at the network, by direction;\nslope: the steepest step between points; moved: "
+    "parameters that the directions move"
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ def landscape_command(words: list[str]) -> None:
         print_json(told)
     else:
         print_rows(_title(options, dataset, records[0]), _rows(options, records))
+        print(COLUMNS)
 
 
 def _data(options: LandscapeOptions, networks: list[Network]) -> tuple[Dataset, Samples]:

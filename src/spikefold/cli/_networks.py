@@ -32,6 +32,8 @@ from spikefold.training import evaluate, like_weights, recalibrate, thresholds
 On = Annotated[DataOptions, tyro.conf.arg(name="")]
 NOTHING_ASKED = DataOptions()
 CHECKED = 32  # samples on which another runtime is checked
+# what `export` makes, by the ends of names
+KINDS = {".onnx": "onnx", ".pt2": "torch", ".nir": "nir"}
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ class VerifyOptions:
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """network file before the transform"""
+    """network file before the transform; of a run's folder the trained network is taken"""
     folded: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDED")]
-    """network file after it"""
+    """network file after it; of a run's folder the folded network is taken"""
     on: On = NOTHING_ASKED
     split: SplitName = "test"
     """which of its samples"""
@@ -74,7 +76,8 @@ class EvaluateOptions:
     """Accuracy of a network file."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
-    """network file, folded or not; or a run's folder, of which the folded network is taken"""
+    """network file, folded or not; or a run's folder, of which the folded network is taken, or the
+    trained one where none was folded"""
     on: On = NOTHING_ASKED
     split: SplitName = "test"
     """which of its samples"""
@@ -90,7 +93,7 @@ class RecalibrateOptions:
     """Estimate the running statistics of a checkpoint again over all training samples."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """network file, not folded"""
+    """network file, not folded; of a run's folder the trained network is taken"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """where the network with new statistics goes"""
     on: On = NOTHING_ASKED
@@ -105,6 +108,16 @@ class RecalibrateOptions:
         require_within("recalibrate", self, seed="[0, 1e12]")
 
 
+def require_network_file(path: Path, overwrite: bool) -> None:
+    """`require_free`, and refuse the name of another kind of file."""
+    if path.suffix in KINDS:
+        raise ConfigError(
+            f"{path}: what is written is a network file (.safetensors): spikefold export makes "
+            f"{path.suffix}"
+        )
+    require_free(path, overwrite)
+
+
 def require_free(path: Path, overwrite: bool) -> None:
     """Refuse to overwrite a file without --overwrite, and a folder at all."""
     if path.is_dir():
@@ -116,7 +129,7 @@ def require_free(path: Path, overwrite: bool) -> None:
 def fold_command(words: list[str]) -> None:
     """Fold a checkpoint."""
     options = parse(FoldOptions, words, "spikefold fold")
-    require_free(options.output, options.overwrite)
+    require_network_file(options.output, options.overwrite)
     folded = fold(load_network(options.checkpoint, options.device, TRAINED))
     if options.fuse:
         folded = fuse_conv_bn(folded)
@@ -169,7 +182,8 @@ def verify_command(words: list[str]) -> None:
             for name, r in record.layers.items()
         ]
         rows.append(("all", f"{record.spikes:,}", f"{record.mismatches:,}", ""))
-        print_rows(f"{record.samples} {options.split} samples of {dataset.name}", rows)
+        count = f"{record.samples} {options.split} samples of {dataset.name}"
+        print_rows(f"{files[0]} and {files[1]}: {count}", rows)
         print(f"largest difference of a logit: {record.max_output_difference:g}")
         if record.accuracy:
             print(f"accuracy: {record.accuracy[0]:.2%} and {record.accuracy[1]:.2%}")
@@ -203,13 +217,13 @@ def evaluate_command(words: list[str]) -> None:
     if options.json:
         print_json(record)
     else:
-        print_record(str(options.file), record)
+        print_record(str(options.file), record | {"accuracy": f"{result['accuracy']:.2%}"})
 
 
 def recalibrate_command(words: list[str]) -> None:
     """Estimate statistics again."""
     options = parse(RecalibrateOptions, words, "spikefold recalibrate")
-    require_free(options.output, options.overwrite)
+    require_network_file(options.output, options.overwrite)
     on = options.on
     network = load_network(options.checkpoint, on.device, TRAINED)
     dataset = load_data_for(network, options.checkpoint, on, "train")

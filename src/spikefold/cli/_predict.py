@@ -48,6 +48,8 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         require_within("predict", self, steps="[1, 10000]")
+        if self.picture is not None and self.picture.suffix.lower() != ".png":
+            raise ConfigError(f"{self.picture}: a picture of the input is a .png file")
 
 
 def predict_command(words: list[str]) -> None:

@@ -11,7 +11,7 @@ from torch import Size, Tensor, nn
 from spikefold.costs._record import Cost
 from spikefold.costs._rows import Inputs, Seen, counted, membrane_norms, norm_operations
 from spikefold.errors import ConfigError, DataError, GraphError
-from spikefold.folding import Batch, evaluation, inputs_and_labels
+from spikefold.folding import Batch, evaluation, inputs_and_labels, require_batches
 from spikefold.graphs import Graph, graph
 from spikefold.nn import Call, SpikingLayer, observing
 
@@ -59,6 +59,7 @@ def cost(
     """
     if not isinstance(network, nn.Module):
         raise ConfigError(f"cost takes a network, got {type(network).__name__}")
+    require_batches(batches)
     arguments = {} if steps is None else {"steps": steps}
     with evaluation(network) as running:
         followed = graph(running)

@@ -115,8 +115,10 @@ def find_classes(root: Path | None, endings: Sequence[str], what: str) -> ClassF
     Raises:
         DataError: if the folder is not named or absent, or its parts have no folders of classes.
     """
-    if root is None or not root.is_dir():
-        raise DataError(f"a folder of {what} must be named as root, got {root}")
+    if root is None:
+        raise DataError(f"--data.root (root) names the folder of {what}: there is no default")
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder of {what}")
     folders = visible_folders(root)
     parts = [part for part in (TRAIN, *TESTS) if part in folders and visible_folders(root / part)]
     found = ClassFolders(root, tuple(folders), root, None, endings, what)

@@ -122,7 +122,7 @@ def to_frames(
     if len(events) and (events["x"].max() >= sensor[0] or events["y"].max() >= sensor[1]):
         raise DataError(
             f"an event at ({events['x'].max()}, {events['y'].max()}) lies outside the "
-            f"{sensor[0]}x{sensor[1]} sensor"
+            f"{sensor[0]}x{sensor[1]} sensor: --sensor WIDTH HEIGHT (sensor) names another"
         )
     step = SLICERS[by](events, steps)
     column = events["x"].astype(np.int64) * size[0] // sensor[0]

@@ -39,6 +39,9 @@ class InputSpec:
     deviation: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        names = self.classes
+        if isinstance(names, str) or len(set(names)) != len(names):
+            raise DataError(f"input: classes must be names, each once, got {names!r}")
         if self.channels < 1 or self.framing.size is None:
             raise DataError("input: channels must be at least 1, and the framing must have a size")
         if self.framing.steps is not None and self.channels != 2:
@@ -85,7 +88,7 @@ def spec_of(dataset: Dataset) -> InputSpec:
     return InputSpec(shape[-3], framing, dataset.names)
 
 
-def read_input(path: Path, spec: InputSpec) -> tuple[Float[Tensor, "..."], str]:
+def read_input(path: str | Path, spec: InputSpec) -> tuple[Float[Tensor, "..."], str]:
     """A file as a network's input, in a batch of one; and a description of it.
 
     Arguments:
@@ -99,9 +102,9 @@ def read_input(path: Path, spec: InputSpec) -> tuple[Float[Tensor, "..."], str]:
         DataError: if the file cannot be read, or is from another sensor than the network's.
     """
     if spec.framing.steps is None:
-        x, what = _image(path, spec)
+        x, what = _image(Path(path), spec)
     else:
-        x, what = _frames(path, spec.framing)
+        x, what = _frames(Path(path), spec.framing)
     return spec.standardized(x), what
 
 
@@ -120,7 +123,7 @@ def _frames(path: Path, framing: Framing) -> tuple[Tensor, str]:
     if recording.stated and recording.sensor != sensor:
         raise DataError(
             f"{path}: from a sensor of {_by(recording.sensor)}, the network reads "
-            f"{_by(sensor)}: name the sensor to have it scaled all the same"
+            f"{_by(sensor)}: name the sensor (--sensor WIDTH HEIGHT) to have it scaled all the same"
         )
     frames = frames_of(recording.events, replace(framing, sensor=sensor), str(path))
     what = f"{recording.format}, {len(recording.events):,} events, {_by(sensor)}"

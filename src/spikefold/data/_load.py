@@ -221,7 +221,7 @@ def load_dataset(
     name: str,
     validation: float = 0.1,
     seed: int = 0,
-    root: Path | None = None,
+    root: str | Path | None = None,
     framing: Framing | None = None,
     only: SplitName | None = None,
 ) -> Dataset:
@@ -240,7 +240,8 @@ def load_dataset(
         DataError: if the data set is unknown, absent or damaged, has one form only and another is
             asked for, or a class is left without samples in a split.
     """
-    parts = _parts(find_dataset(name), root, framing or Framing())
+    place = None if root is None else Path(root)
+    parts = _parts(find_dataset(name), place, framing or Framing())
     read: dict[SplitName, Samples] = {}
     if only != "test":
         read["train"], read["validation"] = split_off(
@@ -273,7 +274,8 @@ def _parts(info: DatasetInfo, root: Path | None, asked: Framing) -> Parts:
     own = info.framing
     if own is None:
         if asked != Framing():
-            raise DataError(f"{info.name} has one form only: it cannot be read with {asked}")
+            names = ", ".join(k for k, v in vars(asked).items() if v is not None)
+            raise DataError(f"{info.name} has one form only: leave out {names}")
         return info.load(root)
     if own.steps is None and replace(asked, size=None, margin=None) != Framing():
         raise DataError(f"{info.name} holds images, not recordings: only a size can be chosen")

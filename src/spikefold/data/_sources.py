@@ -57,7 +57,7 @@ def download(url: str, md5: str, root: Path | None) -> Path:
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{url}: cannot be downloaded ({type(error).__name__}): put {name} into "
-            f"{folder(root)}, or give its folder as root"
+            f"{folder(root)}, or name its folder (--data.root, root)"
         ) from error
     return Path(path)
 

@@ -19,7 +19,7 @@ from spikefold.export._nir_file import NIRFile, is_nir
 from spikefold.export._runtimes import RUNTIMES, Runtime, find_runtime, require_installed
 from spikefold.export._torch_file import TORCH, TorchFile, is_archive
 from spikefold.export._walk import Operation, Walk, walk
-from spikefold.folding import Batch, evaluation, inputs_and_labels
+from spikefold.folding import Batch, evaluation, inputs_and_labels, require_batches
 from spikefold.nn import Call, copied, observing
 
 # what is compared: output, spikes of all calls of neurons `[T, N, ...]`, output beside these spikes
@@ -166,6 +166,7 @@ def check(
         >>> record.passed, record.file.decisions
         (True, 172032)
     """
+    require_batches(batches)
     description, by_file, name = _opened(Path(path), runtime)
     record = Check(name, source=description.source)
     if not description.neurons:

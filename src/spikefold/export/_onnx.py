@@ -54,6 +54,8 @@ def to_onnx(
     Raises:
         ExportError: if something in the network cannot be said, names the layer; if the onnx
             package is not installed.
+        GraphError: if the network cannot be followed.
+        FoldError: with `fuse`, if nothing is to be fused.
         FileFormatError: if the file cannot be written.
 
     Example:
@@ -80,6 +82,8 @@ def to_onnx(
 
 def _chosen(walked: Walk, spikes: Sequence[str]) -> list[Operation]:
     """The neurons whose spikes are asked for."""
+    if isinstance(spikes, str):
+        raise ExportError(f"export: spikes: a sequence of paths, as [{spikes!r}]")
     neurons = walked.neurons()
     paths = [operation.node.path for operation in neurons]
     for name in spikes:

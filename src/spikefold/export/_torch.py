@@ -52,6 +52,8 @@ def to_torch(
 
     Raises:
         ExportError: if something in the network cannot be said; names the layer.
+        GraphError: if the network cannot be followed.
+        FoldError: with `fuse`, if nothing is to be fused.
         FileFormatError: if the file cannot be written.
 
     Example:

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from spikefold.errors import FoldError, ShapeError
+from spikefold.folding._batches import Batch, inputs_and_labels, require_batches
 from spikefold.nn import Call, FoldedLIF, SpikingNeuron, observing, twin
 
-Batch = Tensor | Sequence[Any]
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
@@ -270,6 +270,7 @@ def verify(
         >>> record.mismatches, record.max_output_difference
         (0, 0.0)
     """
+    require_batches(batches)
     for network in (model, folded):
         _require_eager(network)
     odd = _neurons(model) ^ _neurons(folded)
@@ -310,28 +311,6 @@ def _eagerly() -> Iterator[None]:
             "a part of the networks was compiled while it was verified, and could not be seen: run "
             "them once, then verify"
         )
-
-
-def inputs_and_labels(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """A batch's inputs and labels.
-
-    Arguments:
-        batch: a tensor, or a pair.
-
-    Raises:
-        ShapeError: if it is something else.
-    """
-    parts = (batch,) if isinstance(batch, Tensor) else batch
-    if not isinstance(parts, tuple | list) or len(parts) not in (1, 2):
-        kind = type(batch).__name__
-        raise ShapeError(f"a batch is a tensor, or a pair of inputs and labels [N], got a {kind}")
-    x, labels = parts[0], parts[1] if len(parts) == 2 else None
-    if not isinstance(x, Tensor):
-        raise ShapeError(f"inputs must be a tensor, got a {type(x).__name__}")
-    try:
-        return x, None if labels is None else torch.as_tensor(labels, device=x.device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ShapeError(f"labels must be whole numbers [N]: {error}") from error
 
 
 def _dtypes(network: nn.Module) -> set[torch.dtype]:

@@ -20,7 +20,8 @@ class Task:
     Arguments:
         num_classes: K, the number of logits.
         in_channels: 1 for gray images, 3 for colour images, 2 for events.
-        image_size: height and width of the input; only "mpbn-element" depends on it.
+        image_size: height and width of the input: "mpbn-element" takes no other, nor what is
+            exported of a network that does not say how its input is read.
 
     Raises:
         ConfigError: if a number is not positive, or beyond reason.

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from spikefold import dynamics
 from spikefold.dynamics import Currents, Normalization, Observed
@@ -29,6 +30,10 @@ def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Ten
     """
     if x.ndim < 3:
         raise ShapeError(f"expected [T, N, ...], got {list(x.shape)}: is a dimension missing?")
+    # torch would take a sequence without time for one image
+    if isinstance(module, _ConvNd) and x.ndim != 3 + len(module.kernel_size):
+        sizes = ", ".join(("T", "N", "C", *"DHW"[-len(module.kernel_size) :]))
+        raise ShapeError(f"expected [{sizes}], got {list(x.shape)}: is a dimension missing?")
     # one that knows time must see it
     if isinstance(module, CurrentNorm):
         return module(x)

@@ -1,6 +1,7 @@
 """Membrane potential batch normalization as a module."""
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import torch
@@ -60,7 +61,10 @@ class MPBN(MembraneNorm):
         rate: float | None = None,
         threshold: float = 0.5,
     ) -> None:
-        super().__init__((shape,) if isinstance(shape, int) else tuple(shape), steps)
+        sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+        if not all(isinstance(size, int) for size in sizes):
+            raise ConfigError(f"MPBN: shape must be whole numbers, C or (C, H, W), got {shape!r}")
+        super().__init__(sizes, steps)
         if not (math.isfinite(eps) and eps >= 0):
             raise ConfigError(f"MPBN: eps must be finite and not negative, got {eps}")
         if rate is not None and not (affine and 0 < rate < 1):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypedDict, Unpack, final
 
 import torch
@@ -23,6 +24,7 @@ from spikefold.nn._attached import attached
 from spikefold.nn._norm import MembraneNorm, is_called
 from spikefold.nn._observe import Recorder, notify
 from spikefold.nn._state import State, begun
+from spikefold.registry import unknown
 
 
 class SpikingNeuron(nn.Module):
@@ -155,6 +157,9 @@ class Constants(NoDecay, total=False):
     decay: float
 
 
+_FIELDS = tuple(field.name for field in fields(Neuron))
+
+
 @takes(Neuron)
 class LIF(SpikingNeuron):
     """Leaky integrate-and-fire neurons, with or without MPBN.
@@ -180,6 +185,8 @@ class LIF(SpikingNeuron):
     """
 
     def __init__(self, norm: MembraneNorm | None = None, **constants: Unpack[Constants]) -> None:
+        for name in constants.keys() - _FIELDS:
+            raise TypeError(f"{type(self).__name__}: {unknown('constant', name, _FIELDS)}")
         super().__init__(Neuron(**constants))
         if not (norm is None or isinstance(norm, MembraneNorm)):
             raise ConfigError(
@@ -277,6 +284,10 @@ class PLIF(LIF):
         """The share of the potential that remains after a step, `[]` or `[C]`."""
         # rounded once, so that it does not depend on a device's float32 sigmoid
         return (1 - torch.sigmoid(self.w.double())).to(self.w.dtype)
+
+    def extra_repr(self) -> str:
+        """The constants, for print; the decay is the one at the start."""
+        return super().extra_repr().replace("decay=", "decay at the start=", 1)
 
 
 class FoldedLIF(SpikingNeuron):

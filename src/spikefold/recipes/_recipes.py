@@ -103,7 +103,7 @@ for _recipe in (
             ModelConfig("compact", Options(steps=6)),
             OptimizerConfig(epochs=15, batch_size=32),
         ),
-        measured="99.2 % of 359 test images (simulated events), 1 seed; 4 min on 2 cores",
+        measured="98.7 +- 0.8 % of 359 test images (simulated events), 5 seeds; 4 min of a core",
     ),
     Recipe(
         "nmnist",
@@ -113,7 +113,7 @@ for _recipe in (
             ModelConfig("compact", Options(steps=6)),
             OptimizerConfig(epochs=30, batch_size=32),
         ),
-        measured="95.0 % of 100 test recordings after 810, 1 seed; 4 min on 2 cores",
+        measured="95.6 +- 1.8 % of 100 test recordings after 809, 5 seeds; 4 min of a core",
     ),
     Recipe(
         "fashion-mnist",
@@ -141,7 +141,7 @@ for _recipe in (
     ),
     Recipe(
         "cifar10-narrow",
-        "CIFAR-10, resnet20 of an eighth of the width, T = 2, 12 epochs: half an hour of a CPU",
+        "CIFAR-10, resnet20 of an eighth of the width, T = 2, 12 epochs, as in docs/results",
         Experiment(
             DataConfig(
                 "cifar10",
@@ -152,6 +152,8 @@ for _recipe in (
             ModelConfig("resnet20", Options(width=0.125, steps=2)),
             OptimizerConfig(epochs=12, batch_size=64),
         ),
+        measured="48.8 % of 5,000 images of the training set, 1 seed (learning rate 0.05: "
+        "50.9 +- 1.1 %, 8 seeds); 15 min of a core",
     ),
     *(
         _paper(data, model, t, augmentation, optimizer)

@@ -44,14 +44,16 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, error = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
+    mark = "o" if len(epochs) == 1 else ""  # of which no line can be drawn
     for name, color in (("train", BEFORE), ("validation", AFTER)):
         # Of a run that trained on all samples there is no validation.
         if f"{name}_loss" not in history[0]:
             continue
         label = "training (augmented)" if name == "train" else name
-        loss.plot(epochs, [r[f"{name}_loss"] for r in history], color=color, label=label)
+        look = {"color": color, "marker": mark, "label": label}
+        loss.plot(epochs, [r[f"{name}_loss"] for r in history], **look)
         errors = [100 * (1 - r[f"{name}_accuracy"]) for r in history]
-        error.plot(epochs, errors, color=color, label=label)
+        error.plot(epochs, errors, **look)
     loss.set(title="Loss", xlabel="epoch", ylabel="cross entropy (nats)")
     error.set(title="Error", xlabel="epoch", ylabel="wrong (%)", ylim=(0, None))
     logarithmic(loss)
@@ -76,6 +78,7 @@ def curve_figure(histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) ->
         for seed, history in enumerate(runs):
             epochs = [record["epoch"] for record in history]
             look = {"color": color, "linestyle": line, "linewidth": 1.2}
+            look["marker"] = "o" if len(epochs) == 1 else ""
             loss.plot(
                 epochs,
                 [r["train_loss"] for r in history],
@@ -100,7 +103,9 @@ def potential_figure(record: dict[str, Any]) -> Figure:
     The currents, of which older records have none, are an outline.
     """
     figure, panels = _panels(len(record), height=2.6)
-    figure.suptitle("Membrane potential before and after MPBN (middle 99.8 % of the values)")
+    normed = any("after" in layer for layer in record.values())
+    which = "before and after MPBN" if normed else "(no MPBN)"
+    figure.suptitle(f"Membrane potential {which}, middle 99.8 % of the values")
     for axes, (name, layer) in zip(panels, record.items(), strict=False):
         for key, label, color in (
             ("before", "potential u", BEFORE),

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from spikefold.errors import DataError
 from spikefold.records import SUMMARY
 from spikefold.reports._runs import find_runs, undamaged
 
 HEADER = ("recipe", "data", "model", "norm", "T", "epochs", "n", "validation (%)", "test (%)",
           "spikes that differ after the fold")  # fmt: skip
+# data sets that are what their folder holds
+OWN_DATA = ("folder", "recordings")
 # settings that a row has in a column, or that runs of one row may differ in
 _IN_COLUMNS = {"data.name", "model.name", "model.norm", "model.steps", "optimizer.epochs", "seed"}
 
@@ -78,11 +81,21 @@ def accuracy_records(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def by_setting(summaries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Summaries whose settings are the same but for the seed, together."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    """Summaries whose settings are the same but for the seed, together.
+
+    Raises:
+        DataError: if one stands there twice: it would count as two.
+    """
+    groups: dict[str, dict[int, dict[str, Any]]] = {}
     for summary in summaries:
-        groups.setdefault(_setting(summary), []).append(summary)
-    return list(groups.values())
+        group, seed = groups.setdefault(_setting(summary), {}), summary["experiment"]["seed"]
+        if seed in group:
+            raise DataError(
+                f"two runs of {summary['recipe']} have the same settings and seed {seed}: leave "
+                "one out"
+            )
+        group[seed] = summary
+    return [list(group.values()) for group in groups.values()]
 
 
 def _setting(summary: dict[str, Any]) -> str:
@@ -104,7 +117,7 @@ def _record(group: list[dict[str, Any]]) -> dict[str, Any]:
         "norm": experiment["model"]["norm"],
         "steps": experiment["model"]["steps"],
         "epochs": experiment["optimizer"]["epochs"],
-        "n": len(set(seeds)),
+        "n": len(seeds),
         "seeds": seeds,
         "validation": _spread(validations) if len(validations) == len(group) else None,
         "test": _spread([summary["test"]["trained"] for summary in group]),

@@ -9,7 +9,7 @@ import numpy as np
 from spikefold.errors import ConfigError, DataError
 from spikefold.records import METRICS
 from spikefold.reports._figures import curve_figure, drawing
-from spikefold.reports._many import flattened, read_summaries
+from spikefold.reports._many import OWN_DATA, flattened, read_summaries
 from spikefold.reports._plots import write_png
 from spikefold.reports._runs import read_history
 
@@ -26,7 +26,8 @@ def pair_runs(one: Path, other: Path) -> dict[str, Any]:
         one, other: directories of runs of one setting each.
 
     Returns:
-        `seeds`; `differ`, the settings that are not the same; for "validation" and "test" the
+        `seeds`; `differ`, the settings that are not the same, and `names` of the two, made of them;
+        for "validation" and "test" the
         accuracies of `one` and `other`, their `differences`, the `mean` of these, its 95 %
         `interval` (None of one pair) and `p`.
 
@@ -41,12 +42,16 @@ def pair_runs(one: Path, other: Path) -> dict[str, Any]:
         raise DataError(f"{one} and {other} have no seed in common: nothing to pair")
     pairs = [(runs[0][seed], runs[1][seed]) for seed in seeds]
     for first, second in pairs:
-        if first["experiment"]["data"] != second["experiment"]["data"]:
-            raise DataError(f"{one} and {other} are runs on different data, or splits: not paired")
+        others = _differing_data(first, second)
+        if others:
+            raise DataError(
+                f"{one} and {other} are runs on different data ({', '.join(others)}): not paired"
+            )
     differ = sorted({key for pair in pairs for key in _differing(*pair)})
     record: dict[str, Any] = {
         "one": str(one),
         "other": str(other),
+        "names": [_name(run, differ) for run in pairs[0]],
         "seeds": seeds,
         "differ": differ,
     }
@@ -68,10 +73,25 @@ def _by_seed(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Settings that the two have and that are not the same, but for where the runs ran."""
+    """Settings that the two have and that are not the same, but for where runs and data lay."""
     first, second = (flattened(run["experiment"]) for run in (one, other))
-    shared = (key for key in first.keys() & second.keys() if not key.startswith("hardware."))
-    return [key for key in shared if first[key] != second[key]]
+    shared = first.keys() & second.keys() - {"data.root"}
+    keys = (key for key in shared if not key.startswith("hardware."))
+    return [key for key in keys if first[key] != second[key]]
+
+
+def _differing_data(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What makes their samples others; training samples may be changed at random as one likes."""
+    first, second = (run["experiment"]["data"] for run in (one, other))
+    same = {"augmentation"} if first["name"] in OWN_DATA else {"augmentation", "root"}
+    keys = first.keys() & second.keys() - same
+    return [f"data.{key}" for key in sorted(keys) if first[key] != second[key]]
+
+
+def _name(summary: dict[str, Any], differ: Sequence[str]) -> str:
+    """A setting by what it has in place of the other's."""
+    flat = flattened(summary["experiment"])
+    return ", ".join(f"{key.rpartition('.')[2]} {flat[key]}" for key in differ) or "the same"
 
 
 def _accuracy(summary: dict[str, Any], split: str) -> float | None:
@@ -138,15 +158,14 @@ def pair_verdict(record: dict[str, Any], split: str) -> str:
         split: "validation" or "test".
     """
     parts, pairs = record[split], len(record["seeds"])
-    line = (
-        f"{split}: the other {100 * parts['mean']:+.2f} points over {pairs} pair{'s' * (pairs > 1)}"
-    )
+    many = f"{pairs} pair{'s' * (pairs > 1)}"
+    line = f"{split}: the other less the one {100 * parts['mean']:+.2f} points over {many}"
     if parts["interval"] is None:
         return f"{line}: of one pair nothing can be said"
     low, high = (100 * value for value in parts["interval"])
     return (
         f"{line}, 95 % interval {low:+.2f} to {high:+.2f}, exact p = {parts['p']:.3g} "
-        f"(at least {2 / 2**pairs:.2g} with so many)"
+        f"(at least {2 / 2**pairs:.3g} with so many)"
     )
 
 

@@ -9,14 +9,12 @@ from typing import Any
 
 from spikefold.errors import DataError
 from spikefold.records import SUMMARY
-from spikefold.reports._many import accuracy_records, by_setting, flattened, percent
+from spikefold.reports._many import OWN_DATA, accuracy_records, by_setting, flattened, percent
 from spikefold.reports._runs import read_history, read_record, undamaged
-from spikefold.reports._tables import run_title
+from spikefold.reports._tables import data_name, run_title
 
 Rows = list[tuple[str, ...]]
 MISSING = "not recorded"
-# Data sets that are what their folder holds.
-OWN_DATA = ("folder", "recordings")
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def title(groups: Sequence[Setting]) -> str:
     if len(groups) == 1:
         return f"{first['recipe']}: {groups[0].label}"
     data, recipes = first["experiment"]["data"], {s.first["recipe"] for s in groups}
-    what = next(iter(recipes)) if len(recipes) == 1 else data["root"] or data["name"]
+    what = next(iter(recipes)) if len(recipes) == 1 else data_name(data)
     return f"{what}: {len(groups)} settings of {', '.join(_short(_differing_keys(groups)))}"
 
 

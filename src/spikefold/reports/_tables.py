@@ -1,6 +1,9 @@
 """What a person wants to know of a run, in rows."""
 
+from pathlib import Path
 from typing import Any
+
+from spikefold.reports._many import OWN_DATA
 
 Row = tuple[str, str]
 
@@ -8,8 +11,12 @@ Row = tuple[str, str]
 def run_title(summary: dict[str, Any]) -> str:
     """What was trained on what, from a run's `summary.json`; a recipe may have been changed."""
     data, model = summary["experiment"]["data"], summary["experiment"]["model"]
-    where = data["root"] or data["name"]
-    return f"{model['name']} on {where}, norm {model['norm']}, T = {model['steps']}"
+    return f"{model['name']} on {data_name(data)}, norm {model['norm']}, T = {model['steps']}"
+
+
+def data_name(data: dict[str, Any]) -> str:
+    """What a person calls the data of a run; of data of one's own the folder, without its place."""
+    return Path(data["root"]).name if data["name"] in OWN_DATA and data["root"] else data["name"]
 
 
 def run_table(summary: dict[str, Any]) -> list[Row]:
@@ -37,7 +44,8 @@ def _cost_rows(cost: dict[str, Any] | None) -> list[Row]:
         return []
     if "not_counted" in cost:
         return [("cost", cost["not_counted"])]
-    return [("operations and energy at 45 nm, a sample", energy(cost))]
+    samples = f", mean of {cost['samples']:,.0f}" if "samples" in cost else ""
+    return [(f"operations and energy at 45 nm, a sample{samples}", energy(cost))]
 
 
 def energy(cost: dict[str, Any]) -> str:

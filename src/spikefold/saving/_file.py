@@ -88,6 +88,8 @@ def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
     Raises:
         FileFormatError: if the file is absent, cut off, foreign, damaged or of a newer format.
     """
+    if path.is_dir():
+        raise FileFormatError(f"{path}: a folder: give the network file in it")
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file")
     try:

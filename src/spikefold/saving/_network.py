@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 import torch
 from torch import Tensor, nn
 
+from spikefold.data import InputSpec
 from spikefold.errors import ConfigError, FileFormatError, SpikefoldError
 from spikefold.folding import SHAPES
 from spikefold.models import Arguments, Network, NIRModel, build, of_parts, parts_of
@@ -64,6 +65,9 @@ def save(
     """
     network = unwrapped(network)
     state = _state(network)
+    spec = getattr(network, "input_spec", None)
+    if not (spec is None or isinstance(spec, InputSpec)):
+        raise ConfigError(f"save: input_spec must be an sf.InputSpec, got a {type(spec).__name__}")
     header = Header(
         type(network).__name__,
         tuple(
@@ -72,7 +76,7 @@ def save(
             for transform in transforms_of(module)
         ),
         extra or {},
-        input=getattr(network, "input_spec", None),
+        input=spec,
     )
     if isinstance(network, Network):
         parts = parts_of(network.graph) if isinstance(network, NIRModel) else None
@@ -141,7 +145,8 @@ def read(path: str | Path, into: ModelT | None = None) -> Stored[Network] | Stor
     try:
         network = _rebuild(header, state, into)
     except (SpikefoldError, AttributeError, KeyError, RuntimeError) as error:
-        raise FileFormatError(f"{path}: the header does not describe a network: {error}") from error
+        what = "the header does not describe a network" if into is None else _unlike(header, into)
+        raise FileFormatError(f"{path}: {what}: {error}") from error
     what = f"model {header.model}" if into is None else type(network).__name__
     if header.format == 1:
         _add_polarity(network, state)
@@ -152,6 +157,13 @@ def read(path: str | Path, into: ModelT | None = None) -> Stored[Network] | Stor
         described: Any = network
         described.input_spec = header.input
     return cast(Any, Stored(network.eval(), header.extra, others))
+
+
+def _unlike(header: Header, into: nn.Module) -> str:
+    return (
+        f"{type(into).__name__} is not what the {header.module} was when it was built (`into` is "
+        "such a one, or what `sf.convert` gave)"
+    )
 
 
 def _rebuild(header: Header, state: dict[str, Tensor], into: nn.Module | None = None) -> nn.Module:

@@ -164,7 +164,7 @@ def _diagnose(
     layer = first_non_finite_layer(copy.train(), x.to(parameter))
     config = experiment.optimizer
     return (
-        f"{what}; the membrane first became so in {layer}. Lower optimizer.learning-rate "
+        f"{what}; it began in {layer}. Lower optimizer.learning-rate "
         f"({config.learning_rate}) or set optimizer.clip-norm ({config.clip_norm}); "
         "last.safetensors is from before this epoch"
     )

@@ -13,7 +13,7 @@ from spikefold.data import Samples
 from spikefold.errors import DataError, FoldError
 from spikefold.folding import evaluation
 from spikefold.models import Network
-from spikefold.nn import Norm, copied
+from spikefold.nn import FoldedLIF, Norm, copied
 
 
 def like_weights(network: nn.Module, x: Tensor) -> Tensor:
@@ -154,11 +154,16 @@ def recalibrate(
         the network with new statistics, in evaluation mode.
 
     Raises:
-        FoldError: if the network has no statistics (it is folded and fused), or there are fewer
-            samples than a batch.
+        FoldError: if the network is folded, or has no statistics, or there are fewer samples than a
+            batch.
 
     Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3 (PreciseBN).
     """
+    if any(isinstance(module, FoldedLIF) for module in network.modules()):
+        raise FoldError(
+            "recalibrate: the network is folded, and its thresholds belong to its statistics: "
+            "recalibrate it as trained, then fold"
+        )
     if len(samples) < batch_size:
         raise FoldError(
             f"recalibrate: {len(samples)} samples are less than a batch of {batch_size}"
