@@ -94,7 +94,7 @@ def test_the_nearest_name_is_told_or_all() -> None:
     for name, hint in (
         ("frist", "'frist': did you mean 'first'?"),
         ("x", f"'x': {either}"),
-        (["first"], f"['first']: {either}"),
+        (["first"], "['first']: one of first, second"),
         (None, f"None: {either}"),
     ):
         with pytest.raises(ConfigError) as caught:

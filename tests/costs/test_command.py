@@ -18,6 +18,8 @@ from spikefold.reports import run_table
 from spikefold.training import Experiment
 from tests.recipes.test_run import trained
 
+LINE = "operations and energy at 45 nm, a sample, mean of 128"
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -109,10 +111,10 @@ def test_a_run_records_the_cost_of_what_ships(
     assert (cost["samples"], cost["steps"], cost["norm_operations"]) == (128, 2, 0)
     assert (cost["threshold_bytes"] > 0) is (norm == "mpbn")
     rows = dict(run_table(summary))
-    line = rows["operations and energy at 45 nm, a sample"]
+    line = rows[LINE]
     assert line.startswith(f"{cost['macs']:,.0f} MACs and {cost['acs']:,.0f} ACs, ")
     del summary["cost"]
-    assert set(rows) - set(dict(run_table(summary))) == {"operations and energy at 45 nm, a sample"}
+    assert set(rows) - set(dict(run_table(summary))) == {LINE}
 
     def refuse(*_: Any, **__: Any) -> None:
         raise GraphError("a loop")

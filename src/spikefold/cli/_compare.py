@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from spikefold.cli._output import print_json, print_rows
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Json, parse
 from spikefold.reports import pair_runs, pair_table, pair_verdict, plot_pairs
 
 
@@ -23,8 +23,7 @@ class CompareOptions:
     """directory that holds those of the other"""
     picture: Path | None = None
     """PNG file for the learning curves of all seeds"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
 
 def compare_command(words: list[str]) -> None:

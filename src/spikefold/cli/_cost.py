@@ -10,7 +10,7 @@ import tyro
 from spikefold.cli._inputs import load_data_for, load_network, network_file
 from spikefold.cli._networks import NOTHING_ASKED, On
 from spikefold.cli._output import print_error, print_json, print_rows
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Json, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.costs import cost
 from spikefold.data import SplitName
@@ -33,8 +33,7 @@ class CostOptions:
     """which of its samples"""
     samples: int = 500
     """how many of them, evenly spaced; all if there are fewer"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
     def __post_init__(self) -> None:
         require_within("cost", self, samples="[1, 1e12]")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikefold.cli._output import print_json, print_rows
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Json, parse
 from spikefold.data import DATASETS
 
 
@@ -14,8 +14,7 @@ class DatasetsOptions:
 
     root: Path | None = None
     """folder to look in; default: $SPIKEFOLD_DATA, or the cache of downloads"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
 
 def datasets_command(words: list[str]) -> None:

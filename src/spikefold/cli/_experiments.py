@@ -10,7 +10,7 @@ import tyro
 
 from spikefold.cli._configuration import RULES
 from spikefold.cli._output import print_json, print_rows
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Json, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.cli._runs import (
     RunFlags,
@@ -45,16 +45,14 @@ class ShowOptions:
     """Options of `show`, and the recipe's configuration to override."""
 
     experiment: Overrides
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
 
 @dataclass(frozen=True)
 class RecipesOptions:
     """List the recipes."""
 
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
 
 def _require_recipe(command: str, words: list[str]) -> None:

@@ -17,7 +17,7 @@ from spikefold.cli._inputs import (
 )
 from spikefold.cli._networks import KINDS, NOTHING_ASKED, On, require_free
 from spikefold.cli._output import print_error, print_json, print_record, print_rows, shown
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Json, Overwrite, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.data import SplitName
 from spikefold.errors import ConfigError
@@ -69,10 +69,8 @@ class ExportOptions:
     """time steps an image is shown; default: the network's own"""
     compile: bool = False
     """torch: compile it with AOTInductor for this machine; takes minutes"""
-    overwrite: bool = False
-    """replace the output if it is there"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    overwrite: Overwrite = False
+    json: Json = False
 
     def __post_init__(self) -> None:
         require_within("export", self, steps="[1, 10000]")
@@ -113,8 +111,7 @@ class CheckOptions:
     """what runs the exported file: onnxruntime (default), openvino, or onnx's own definition
     (slow); of a NIR file the library it was written for (default), or spikefold; of a torch
     program torch"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
     def __post_init__(self) -> None:
         require_within("check", self, samples="[1, 1e9]")

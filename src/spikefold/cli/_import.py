@@ -16,7 +16,7 @@ from spikefold.adopt import (
 )
 from spikefold.cli._networks import require_network_file
 from spikefold.cli._output import print_json, print_record
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Json, Overwrite, parse
 from spikefold.errors import ConfigError
 from spikefold.models import Network
 from spikefold.ranges import require_within
@@ -43,10 +43,8 @@ class ImportOptions:
     """official: have the network standardize its images, by the official constants"""
     source: NIRSource | None = None
     """NIR: who wrote the graph, which decides the time step of its neurons; default: as it says"""
-    overwrite: bool = False
-    """replace the output if it is there"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    overwrite: Overwrite = False
+    json: Json = False
 
     def __post_init__(self) -> None:
         require_within("import", self, steps="[1, 10000]")

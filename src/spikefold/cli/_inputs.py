@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spikefold.cli._configuration import one_of
 from spikefold.cli._output import print_error
+from spikefold.cli._parsing import Device
 from spikefold.data import (
     DATASETS,
     Dataset,
@@ -49,8 +50,7 @@ class DataOptions:
     """event frames of equal time or count of events; default: the network's own"""
     batch_size: int = 128
     """samples at a time"""
-    device: str = "cpu"
-    """where it is computed: cpu, cuda, cuda:1, ..."""
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         require_within("data", self, batch_size="[1, 1000000]")

@@ -10,7 +10,7 @@ import tyro
 from spikefold.cli._inputs import TRAINED, load_data_for, load_network, network_file
 from spikefold.cli._networks import NOTHING_ASKED, On, require_free
 from spikefold.cli._output import print_error, print_json, print_rows
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Json, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.data import Dataset, Samples, SplitName
 from spikefold.errors import ConfigError
@@ -50,8 +50,7 @@ class LandscapeOptions:
     """JSON file for the record"""
     overwrite: bool = False
     """replace the record if it is there"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
     def __post_init__(self) -> None:
         require_within("landscape", self, samples="[1, 1e12]")

@@ -19,7 +19,7 @@ from spikefold.cli._inputs import (
     run_by,
 )
 from spikefold.cli._output import print_error, print_json, print_record, print_rows
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Device, Json, Overwrite, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.costs import norms_left
 from spikefold.data import SplitName
@@ -44,14 +44,11 @@ class FoldOptions:
     """network file with MPBN; of a run's folder the trained network is taken"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """where the folded network goes"""
-    device: str = "cpu"
-    """where it is computed: cpu, cuda, cuda:1, ..."""
+    device: Device = "cpu"
     fuse: bool = False
     """also fuse each batch norm into its convolution (changes rounding: verify it)"""
-    overwrite: bool = False
-    """replace the output if it is there"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    overwrite: Overwrite = False
+    json: Json = False
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,7 @@ class VerifyOptions:
     on: On = NOTHING_ASKED
     split: SplitName = "test"
     """which of its samples"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,7 @@ class EvaluateOptions:
     runtime: RuntimeName | None = None
     """run it by onnxruntime, openvino or onnx's reference, checked on the first samples; default:
     torch"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
 
 @dataclass(frozen=True)
@@ -99,10 +94,8 @@ class RecalibrateOptions:
     on: On = NOTHING_ASKED
     seed: int = 0
     """of the order in which they are taken"""
-    overwrite: bool = False
-    """replace the output if it is there"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    overwrite: Overwrite = False
+    json: Json = False
 
     def __post_init__(self) -> None:
         require_within("recalibrate", self, seed="[0, 1e12]")

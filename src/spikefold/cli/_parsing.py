@@ -4,7 +4,7 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -12,6 +12,12 @@ from spikefold.cli._output import one_line, print_error
 from spikefold.errors import SpikefoldError
 
 T = TypeVar("T")
+# options that many commands have
+Json = Annotated[
+    bool, tyro.conf.arg(help="print one JSON object and nothing else on standard output")
+]
+Overwrite = Annotated[bool, tyro.conf.arg(help="replace the output if it is there")]
+Device = Annotated[str, tyro.conf.arg(help="where it is computed: cpu, cuda, cuda:1, ...")]
 
 
 def parse(kind: type[T], words: Sequence[str], prog: str, **options: Any) -> T:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spikefold.cli._inputs import RuntimeName, assumed_spec, load_network, require_runs_by, run_by
 from spikefold.cli._output import print_error, print_json, print_rows
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Device, Json, parse
 from spikefold.data import Framing, InputSpec, read_input
 from spikefold.errors import ConfigError
 from spikefold.folding import evaluation
@@ -36,15 +36,13 @@ class PredictOptions:
     """events are cut into frames of equal duration, or of equal numbers; default: as in training"""
     sensor: tuple[int, int] | None = None
     """width and height of the event camera; default: as in training, or as the file says"""
-    device: str = "cpu"
-    """where it is computed: cpu, cuda, cuda:1, ..."""
+    device: Device = "cpu"
     runtime: RuntimeName | None = None
     """run it by onnxruntime, openvino or onnx's reference, checked on this file; default: torch;
     spikes are not counted then"""
     picture: Path | None = None
     """PNG file to draw what the network saw into"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
     def __post_init__(self) -> None:
         require_within("predict", self, steps="[1, 10000]")

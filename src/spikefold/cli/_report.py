@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from spikefold.cli._output import print_json
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Json, parse
 from spikefold.cli._records import completed, note_unfinished
 from spikefold.errors import ConfigError
 from spikefold.reports import Run, find_runs, read_summary, write_page
@@ -21,8 +21,7 @@ class ReportOptions:
     """directories of runs, or that hold runs"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report.html")
     """HTML file to write"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
 
 def report_command(words: list[str]) -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from spikefold.cli._extensions import OPTION
 from spikefold.cli._output import print_error
+from spikefold.cli._parsing import Json
 from spikefold.errors import ConfigError
 from spikefold.plain import to_plain
 from spikefold.recipes import Recipe, is_file, read_recipe
@@ -31,8 +32,7 @@ class RunFlags:
     place of RECIPE: --resume DIRECTORY"""
     overwrite: bool = False
     """replace a run that is there"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from spikefold.cli._cluster import CLUSTERS, JobOptions, Run
 from spikefold.cli._configuration import RULES
 from spikefold.cli._jobs import Engine, run_jobs
 from spikefold.cli._output import print_error, print_json, print_rows
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Json, parse
 from spikefold.cli._processes import Processes
 from spikefold.cli._progress import shown_progress
 from spikefold.errors import ConfigError
@@ -45,8 +45,7 @@ class SweepOptions:
     """where: processes of this machine, jobs of Slurm (extra cluster), or, to rehearse that, such
     jobs on this machine"""
     cluster: JobOptions = field(default_factory=JobOptions)
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
 
 @dataclass(frozen=True)

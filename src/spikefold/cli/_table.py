@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from spikefold.cli._output import print_json
-from spikefold.cli._parsing import parse
+from spikefold.cli._parsing import Json, parse
 from spikefold.cli._records import completed, note_unfinished
 from spikefold.errors import ConfigError
 from spikefold.reports import accuracy_records, accuracy_table, read_summaries, to_csv, to_markdown
@@ -21,8 +21,7 @@ class TableOptions:
     """directories of runs, or that hold runs"""
     format: Literal["markdown", "csv"] = "markdown"
     """of what is printed"""
-    json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    json: Json = False
 
 
 def table_command(words: list[str]) -> None:

@@ -206,7 +206,8 @@ class Experiment:
         try:
             record = json.loads(path.read_text())
             if isinstance(record, dict):
-                record.pop("recipe", None)
+                # a run's, or its summary's
+                record = {k: v for k, v in record.items() if k not in ("recipe", "summary")}
             return from_plain(record, cls, "configuration")
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: {error}") from error

@@ -13,7 +13,8 @@ from spikefold.errors import ConfigError, ShapeError
 
 Tensors = tuple[Tensor | None, ...]
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# in the order of the `enum` in `csrc/layer.h`
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Arguments(NamedTuple):
@@ -111,7 +112,7 @@ SCHEMA = _schema()
 def obstacle(a: Arguments) -> str | None:
     """Why the kernels cannot take these tensors, whatever their shapes; None if they can."""
     x, device = a.input, a.input.device
-    if x.dtype not in _DTYPES:
+    if x.dtype not in DTYPES:
         return f"inputs are {x.dtype}, not float32, bfloat16 or float16"
     for tensor in (a.shortcut, a.v, a.decays, *a.current, *a.potential):
         if tensor is None:

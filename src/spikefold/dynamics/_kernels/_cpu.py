@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikefold.dynamics._condition import Statistics
-from spikefold.dynamics._kernels._arguments import Arguments, Tensors
+from spikefold.dynamics._kernels._arguments import DTYPES, Arguments, Tensors
 from spikefold.dynamics._kernels._problem import Norm, problem_of, step_of
 from spikefold.dynamics._surrogate import SHAPES
 
@@ -19,7 +19,6 @@ try:
 except ImportError:
     native = None
 
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # The kernels' struct (`csrc/layer.h`): q is an integer, d a double. Addresses are zero here: they
 # come with each call.
 _NORM = "qqd" + 4 * "qq" + 3 * "q"
@@ -50,7 +49,7 @@ def numbers(a: Arguments) -> bytes:
     shape, scale, height, window = p.form
     return _LAYER.pack(
         *(p.steps, p.rows, p.groups, p.inner, p.input_step, p.shortcut_step),
-        *(_DTYPES[p.input.dtype], 0, p.decay, p.threshold, p.hard, p.detach_reset),
+        *(DTYPES.index(p.input.dtype), 0, p.decay, p.threshold, p.hard, p.detach_reset),
         *(list(SHAPES).index(shape), scale, height, window),
         *_norm(p.current),
         *_norm(p.potential),
