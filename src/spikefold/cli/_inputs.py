@@ -187,6 +187,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"--device {name}: not here ({first}); cpu always is") from error
+        raise ConfigError(
+            f"--device {name}: not here: cpu always is, and cuda, or cuda:1, where torch finds a GPU"
+        ) from error
     return device

@@ -91,7 +91,7 @@ class Tracer(fx.Tracer):
             # the first sentence: torch.fx goes on about its documentation
             reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
             raise GraphError.at(
-                path, f"module '{path}' ({type(m).__name__}) cannot be followed: {reason}"
+                path, f"{_called(path)} ({type(m).__name__}) cannot be followed: {reason}"
             ) from error
         finally:
             self.scopes.pop()
@@ -153,3 +153,7 @@ _ROWS: dict[Callable[..., Any], Callable[..., Any]] = {
     OverTime.forward: _row_over_time,
     SpikingLayer.forward: _unit,
 }
+
+
+def _called(path: str) -> str:
+    return f"module '{path}'" if path else "the network itself"

@@ -58,7 +58,7 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
     error.set(title="Error", xlabel="epoch", ylabel="wrong (%)", ylim=(0, None))
     logarithmic(loss)
     for axes in (loss, error):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
@@ -91,7 +91,7 @@ def curve_figure(histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) ->
     loss.set(title="Training loss", xlabel="epoch", ylabel="cross entropy (nats)")
     error.set(title="Validation error", xlabel="epoch", ylabel="wrong (%)")
     for axes in (loss, error):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
@@ -171,7 +171,7 @@ def raster_figure(record: dict[str, Any]) -> Figure:
         count = math.prod(layer["shape"])
         of = f" ({shown} of {count:,})" if shown < count else ""
         axes.set(title=short(name) + of, xlabel="time step")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_yticks([])
     _finish(figure, panels, "neuron")
     return figure

@@ -106,7 +106,7 @@ def _setting(group: Setting, anchor: str) -> dict[str, Any]:
             "potentials",
             figures.potential_figure,
             _potentials_told,
-            "Distribution of the membrane potential in each layer, before and after MPBN",
+            "Distribution of the membrane potential in each layer",
         ),
         "thresholds": drawn(
             "thresholds", figures.threshold_figure, _thresholds_told, "Folded thresholds by layer"
