@@ -166,7 +166,7 @@ def test_what_cannot_be_followed_is_named(kind: type[nn.Module], reason: str) ->
         sf.graph(model)
     assert caught.value.path == "1"
     assert "\n" not in str(caught.value)
-    with pytest.raises(GraphError, match=re.escape(f"module '' ({kind.__name__})")):
+    with pytest.raises(GraphError, match=re.escape(f"the network itself ({kind.__name__})")):
         sf.graph(kind())
 
 

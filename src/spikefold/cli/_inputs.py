@@ -188,6 +188,6 @@ def _device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"--device {name}: not here: cpu always is, and cuda, or cuda:1, where torch finds a GPU"
+            f"--device {name}: not here: cpu always is; cuda, or cuda:1, where torch finds a GPU"
         ) from error
     return device

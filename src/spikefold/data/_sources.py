@@ -88,8 +88,9 @@ def cached(
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
     except FileFormatError as error:
+        reason = str(error).rpartition(": ")[2]
         warnings.warn(
-            f"{error}: what was decoded is not kept",
+            f"{path.parent} cannot be written ({reason}): what was decoded is not kept",
             SpikefoldWarning,
             stacklevel=1,  # one place, so that it is said once
         )
