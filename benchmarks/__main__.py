@@ -30,7 +30,9 @@ class Options:
     """
 
     suite: Annotated[
-        Literal["neuron", "step", "inference", "deploy", "memory", "scaling", "all", "report"],
+        Literal[
+            "neuron", "step", "inference", "deploy", "norms", "memory", "scaling", "all", "report"
+        ],
         tyro.conf.Positional,
     ] = "all"
     quick: bool = False

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks import deploy, networks, neurons
+from benchmarks import deploy, networks, neurons, norms
 from benchmarks.contestant import Contestants
 
-Kind = Literal["neuron", "step", "inference", "deploy"]
+Kind = Literal["neuron", "step", "inference", "deploy", "norms", "norms, shipped"]
 Axis = Literal["", "steps", "batch", "width"]
 
 
@@ -62,6 +62,8 @@ def contestants(contest: Contest) -> Contestants:
         made = networks.training(contest.size, device)
     elif contest.kind == "deploy":
         made = deploy.contestants(contest.size, device)
+    elif contest.kind.startswith("norms"):
+        made = norms.contestants(contest.size, device, train=contest.kind == "norms")
     else:
         made = networks.inference(contest.size, device)
     names = [name for name in contest.names if name in made] or list(made)

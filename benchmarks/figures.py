@@ -11,6 +11,8 @@ REFERENCE = {
     "step": "spikefold",
     "inference": "folded",
     "deploy": "prepared",
+    "norms": "bn",
+    "norms, shipped": "bn, shipped",
 }
 # A fused layer moves at least x, spikes; spikes, x, gradient in, gradient out: 6 passes over
 # memory where the two copies of the floor move 4.

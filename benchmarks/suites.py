@@ -1,10 +1,10 @@
-"""The six suites, each a list of contests."""
+"""The suites, each a list of contests."""
 
 from typing import Any, Literal
 
 from benchmarks.contest import Axis, Contest
 
-Suite = Literal["neuron", "step", "inference", "deploy", "memory", "scaling"]
+Suite = Literal["neuron", "step", "inference", "deploy", "norms", "memory", "scaling"]
 
 SHAPES = ([4, 8, 16, 7, 7], [4, 32, 64, 16, 16], [4, 32, 64, 32, 32], [4, 32, 128, 32, 32])
 WIDTHS = (0.25, 0.5)
@@ -29,7 +29,7 @@ def plan(suite: Suite, threads: list[int], device: str, quick: bool) -> list[Con
     """
     contests = {
         "neuron": _neuron, "step": _step, "inference": _inference, "deploy": _deploy,
-        "memory": _memory, "scaling": _scaling,
+        "norms": _norms, "memory": _memory, "scaling": _scaling,
     }[suite](threads, device)  # fmt: skip
     if not quick:
         return contests
@@ -69,6 +69,14 @@ def _deploy(threads: list[int], device: str) -> list[Contest]:
         for model, width, steps in (("small", 1.0, 4), ("resnet20", 0.125, 2), ("compact", 1.0, 6))
         for batch in (1, 32)
     ]  # fmt: skip
+
+
+def _norms(threads: list[int], device: str) -> list[Contest]:
+    size = {"width": 0.125, "batch": 64, "steps": 2}
+    return [
+        Contest("norms", size, threads[0], device, 60),
+        Contest("norms, shipped", size, threads[0], device),
+    ]
 
 
 def _memory(threads: list[int], device: str) -> list[Contest]:
