@@ -68,6 +68,7 @@ def from_nir(graph: Any, *, source: Source | None = None) -> NIRNetwork:
     Raises:
         FileFormatError: if the file is absent, damaged or none.
         AdoptError: for a node, a value or a structure that has no counterpart; names the node.
+        ConfigError: if the source is unknown.
 
     Source: Pedersen et al., "Neuromorphic Intermediate Representation", Nature Communications 2024.
     """

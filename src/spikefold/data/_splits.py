@@ -49,6 +49,9 @@ def stratified_split(
 
     Returns:
         places of the rest and of the part, each in ascending order.
+
+    Raises:
+        DataError: if the fraction is out of range.
     """
     if not 0 <= fraction < 1:
         raise DataError(f"split: the fraction must lie in [0, 1), got {fraction}")

@@ -77,6 +77,11 @@ def run(
         directory: where the run's files go.
         resume: go on with an interrupted training.
         progress: told about the work.
+
+    Raises:
+        ConfigError: if another process is at work there, or the run cannot go on.
+        DataError: if the data are absent, or a class is without samples in a split.
+        SpikefoldError: if a loss is not finite.
     """
     with locked(directory):
         return _whole_job(name, experiment, directory, resume, progress or Silent())

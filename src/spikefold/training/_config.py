@@ -36,6 +36,9 @@ class DataConfig:
         frames_by: event frames of equal "time" or "count" of events; default: the data set's.
         sensor: width and height of the event camera; default: what the recordings state.
         augmentation: random changes to training samples.
+
+    Raises:
+        ConfigError: if a value is out of range, or none of the choices.
     """
 
     name: str = "digits"
@@ -69,6 +72,9 @@ class ModelConfig:
         name: of the model.
         options: what else is chosen of it, but what the data decide.
         neuron: constants of its neurons.
+
+    Raises:
+        ConfigError: if a value is out of range, or none of the choices.
     """
 
     name: str = "small"
@@ -100,6 +106,9 @@ class OptimizerConfig:
         accumulate: parts in which a batch is run, its gradients added up.
         clip_norm: upper bound of the gradient's norm; 0 is none.
         ema_decay: of the moving average of the weights that is evaluated and kept; 0 is none.
+
+    Raises:
+        ConfigError: if a value is out of range, or none of the choices.
     """
 
     epochs: int = 20
@@ -151,6 +160,9 @@ class HardwareConfig:
         channels_last: weights and images in the order N, H, W, C, in which a GPU convolves fastest
             in half precision.
         tensorboard: also log the metrics for TensorBoard.
+
+    Raises:
+        ConfigError: if a value is out of range, or none of the choices.
     """
 
     accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
@@ -179,6 +191,9 @@ class Experiment:
         seed: of the initial weights, the order of the samples and the augmentation.
         init: network file, as trained, whose weights it starts from; for another number of classes
             the readout is new.
+
+    Raises:
+        ConfigError: if a value is out of range, or none of the choices.
     """
 
     data: DataConfig = DataConfig()
