@@ -60,8 +60,8 @@ def save(
 
     Raises:
         ConfigError: if it is a model of `spikefold.models` that was changed so that it could not be
-            rebuilt, its `input_spec` is none, or a value is NaN, infinite or of a dtype that cannot be
-            read back; names the first.
+            rebuilt, its `input_spec` is no such thing, or a value is NaN, infinite or of a dtype
+            that cannot be read back; names the first.
         FileFormatError: if the file cannot be written.
     """
     network = unwrapped(network)
