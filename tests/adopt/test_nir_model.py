@@ -159,7 +159,7 @@ def test_what_is_no_model(tmp_path: Path, as_user: None) -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, path = written(tmp_path)
     out = tmp_path / "network.safetensors"
-    assert main(["import", str(path), "--from", "nir", "-o", str(out)]) == 0
+    assert main(["import", str(path), "-o", str(out)]) == 0
     told = capsys.readouterr().out
     assert told.count("\n") == 1
     assert "5 Conv2d, 4 FoldedLIF, 2 AvgPool2d; 1 channels, 8x8, in 3 steps to 4 classes" in told
@@ -174,9 +174,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 WRONG: dict[str, tuple[list[str], int, str]] = {
     "absent": (["absent.nir", "--from", "nir"], 1, "absent.nir: no such file"),
     "none": (["text.nir", "--from", "nir"], 1, "not a NIR file, or damaged"),
-    "there": (["network.nir", "--from", "nir", "-o", "network.nir"], 1, "--overwrite"),
+    "there": (["network.nir", "-o", "there.safetensors"], 1, "--overwrite"),
     "a model": (["network.nir", "--from", "nir", "--model", "resnet20"], 2, "leave out --model"),
-    "no model": (["network.nir"], 2, "--model says which architecture"),
+    "no model": (["network.nir", "--from", "official"], 2, "--model says which architecture"),
     "a source": (["a.pth", "--model", "resnet20", "--source", "norse"], 2, "is for --from nir"),
     "steps": (
         ["network.nir", "--from", "nir", "--steps", "0"],
@@ -194,6 +194,7 @@ def test_mistakes_are_told_in_one_line(
     monkeypatch.chdir(tmp_path)
     written(tmp_path)
     Path("text.nir").write_text("NIR")
+    Path("there.safetensors").write_text("")
     words, status, told = WRONG[name]
     output = [] if "-o" in words else ["-o", "new.safetensors"]
     assert main(["import", *words, *output]) == status

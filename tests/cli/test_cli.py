@@ -267,7 +267,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["fold", "{run}/none", "-o", "{tmp}/f"], 1, "no such file"),
         (["fold", "{run}", "-o", "{tmp}/f.onnx"], 1, "spikefold export makes .onnx"),
         (["export", "{run}", "--to", "onnx", "-o", "{tmp}/f.nir"], 2, "f.nir is named as nir"),
-        (["import", "{tmp}/none.pth", "-o", "{tmp}/f"], 2, "{tmp}/none.pth: no such file"),
+        (["import", "{tmp}/none.pth", "-o", "{tmp}/f"], 2, "--model says which architecture"),
         (["predict", "{run}", "{tmp}/gray.png", "--picture", "{tmp}/a.jpg"], 2, "is a .png file"),
         (["fold", "{run}/best.safetensors", "-o", "{tmp}/file/f"], 1, "cannot write"),
         (["fold", "{run}/best.safetensors", "-o", "{tmp}", "--overwrite"], 1, "is a folder: give"),

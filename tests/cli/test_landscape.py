@@ -129,10 +129,10 @@ def test_refused_in_one_line(
         assert message in err
         assert (told, err.count("\n")) == ("", 1), err
     for words, status, message in [
-        (["--points", "4"], 1, "points must be odd"),
-        (["--points", "1"], 1, "points must lie in"),
-        (["--reach", "0"], 1, "reach must lie in"),
-        (["--reach", "nan"], 1, "reach must lie in"),
+        (["--points", "4"], 2, "points must be odd"),
+        (["--points", "1"], 2, "points must lie in"),
+        (["--reach", "0"], 2, "reach must lie in"),
+        (["--reach", "nan"], 2, "reach must lie in"),
         (["--samples", "0"], 2, "samples must lie in"),
         (["--picture", "a.pdf"], 2, "a picture is a .png or .svg file"),
     ]:

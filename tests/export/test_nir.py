@@ -382,7 +382,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "already exists: --overwrite replaces it" in capsys.readouterr().err
     for wrong in (["--fuse"], ["--layout", "step"]):
         assert main([*words, *wrong]) == 2
-    assert main(["export", file, "--for", "norse", "-o", out]) == 2
+    assert main(["export", file, "--for", "norse", "-o", f"{out}.onnx"]) == 2
 
 
 @pytest.mark.parametrize("to", ["onnx", "torch", "nir"])

@@ -48,10 +48,11 @@ class ImportOptions:
 
     def __post_init__(self) -> None:
         require_within("import", self, steps="[1, 10000]")
-        if not self.checkpoint.exists():
-            raise ConfigError(f"{self.checkpoint}: no such file")
         if not self.is_nir and self.model is None:
-            raise ConfigError("import: --model says which architecture the checkpoint is of")
+            raise ConfigError(
+                "import: --model says which architecture the checkpoint is of (of a NIR graph: "
+                "--from nir)"
+            )
         if not self.is_nir and self.source is not None:
             raise ConfigError("import: --source is for --from nir")
         if self.is_nir and (self.model or self.standardize):

@@ -64,9 +64,10 @@ def write_file(path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
         FileFormatError: if the file cannot be written.
     """
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    plain = to_plain(header)
     try:
         # as it will be read: keys are text
-        plain = json.loads(json.dumps(to_plain(header)))
+        plain = json.loads(json.dumps(plain))
         text = json.dumps(plain | {"checksum": checksum(plain, whole)})
     except (TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(f"cannot write {path}: extra is not plain data ({error})") from error
