@@ -129,6 +129,20 @@ def test_values_are_shown_as_a_person_reads_them() -> None:
     assert shown({"accuracy": 1 / 3, "samples": 3}) == "accuracy 0.3333, samples 3"
 
 
+def test_a_table_too_wide_for_a_terminal_is_told_row_by_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    rows = [("layer", *(f"head {n}" for n in range(6))), ("first", *"12345", "")]
+    monkeypatch.setenv("COLUMNS", "80")
+    print_rows("title", rows)
+    assert "│ first │ 1 " in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "40")
+    print_rows("title", rows)
+    told = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert told == ["title", "  first: head 0 1; head 1 2; head 2 3;", "  head 3 4; head 4 5"]
+
+
 def test_nothing_is_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows("runs/[red]", [("[/]", ":smile:"), ("x" * 500, "[bold]y")])
     text = capsys.readouterr().out

@@ -63,6 +63,6 @@ def cost_command(words: list[str]) -> None:
     print(energy(told))
     if record.norm_operations:
         print(
-            f"norms left: {record.norm_operations:,.0f} operations, so many a neuron and step as "
-            "stand beside each"
+            f"norms left: {record.norm_operations:,.0f} operations in all (beside each norm: those "
+            "of a neuron and step)"
         )

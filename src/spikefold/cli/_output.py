@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from spikefold.records import finite
 
 # Width of output that does not go to a terminal.
 UNLIMITED = 1_000_000
+# columns that are folded rather than told row by row
+FEW = 4
 
 
 def print_json(record: Any) -> None:
@@ -36,15 +39,28 @@ def shown(value: Any) -> str:
 
 
 def print_rows(title: str, rows: Sequence[tuple[str, ...]]) -> None:
-    """A table a person can read; nothing in it is cut."""
+    """A table a person can read; nothing in it is cut.
+
+    One of many columns, whose first row is their header, is told row by row where it is too wide.
+    """
+    # A file or a pipe has no width to wrap at. Names may hold [what rich takes for markup].
+    width = None if sys.stdout.isatty() else UNLIMITED
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    columns = max(map(len, rows), default=0)
     table = Table(title=title, show_header=False, title_justify="left")
-    for _ in range(max(map(len, rows), default=0)):
+    for _ in range(columns):
         table.add_column(overflow="fold")
     for row in rows:
         table.add_row(*row)
-    # A file or a pipe has no width to wrap at. Names may hold [what rich takes for markup].
-    width = None if sys.stdout.isatty() else UNLIMITED
-    Console(width=width, markup=False, emoji=False).print(table)
+    free = console.options.update(width=UNLIMITED)
+    if columns > FEW and console.measure(table, options=free).maximum > console.width:
+        console.print(title)
+        (_, *heads), *records = rows
+        for name, *values in records:
+            told = [f"{head} {value}" for head, value in zip(heads, values, strict=False) if value]
+            console.print(Padding(f"{name}: {'; '.join(told)}", (0, 0, 0, 2)))
+    else:
+        console.print(table)
 
 
 def print_error(message: str) -> None:
