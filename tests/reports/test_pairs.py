@@ -133,3 +133,15 @@ def test_other_augmentation_or_another_place_of_the_same_data_is_paired(tmp_path
         change(folder, name="folder", split_seed=0)
     with pytest.raises(DataError, match=r"\(data.root\)"):
         pair_runs(one, other)
+
+
+def test_a_setting_that_an_older_run_had_not_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = write(tmp_path / "one", {0: 0.5}), write(tmp_path / "other", {0: 0.6})
+    file = other / "seed-0" / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["experiment"]["model"] |= {"norm": "mpbn", "rate": 0.1}
+    file.write_text(json.dumps(summary))
+    assert main(["compare", str(one), str(other), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["differ"] == ["model.norm", "model.rate"]

@@ -8,6 +8,7 @@ import tyro
 
 from spikefold.cli._output import print_json, print_rows
 from spikefold.cli._parsing import Json, parse
+from spikefold.cli._records import completed
 from spikefold.reports import pair_runs, pair_table, pair_verdict, plot_pairs
 
 
@@ -29,7 +30,7 @@ class CompareOptions:
 def compare_command(words: list[str]) -> None:
     """Compare two settings."""
     options = parse(CompareOptions, words, "spikefold compare")
-    record = pair_runs(options.one, options.other)
+    record = pair_runs(options.one, options.other, completed)
     if options.picture is not None:
         plot_pairs(options.one, options.other, record["names"], options.picture)
     if options.json:

@@ -1,6 +1,6 @@
 """Two settings, paired by seed: what one gains over the other, and how sure that is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,12 @@ from spikefold.reports._runs import read_history
 SPLITS = ("validation", "test")
 
 
-def pair_runs(one: Path, other: Path) -> dict[str, Any]:
+Summaries = list[dict[str, Any]]
+
+
+def pair_runs(
+    one: Path, other: Path, complete: Callable[[Summaries], Summaries] = lambda summaries: summaries
+) -> dict[str, Any]:
     """How accuracies of the other setting differ from those of the one, run by run of a seed.
 
     The interval is Student's of the mean difference. The p-value is exact: of all 2^n ways to
@@ -24,6 +29,7 @@ def pair_runs(one: Path, other: Path) -> dict[str, Any]:
 
     Arguments:
         one, other: directories of runs of one setting each.
+        complete: gives summaries of several versions the same settings.
 
     Returns:
         `seeds`; `differ`, the settings that are not the same, and `names` of the two, made of them;
@@ -36,7 +42,10 @@ def pair_runs(one: Path, other: Path) -> dict[str, Any]:
             are of different data.
         ConfigError: if scipy is not installed.
     """
-    runs = [_by_seed(path) for path in (one, other)]
+    found = [read_summaries([path]) for path in (one, other)]
+    whole = complete([*found[0], *found[1]])
+    count = len(found[0])
+    runs = [_by_seed(one, whole[:count]), _by_seed(other, whole[count:])]
     seeds = sorted(runs[0].keys() & runs[1].keys())
     if not seeds:
         raise DataError(f"{one} and {other} have no seed in common: nothing to pair")
@@ -62,9 +71,9 @@ def pair_runs(one: Path, other: Path) -> dict[str, Any]:
     return record
 
 
-def _by_seed(path: Path) -> dict[int, dict[str, Any]]:
+def _by_seed(path: Path, summaries: Summaries) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
-    for summary in read_summaries([path]):
+    for summary in summaries:
         seed = summary["experiment"]["seed"]
         if seed in found:
             raise DataError(f"{path}: two runs of seed {seed}: give the directory of one setting")
