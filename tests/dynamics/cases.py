@@ -93,16 +93,21 @@ def cases(**fixed: Any) -> st.SearchStrategy[Case]:
 
 
 def is_possible(case: Case) -> bool:
-    """Statistics need two values; element-wise parameters go without a norm before them."""
+    """Statistics need two values."""
     steps, batch, _, *spatial = case.shape
     pixels = torch.Size(spatial).numel()
-    if case.elementwise and case.condition not in ("plain",) and case.norm != "none":
-        return False
     enough = batch > 1 if case.elementwise else batch * pixels > 1
     shown = 1 if case.constant else steps
     return (enough or case.condition != "batch") and (
         batch * pixels * shown > 1 or case.norm != "batch"
     )
+
+
+def is_one_kernel(case: Case) -> bool:
+    """Whether one kernel does all of it: statistics of channels come first where the condition has
+    parameters for each element.
+    """
+    return case.norm != "batch" or case.condition == "plain" or not case.elementwise
 
 
 def simulate_fused(

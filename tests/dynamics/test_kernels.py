@@ -11,7 +11,7 @@ import spikefold as sf
 from spikefold import dynamics
 from spikefold.dynamics import PLAIN, Condition, Neuron
 from spikefold.dynamics._kernels import _cpu
-from tests.dynamics.cases import Case, cases, expected, make
+from tests.dynamics.cases import Case, cases, expected, is_one_kernel, make
 
 pytestmark = pytest.mark.usefixtures("kernels_only")
 TIE = 1e-5  # float32's error of summation, generously: potentials are of size 1
@@ -122,7 +122,7 @@ def test_every_instruction_set(instructions: int, last: bool, surrogate: str) ->
         torch.testing.assert_close(grad.double(), gradients[key], rtol=1e-3, atol=1e-3)
 
 
-@given(case=cases(dtype=torch.bfloat16) | cases(dtype=torch.float16))
+@given(case=(cases(dtype=torch.bfloat16) | cases(dtype=torch.float16)).filter(is_one_kernel))
 @settings(max_examples=100)
 def test_half_precision_is_rounded_at_the_border_only(case: Case) -> None:
     """The same layer on the widened tensors: equal spikes, and gradients that round to ours."""

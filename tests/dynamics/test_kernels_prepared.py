@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from spikefold.dynamics import Condition, Currents, Neuron, PreparedLayer, PreparedPool
 from spikefold.dynamics._kernels import _cpu, _fused, _plan, _triton
 from spikefold.errors import ConfigError, ShapeError
-from tests.dynamics.cases import Case, cases, make
+from tests.dynamics.cases import Case, cases, is_one_kernel, make
 
 pytestmark = pytest.mark.usefixtures("kernels_only")
 operator = torch.ops.spikefold.layer.default
@@ -28,7 +28,7 @@ def agrees(layer: PreparedLayer, arguments: Any) -> None:
         assert torch.equal(ours, theirs)
 
 
-@given(case=cases())
+@given(case=cases().filter(is_one_kernel))
 @settings(max_examples=150)
 @torch.no_grad()
 def test_a_prepared_layer_is_the_operator(case: Case) -> None:

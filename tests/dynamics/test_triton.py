@@ -199,6 +199,17 @@ CASES: dict[str, dict[str, Any]] = {
         "last": True,
     },
     "elementwise polarity": {"condition": "polarity elementwise"},
+    "elementwise, norm before": {
+        "condition": "batch elementwise",
+        "current": "fixed",
+        "shortcut": True,
+        "shape": (3, 9, 2, 3, 2),
+    },
+    "elementwise thresholds, norm of each step before": {
+        "condition": "polarity elementwise",
+        "current": "fixed per step",
+        "last": True,
+    },
     "shortcut": {"shortcut": True},
     "constant": {"constant": True},
     "constant shortcut": {"constant": True, "shortcut": True, "condition": "none"},

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spikefold.dynamics import _kernels
-from spikefold.dynamics._condition import Condition, Normalization, Statistics
+from spikefold.dynamics._condition import Condition, Normalization, Statistics, is_elementwise
 from spikefold.dynamics._layer import (
     Currents,
     by_gain,
@@ -123,7 +123,7 @@ def simulate(
     """
     if _chosen == "reference":
         return simulate_reference(currents, condition, constants, v, decay)
-    if _observes_first(currents.norm):
+    if _observes_first(currents.norm, condition):
         return _observed_first(currents, condition, constants, v, decay)
     fired = _kernels.simulate_fused(currents, condition, constants, v, decay)
     if not isinstance(fired, str):
@@ -139,11 +139,12 @@ def simulate(
     return simulate_reference(currents, condition, constants, v, decay)
 
 
-def _observes_first(norm: Normalization | None) -> bool:
+def _observes_first(norm: Normalization | None, condition: Condition) -> bool:
     """Whether it takes statistics of the currents that kernels do not take."""
     if norm is None or norm.fixed is not None:
         return False
-    return norm.over != "all" or norm.group is not None or max(map(len, norm[:2])) > 1
+    known = norm.over == "all" and norm.group is None and max(map(len, norm[:2])) == 1
+    return not known or is_elementwise(condition)
 
 
 def _observed_first(

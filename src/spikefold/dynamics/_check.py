@@ -56,8 +56,13 @@ def check_layer(
         raise ShapeError(f"state of shape {list(v.shape)} for an input step {list(step)}")
     if decay is not None and decay.shape != () and decay.shape != step[1:2]:
         raise ShapeError(f"decay of shape {list(decay.shape)} for an input step {list(step)}")
-    _check_parameters(current, step[1:2], steps, "normalization of {} channels", step)
+    of_current = next((tensor for tensor in current if tensor is not None), None)
     parameter = next((tensor for tensor in potential if tensor is not None), None)
+    # for a kernel they are of each element where the condition's are
+    channels = step[1:2]
+    if of_current is not None and parameter is not None and of_current.ndim == parameter.ndim:
+        channels = step[1 : parameter.ndim]
+    _check_parameters(current, channels, steps, "normalization of {} channels", step)
     if parameter is not None:
         expected = step[1 : parameter.ndim]
         _check_parameters(potential, expected, steps, "parameters of shape {}", step)

@@ -171,6 +171,11 @@ def condition_parameters(condition: Condition) -> tuple[Tensor | None, ...]:
     return (*norm_parameters(condition.norm), *condition[1:])
 
 
+def is_elementwise(condition: Condition) -> bool:
+    """Whether it has parameters for each element of a channel."""
+    return any(p is not None and p.ndim > 2 for p in condition_parameters(condition))
+
+
 def norm_parameters(norm: Normalizing | None) -> tuple[Tensor | None, ...]:
     """The tensors of a norm; none of one that is not a `Normalization`."""
     return (norm.gain, norm.shift, *(norm.fixed or ())) if isinstance(norm, Normalization) else ()

@@ -129,8 +129,8 @@ def obstacle(a: Arguments) -> str | None:
     dimensions = len(a.parameters)
     if dimensions not in (1, x.ndim - 2):
         return f"parameters of {dimensions} dimensions are neither per channel nor per element"
-    if a.current_eps is not None and dimensions > 1:
-        return "element-wise parameters do not go together with a norm after the connection"
+    if a.observes_current and dimensions > 1:
+        return "statistics of channels do not go together with element-wise parameters"
     return None
 
 

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from spikefold.dynamics._condition import Condition, Normalization, Normalizing, Statistics
+from spikefold.dynamics._condition import (
+    Condition,
+    Normalization,
+    Normalizing,
+    Statistics,
+    is_elementwise,
+)
 from spikefold.dynamics._kernels import _arguments, _cpu, _operators
 from spikefold.dynamics._kernels._arguments import GRADIENTS, TENSORS, Arguments, Tensors
 from spikefold.dynamics._kernels._plan import KERNELS, Plan, plan_of
@@ -83,6 +89,8 @@ def _arguments_of(
         return after
     if form is None:
         return f"the surrogate {type(constants.surrogate).__name__} has a derivative of its own"
+    if is_elementwise(condition):  # then a kernel has all parameters for each element
+        after = _of_elements(after, x.shape[3:])
     affine, fixed, eps = before
     current_affine, current_fixed, current_eps = after
     if polarity is not None:
@@ -92,6 +100,18 @@ def _arguments_of(
     tensors = (x, shortcut, v, decay, *current_affine, *affine, *current_fixed, *fixed, theta)
     numbers = (constants.decay, constants.threshold, constants.reset, constants.detach_reset)
     return Arguments._make((*tensors, steps, current_eps, eps, *numbers, *form))
+
+
+def _of_elements(parts: "_Parts", spatial: torch.Size) -> "_Parts":
+    def whole(parameters: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        ones = (1,) * len(spatial)
+        return tuple(
+            None if p is None else p.reshape(*p.shape, *ones).expand(*p.shape, *spatial)
+            for p in parameters
+        )
+
+    affine, fixed, eps = parts
+    return whole(affine), whole(fixed), eps
 
 
 _Parts = tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...], float | None]
