@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy
 
 import spikefold as sf
 from benchmarks.contestant import SEED, Contestant, Contestants, generator
+from benchmarks.networks import CLASSES, LEARNING_RATE
 
 CURRENT = ("bn", "tdbn", "bntt", "tebn", "tab")
-LEARNING_RATE = 1e-4  # small: the weights, and with them the spikes, stay about what they are
 
 
 def contestants(size: dict[str, Any], device: torch.device, train: bool) -> Contestants:
@@ -47,7 +47,7 @@ def trained(size: dict[str, Any], images: Tensor, current: str, membrane: str) -
     """With random weights, and running statistics of the images."""
     torch.manual_seed(SEED)
     options = {"width": size["width"], "steps": size["steps"]}
-    network = sf.models.resnet20(norm=membrane, current_norm=current, **options).to(images)
+    network = sf.models.resnet20(CLASSES, norm=membrane, current_norm=current, **options).to(images)
     network = network.to(memory_format=torch.channels_last)
     with torch.no_grad():
         for _ in range(8):
@@ -58,7 +58,7 @@ def trained(size: dict[str, Any], images: Tensor, current: str, membrane: str) -
 def training(network: nn.Module, images: Tensor) -> Contestant:
     """Forward, cross entropy, backward, SGD."""
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=0.9)
-    labels = torch.arange(len(images), device=images.device) % 10
+    labels = torch.arange(len(images), device=images.device) % CLASSES
 
     def run() -> None:
         optimizer.zero_grad()

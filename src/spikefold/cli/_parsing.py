@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from typing import Annotated, Any, TypeVar
 
@@ -37,21 +37,21 @@ def parse(kind: type[T], words: Sequence[str], prog: str, **options: Any) -> T:
         with redirect_stderr(told):
             return tyro.cli(kind, args=words, prog=prog, **options)
     except SystemExit as left:
+        cause = _cause(left)
+        if cause is None:
+            sys.stderr.write(told.getvalue())
+            raise
         # the parser draws a box around our message, and begins it with names of classes
-        for cause in _causes(left):
-            print_error(one_line(cause))
-            raise SystemExit(2) from cause
-        sys.stderr.write(told.getvalue())
-        raise
+        print_error(one_line(cause))
+        raise SystemExit(2) from cause
     except SpikefoldError as error:
         print_error(one_line(error))
         raise SystemExit(2) from error
 
 
-def _causes(left: BaseException) -> Iterator[SpikefoldError]:
-    """Errors of ours that had the parser leave."""
+def _cause(left: BaseException) -> SpikefoldError | None:
+    """The error of ours that had the parser leave, if there is one."""
     cause = left.__context__
-    while cause is not None:
-        if isinstance(cause, SpikefoldError):
-            yield cause
+    while not (cause is None or isinstance(cause, SpikefoldError)):
         cause = cause.__context__
+    return cause

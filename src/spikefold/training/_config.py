@@ -221,7 +221,7 @@ class Experiment:
         try:
             record = json.loads(path.read_text())
             if isinstance(record, dict):
-                # a run's, or its summary's
+                # what a recipe says of itself besides
                 record = {k: v for k, v in record.items() if k not in ("recipe", "summary")}
             return from_plain(record, cls, "configuration")
         except (OSError, ValueError, RecursionError) as error:

@@ -89,7 +89,9 @@ def _arguments_of(
         return after
     if form is None:
         return f"the surrogate {type(constants.surrogate).__name__} has a derivative of its own"
-    if is_elementwise(condition):  # then a kernel has all parameters for each element
+    if norm is not None and is_elementwise(
+        condition
+    ):  # then a kernel has all parameters for each element
         after = _of_elements(after, x.shape[3:])
     affine, fixed, eps = before
     current_affine, current_fixed, current_eps = after
