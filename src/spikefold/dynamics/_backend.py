@@ -140,7 +140,7 @@ def simulate(
 
 
 def _observes_first(norm: Normalization | None, condition: Condition) -> bool:
-    """Whether it takes statistics of the currents that kernels do not take."""
+    """Whether it takes statistics of the currents that a layer's kernel does not take."""
     if norm is None or norm.fixed is not None:
         return False
     known = norm.over == "all" and norm.group is None and max(map(len, norm[:2])) == 1
@@ -154,10 +154,10 @@ def _observed_first(
     v: Tensor | None,
     decay: Tensor | None,
 ) -> Fired:
-    """The statistics of the currents in plain torch, then the neurons with these as constants."""
+    """The statistics of the currents first, then the neurons with these as constants."""
     currents.check(condition, v, decay)
     currents, condition = counted(currents, condition)
-    norm, observed = with_statistics(currents)
+    norm, observed = with_statistics(currents, _kernels.statistics_of_steps)
     fired = simulate(currents._replace(norm=by_gain(norm)), condition, constants, v, decay)
     return fired._replace(current_statistics=observed)
 

@@ -4,11 +4,12 @@
 `dynamics._kernels` compute the same without writing anything in between to memory.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, distributed
 
 from spikefold.dynamics._check import check_layer
 from spikefold.dynamics._condition import (
@@ -118,13 +119,34 @@ def _normalized(x: Float[Tensor, "steps N C *spatial"], norm: Normalization) -> 
     return normalize(x.transpose(0, 1), mean, variance, gain, shift, norm.eps).transpose(0, 1)
 
 
-def with_statistics(currents: Currents) -> tuple[Normalization, Observed | None]:
+def statistics_of_steps(
+    x: Float[Tensor, "steps N C *spatial"],
+    group: distributed.ProcessGroup | None = None,
+    samples: int | None = None,
+) -> Observed:
+    """Mean and biased variance of each step's currents by themselves, `[steps, C]`.
+
+    Arguments:
+        x: the currents.
+        group, samples: as for `statistics`.
+
+    Raises:
+        ShapeError: if there is only one value to take a statistic of.
+    """
+    # as of potentials [N, steps, C, *spatial]: all steps at once
+    return statistics(x.transpose(0, 1), (len(x), x.shape[2]), group, samples)
+
+
+def with_statistics(
+    currents: Currents, observe: Callable[..., Observed] = statistics_of_steps
+) -> tuple[Normalization, Observed | None]:
     """The norm after the connection by the statistics it takes of the batch, and these.
 
     Gradients go through them. Of an input that is the same at all steps they are those of one.
 
     Arguments:
         currents: with a norm.
+        observe: what `statistics_of_steps` does.
 
     Raises:
         ShapeError: if there is only one value to take a statistic of.
@@ -134,19 +156,13 @@ def with_statistics(currents: Currents) -> tuple[Normalization, Observed | None]
     if norm.fixed is not None:
         return norm, None
     x = x.to(membrane_dtype(x))
-    if norm.over == "all":
-        mean, variance, samples = statistics(x.flatten(0, 1), norm.shape, norm.group, norm.samples)
-        used = Statistics(mean[None], variance[None])
-        return norm._replace(fixed=used), Observed(used[0].detach(), used[1].detach(), samples)
-    # as of potentials [N, steps, C, *spatial]: all steps at once
-    shape = (len(x), *norm.shape)
-    each = statistics(x.transpose(0, 1), shape, norm.group, norm.samples)
+    together = norm.over == "all"
+    each = observe(x.flatten(0, 1)[None] if together else x, norm.group, norm.samples)
     used, unbiased = Statistics(each.mean, each.variance), each.variance
     if norm.over == "past" and len(x) > 1:
         used, unbiased = _accumulated(each)
-    mean, variance = (
-        value.detach().expand(currents.steps, *norm.shape) for value in (used.mean, unbiased)
-    )
+    sets = 1 if together else currents.steps
+    mean, variance = (value.detach().expand(sets, *norm.shape) for value in (used.mean, unbiased))
     return norm._replace(fixed=used), Observed(mean, variance, each.samples)
 
 

@@ -2,6 +2,7 @@
 
 from spikefold.dynamics._kernels._fused import is_looked_on, missing, simulate_fused, update_running
 from spikefold.dynamics._kernels._prepared import PreparedLayer, PreparedPool
+from spikefold.dynamics._kernels._statistics import statistics_of_steps
 
 __all__ = [
     "PreparedLayer",
@@ -9,5 +10,6 @@ __all__ = [
     "is_looked_on",
     "missing",
     "simulate_fused",
+    "statistics_of_steps",
     "update_running",
 ]

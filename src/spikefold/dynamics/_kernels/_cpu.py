@@ -81,6 +81,38 @@ def backward(numbers: bytes, tensors: Tensors) -> None:
     native.backward(numbers, tensors, torch.get_num_threads())
 
 
+def observe(x: Tensor, sizes: tuple[int, int, int], out: Tensor) -> None:
+    """Mean and biased variance of each step by itself, on torch's threads.
+
+    Arguments:
+        x: `[T, N, C, *spatial]`, float32, dense, contiguous or channels last.
+        sizes: rows, groups and inner of a step.
+        out: `[2, T, C]`, float32, contiguous.
+    """
+    assert native is not None
+    native.observe(x.data_ptr(), out.data_ptr(), (len(x), *sizes), torch.get_num_threads())
+
+
+def transform(
+    x: Tensor,
+    sizes: tuple[int, int, int],
+    mean: Tensor,
+    gain: Tensor,
+    shift: Tensor,
+    out: Tensor,
+) -> None:
+    """(x - mean) · gain + shift, on torch's threads.
+
+    Arguments:
+        x, sizes: as for `observe`.
+        mean, gain, shift: `[T, C]`, float32, contiguous.
+        out: as x.
+    """
+    assert native is not None
+    addresses = [each.data_ptr() for each in (x, mean, gain, shift, out)]
+    native.transform(*addresses, (len(x), *sizes), torch.get_num_threads())
+
+
 def average(x: Tensor, out: Tensor) -> None:
     """Averages of 2x2 windows, on torch's threads.
 

@@ -3,11 +3,11 @@
 // The steps that differ: one, where the input is the same at all.
 inline int64_t input_steps(const Layer& layer) { return layer.input_step ? layer.steps : 1; }
 
-// The sum of f(part, elements) over the input at all steps.
+// The sum of f(part, elements) over the input at the steps from `begin` to `end`.
 template <typename X, typename F>
-Sums sum_input(const Layer& layer, const Shape& shape, F f) {
+Sums sum_input(const Layer& layer, const Shape& shape, int64_t begin, int64_t end, F f) {
     Sums sum;
-    for (int64_t t = 0; t < input_steps(layer); ++t) {
+    for (int64_t t = begin; t < end; ++t) {
         Reader<X> read(shape, layer.input, t * layer.input_step);
         shape.segments([&](int64_t first, int64_t n) {
             const float* y = read(first, n);
@@ -24,13 +24,19 @@ Sums sum_input(const Layer& layer, const Shape& shape, F f) {
 
 ALWAYS_INLINE Vector squared(Vector d) { return d * d; }
 
-// Statistics of the input over all steps: those of the norm after the connection.
+// Statistics of the input over the steps from `begin` to `end`: those of the norm after the connection.
 template <typename X>
-void observe_currents(const Layer& layer, const Shape& shape) {
-    Sums sum = sum_input<X>(layer, shape, [](int, Vector y) { return y; });
-    write_statistics(layer.current, shape, 0, samples_of(shape) * input_steps(layer), sum, [&](const Lanes& mean) {
-        return sum_input<X>(layer, shape, [&](int k, Vector y) { return squared(y - mean.part[k]); });
+void observe_currents(const Layer& layer, const Shape& shape, int64_t begin, int64_t end) {
+    Sums sum = sum_input<X>(layer, shape, begin, end, [](int, Vector y) { return y; });
+    write_statistics(layer.current, shape, begin, samples_of(shape) * (end - begin), sum, [&](const Lanes& mean) {
+        return sum_input<X>(layer, shape, begin, end, [&](int k, Vector y) { return squared(y - mean.part[k]); });
     });
+}
+
+// Statistics of every step of the input by itself.
+inline void observe(const Layer& layer, const Tile& tile, float*) {
+    Shape shape(tile);
+    for (int64_t t = 0; t < layer.steps; ++t) observe_currents<float>(layer, shape, t, t + 1);
 }
 
 // The currents of a segment at a step, block by block: norm(y) + shortcut.
@@ -59,6 +65,26 @@ struct Input {
         return x;
     }
 };
+
+// The input through the norm after the connection, written where the gradient of the input belongs.
+inline void transform(const Layer& layer, const Tile& tile, float*) {
+    Shape shape(tile);
+    for (int64_t t = 0; t < layer.steps; ++t) {
+        const Affine map(layer.current, tile, t);
+        Input<float, true, false> input(layer, shape, map, t);
+        Writer<float> write(shape, layer.grad_input, t * layer.input_step);
+        shape.segments([&](int64_t first, int64_t n) {
+            input.at(first, n);
+            float* to = write.target(first, n);
+            blocks(n, [&](int64_t i, auto) {
+                input.prefetch(i);
+                write.prefetch(i);
+                for (int k = 0; k < PARTS; ++k) store(to + i + k * WIDTH, input(i, k));
+            });
+            write.flush(to, first, n);
+        });
+    }
+}
 
 // `f(kind)` for the kind of input this layer has.
 template <typename X, typename F>
@@ -183,7 +209,7 @@ struct Record {
 template <typename X>
 void forward(const Layer& layer, const Tile& tile, float* v) {
     Shape shape(tile);
-    if (layer.current.batch) observe_currents<X>(layer, shape);
+    if (layer.current.batch) observe_currents<X>(layer, shape, 0, input_steps(layer));
     const BySteps<Affine> currents = current_maps(layer, tile);
     Record<X> record(layer, shape);
     if (!layer.potential.batch) return walk<X>(layer, shape, currents, firing_steps(layer, tile), record);

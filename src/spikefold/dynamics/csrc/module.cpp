@@ -2,8 +2,10 @@
 
 #include <dlfcn.h>
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <iterator>
 #include <memory>
@@ -137,6 +139,35 @@ void backward(const Layer& layer, int threads) {
     Job{pick(layer.dtype).backward, layer, tiling, scratch}.run(threads);
 }
 
+// A sequence of currents by itself: float32, `[steps, rows, groups, inner]` without gaps.
+using Sizes = std::array<Number, 4>;
+Layer sequence(Address input, const Sizes& sizes) {
+    Layer layer;
+    layer.input = input;
+    layer.steps = sizes[0], layer.rows = sizes[1], layer.groups = sizes[2], layer.inner = sizes[3];
+    layer.input_step = layer.rows * layer.groups * layer.inner;
+    return layer;
+}
+
+// Means, then variances, `[2, steps, groups]`.
+void observe(Address input, Address statistics, const Sizes& sizes, int threads) {
+    Layer layer = sequence(input, sizes);
+    Norm& norm = layer.current;
+    norm.mean = {statistics, layer.groups};
+    norm.variance = {statistics + layer.steps * layer.groups * int64_t(sizeof(float)), layer.groups};
+    Job{pick(FLOAT32).observe, layer, Tiling(layer, true), 1}.run(threads);
+}
+
+// (input - mean) * gain + shift, of which there is one a step and group.
+void transform(Address input, Address mean, Address gain, Address shift, Address output, const Sizes& sizes,
+               int threads) {
+    Layer layer = sequence(input, sizes);
+    Norm& norm = layer.current;
+    norm.mean = {mean, layer.groups}, norm.gain = {gain, layer.groups}, norm.shift = {shift, layer.groups};
+    layer.grad_input = output;
+    Job{pick(FLOAT32).transform, layer, Tiling(layer, false), 1}.run(threads);
+}
+
 struct Averaging {
     void (*kernel)(const Planes&, int64_t first, int64_t count);
     const Planes& planes;
@@ -249,6 +280,10 @@ NB_MODULE(_native, m) {
         nb::gil_scoped_release released;
         average({input, output, height, width}, count, threads);
     }, nb::arg("input"), nb::arg("output"), nb::arg("count"), nb::arg("height"), nb::arg("width"), nb::arg("threads"));
+    using Released = nb::call_guard<nb::gil_scoped_release>;
+    m.def("observe", &observe, nb::arg("input"), nb::arg("statistics"), nb::arg("sizes"), nb::arg("threads"), Released());
+    m.def("transform", &transform, nb::arg("input"), nb::arg("mean"), nb::arg("gain"), nb::arg("shift"),
+          nb::arg("output"), nb::arg("sizes"), nb::arg("threads"), Released());
     m.def("update_running", &update_running, nb::arg("tensors"), nb::arg("count"), nb::arg("steps"),
           nb::arg("seen"), nb::arg("momentum"), nb::arg("unbiased"));
     m.def("limit_instruction_set", &limit_instruction_set, nb::arg("limit"),
