@@ -5,7 +5,13 @@ next to them fused kernels, tested to compute the same.
 from typing import TYPE_CHECKING
 
 from spikefold import renamed
-from spikefold.dynamics._backend import Backend, backend, simulate, update_running
+from spikefold.dynamics._backend import (
+    Backend,
+    average_pool,
+    backend,
+    simulate,
+    update_running,
+)
 from spikefold.dynamics._check import batch_first
 from spikefold.dynamics._condition import (
     PLAIN,
@@ -74,6 +80,7 @@ __all__ = [
     "Surrogate",
     "Tanh",
     "Triangle",
+    "average_pool",
     "backend",
     "batch_first",
     "charge",

@@ -9,7 +9,10 @@ from functools import cache
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
+from torch.nn.modules.utils import _pair
 
 from spikefold.dynamics import _kernels
 from spikefold.dynamics._condition import Condition, Normalization, Statistics, is_elementwise
@@ -176,3 +179,24 @@ def update_running(
         or not _kernels.update_running(running, observed, momentum, seen, samples)
     ):
         reference_update(running, observed, momentum, seen, samples)
+
+
+def average_pool(
+    x: Float[Tensor, "..."],
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> Tensor:
+    """What `torch.nn.functional.avg_pool2d` does, to the bit; 2x2 windows in compiled code.
+
+    Arguments:
+        x: `[N, C, H, W]` or `[C, H, W]`.
+        kernel, stride, padding, ceil_mode, count_include_pad, divisor: as there.
+    """
+    rest = (ceil_mode, count_include_pad, divisor)
+    pairs = (_pair(kernel), _pair(stride), _pair(padding))
+    averages = None if _chosen == "reference" else _kernels.average_pool(x, *pairs, *rest)
+    return avg_pool2d(x, *pairs, *rest) if averages is None else averages

@@ -40,8 +40,23 @@ def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Ten
     # an input that needs a gradient needs one for each step
     if is_constant_in_time(x) and not (x.requires_grad and torch.is_grad_enabled()):
         x = x[:1]
-    y: Tensor = module(x.flatten(0, 1))
+    y = _called(module, x.flatten(0, 1))
     return y.view(*x.shape[:2], *y.shape[1:])
+
+
+def _called(module: nn.Module, x: Float[Tensor, "TN ..."]) -> Tensor:
+    if type(module) is not nn.AvgPool2d or attached(module) is not None:
+        called: Tensor = module(x)
+        return called
+    return dynamics.average_pool(
+        x,
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.ceil_mode,
+        module.count_include_pad,
+        module.divisor_override,
+    )
 
 
 @traceable

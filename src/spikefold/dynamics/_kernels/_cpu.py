@@ -121,10 +121,22 @@ def average(x: Tensor, out: Tensor) -> None:
         out: `[..., H // 2, W // 2]`, likewise.
     """
     assert native is not None
-    height, width = x.shape[-2:]
-    planes = x.shape[:-2].numel()
-    threads = torch.get_num_threads()
-    native.average(x.data_ptr(), out.data_ptr(), planes, height, width, threads)
+    native.average(x.data_ptr(), out.data_ptr(), *_planes(x), torch.get_num_threads())
+
+
+def spread(grad: Tensor, out: Tensor) -> None:
+    """The gradient of such averages, on torch's threads.
+
+    Arguments:
+        grad: `[..., H // 2, W // 2]`, float32, contiguous.
+        out: `[..., H, W]`, likewise.
+    """
+    assert native is not None
+    native.spread(grad.data_ptr(), out.data_ptr(), *_planes(out), torch.get_num_threads())
+
+
+def _planes(x: Tensor) -> tuple[int, int, int]:
+    return x.shape[:-2].numel(), *x.shape[-2:]
 
 
 def update_running(

@@ -210,6 +210,15 @@ def is_looked_on(tensors: tuple[Any, ...]) -> bool:
 _PLAIN = (Tensor, nn.Parameter)
 
 
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether nothing but eager mode sees what is computed of these tensors: compiled code may."""
+    return not (
+        is_looked_on(tensors)
+        or torch._C._functorch.maybe_current_level() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
 def update_running(
     running: Statistics, observed: Statistics, momentum: float, seen: Tensor, samples: int
 ) -> bool:
@@ -218,7 +227,6 @@ def update_running(
     Arguments:
         running, observed, momentum, seen, samples: as there.
     """
-    transformed = torch._C._functorch.maybe_current_level() is not None
-    if transformed or is_looked_on((*running, *observed, seen)):
+    if not is_plain(*running, *observed, seen):
         return False
     return _cpu.update_running(running, observed, momentum, seen, samples / (samples - 1))

@@ -101,8 +101,9 @@ class PreparedPool:
         """Whether the kernel computes what `avg_pool2d` does with these arguments."""
         windows = [*kernel, *stride, *padding] == [2, 2, 2, 2, 0, 0] and divisor is None
         whole = not (ceil_mode and any(size % 2 for size in x.shape[-2:]))
-        lies = x.dtype == torch.float32 and x.is_cpu and x.is_contiguous()
-        return windows and whole and lies and x.numel() > 0 and _cpu.missing() is None
+        lies = x.dtype == torch.float32 and x.is_cpu and x.is_contiguous() and x.numel() > 0
+        fits = x.ndim in (3, 4) and min(x.shape[-2:]) > 1
+        return windows and fits and whole and lies and _cpu.missing() is None
 
     def __call__(self, x: Tensor | None = None) -> None:
         """Write the output.

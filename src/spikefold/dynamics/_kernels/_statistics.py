@@ -4,10 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.autograd import forward_ad
 
 from spikefold.dynamics._kernels import _cpu, _memory
-from spikefold.dynamics._kernels._fused import is_looked_on
+from spikefold.dynamics._kernels._fused import is_plain
 from spikefold.dynamics._kernels._operators import NO_SECOND_DERIVATIVE
 from spikefold.dynamics._layer import statistics_of_steps as reference
 from spikefold.dynamics._norm import Observed, require_samples, sample_count
@@ -37,9 +36,7 @@ def _can(x: Tensor, group: distributed.ProcessGroup | None) -> bool:
         and group is None
         and x.is_cpu
         and x.dtype == torch.float32
-        and torch._C._functorch.maybe_current_level() is None
-        and forward_ad._current_level < 0
-        and not is_looked_on((x,))
+        and is_plain(x)
     )
 
 

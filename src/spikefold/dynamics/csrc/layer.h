@@ -69,7 +69,7 @@ constexpr int64_t LANES = 16;
 // Images of one channel, one after another.
 struct Planes {
     Address input, output;
-    Number height, width;  // of the input's
+    Number height, width;  // of the larger ones
 };
 
 struct Kernels {
@@ -78,6 +78,7 @@ struct Kernels {
     void (*observe)(const Layer&, const Tile&, float*);    // of the input alone: statistics of each step
     void (*transform)(const Layer&, const Tile&, float*);  // of the input alone: through the norm after the connection
     void (*average)(const Planes&, int64_t first, int64_t count);
+    void (*spread)(const Planes&, int64_t first, int64_t count);
 };
 
 // Floats of scratch for a tile.

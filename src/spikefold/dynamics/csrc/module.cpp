@@ -168,24 +168,24 @@ void transform(Address input, Address mean, Address gain, Address shift, Address
     Job{pick(FLOAT32).transform, layer, Tiling(layer, false), 1}.run(threads);
 }
 
-struct Averaging {
+struct Pooling {
     void (*kernel)(const Planes&, int64_t first, int64_t count);
     const Planes& planes;
     int64_t count, at_once;
     std::atomic<int64_t> next{0};
 
     static void work(void* self) {
-        Averaging& job = *static_cast<Averaging*>(self);
+        Pooling& job = *static_cast<Pooling*>(self);
         for (int64_t i; (i = job.next.fetch_add(job.at_once)) < job.count;)
             job.kernel(job.planes, i, std::min(job.at_once, job.count - i));
     }
 };
 
-// Averages of the 2x2 windows of so many planes.
-void average(const Planes& planes, int64_t count, int threads) {
+// So many planes.
+void pool(void (*kernel)(const Planes&, int64_t, int64_t), const Planes& planes, int64_t count, int threads) {
     int64_t at_once = std::max<int64_t>(1, 4 * SMALL_TILE / std::max<int64_t>(1, planes.height * planes.width));
-    Averaging job{pick(FLOAT32).average, planes, count, at_once};
-    on_threads(Averaging::work, &job, int(std::clamp<int64_t>(count / at_once, 1, threads)));
+    Pooling job{kernel, planes, count, at_once};
+    on_threads(Pooling::work, &job, int(std::clamp<int64_t>(count / at_once, 1, threads)));
 }
 
 // ------------------------------------------------------------------ tensors of Python
@@ -276,10 +276,14 @@ NB_MODULE(_native, m) {
     nb::class_<Placed>(m, "Placed")
         .def(nb::init<nb::bytes, nb::tuple>(), nb::arg("numbers"), nb::arg("tensors"))
         .def("forward", &Placed::run, nb::arg("changing"), nb::arg("threads"));
-    m.def("average", [](Address input, Address output, int64_t count, int64_t height, int64_t width, int threads) {
-        nb::gil_scoped_release released;
-        average({input, output, height, width}, count, threads);
-    }, nb::arg("input"), nb::arg("output"), nb::arg("count"), nb::arg("height"), nb::arg("width"), nb::arg("threads"));
+    auto define_pool = [&](const char* name, auto Kernels::*kernel) {
+        m.def(name, [kernel](Address input, Address output, int64_t count, int64_t height, int64_t width, int threads) {
+            nb::gil_scoped_release released;
+            pool(pick(FLOAT32).*kernel, {input, output, height, width}, count, threads);
+        }, nb::arg("input"), nb::arg("output"), nb::arg("count"), nb::arg("height"), nb::arg("width"), nb::arg("threads"));
+    };
+    define_pool("average", &Kernels::average);
+    define_pool("spread", &Kernels::spread);
     using Released = nb::call_guard<nb::gil_scoped_release>;
     m.def("observe", &observe, nb::arg("input"), nb::arg("statistics"), nb::arg("sizes"), nb::arg("threads"), Released());
     m.def("transform", &transform, nb::arg("input"), nb::arg("mean"), nb::arg("gain"), nb::arg("shift"),

@@ -1,4 +1,4 @@
-// Averages of 2x2 windows, which torch computes one by one. Included by kernel.cpp.
+// Averages of 2x2 windows, which torch computes one by one, and their gradients. Included by kernel.cpp.
 
 typedef float Four __attribute__((vector_size(16)));
 
@@ -42,5 +42,30 @@ inline void average(const Planes& planes, int64_t first, int64_t count) {
             for (; j < width; ++j)
                 to[j] = average_of(above[2 * j], above[2 * j + 1], below[2 * j], below[2 * j + 1]);
         }
+    }
+}
+
+// The gradient of averages: a quarter of each, written to its four elements; zero in a last odd row or column.
+inline void spread(const Planes& planes, int64_t first, int64_t count) {
+    const int64_t height = planes.height / 2, width = planes.width / 2;
+    for (int64_t plane = first; plane < first + count; ++plane) {
+        const float* from = pointer<const float>(planes.input) + plane * height * width;
+        float* above = pointer<float>(planes.output) + plane * planes.height * planes.width;
+        const std::size_t bytes = std::size_t(planes.width) * sizeof(float);
+        for (int64_t row = 0; row < height; ++row, above += 2 * planes.width, from += width) {
+            int64_t j = 0;
+            for (; j + 4 <= width; j += 4) {
+                // zero added, as torch does: no zero of its gradients is negative
+                const Four quarter = Four{} + four_at(from + j) * 0.25f;
+                const Four left{quarter[0], quarter[0], quarter[1], quarter[1]};
+                const Four right{quarter[2], quarter[2], quarter[3], quarter[3]};
+                __builtin_memcpy(above + 2 * j, &left, sizeof left);
+                __builtin_memcpy(above + 2 * j + 4, &right, sizeof right);
+            }
+            for (; j < width; ++j) above[2 * j] = above[2 * j + 1] = 0.f + from[j] * 0.25f;
+            if (planes.width % 2) above[2 * width] = 0.f;
+            __builtin_memcpy(above + planes.width, above, bytes);
+        }
+        if (planes.height % 2) __builtin_memset(above, 0, bytes);
     }
 }
