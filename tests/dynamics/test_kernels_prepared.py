@@ -119,6 +119,7 @@ def test_pools_that_are_others_are_left_to_torch(as_user: None) -> None:
     assert not PreparedPool.takes(x, [2, 2], [2, 2], [0, 0], False, True, 1)
     assert not PreparedPool.takes(x[..., :7].contiguous(), [2, 2], [2, 2], [0, 0], True)
     assert not PreparedPool.takes(x.double(), [2, 2], [2, 2])
+    assert not PreparedPool.takes(x, [2, 2, 2], [2])
     assert not PreparedPool.takes(x.to(memory_format=torch.channels_last), [2, 2], [2, 2])
     with pytest.raises(ConfigError, match="prepare again"):
         PreparedPool(x)(x[:1])

@@ -228,3 +228,13 @@ def test_more_steps_than_the_input_has_are_refused() -> None:
     for run in (dynamics.simulate, dynamics.simulate_reference):
         with pytest.raises(sf.ShapeError, match="2 time steps"):
             run(Currents(x, 2000), PLAIN, Neuron())
+
+
+def test_many_gradients_at_once_go_through_a_layer() -> None:
+    """`is_grads_batched`: tensors without memory of their own."""
+    x = torch.randn(3, 2, 4, requires_grad=True)
+    many = torch.randn(5, 3, 2, 4)
+    spikes = dynamics.simulate(Currents.of(x), Condition(), Neuron()).spikes
+    found = [torch.autograd.grad(spikes, x, grad, retain_graph=True)[0] for grad in many]
+    (batched,) = torch.autograd.grad(spikes, x, many, is_grads_batched=True)
+    assert torch.equal(batched, torch.stack(found))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.testing._internal.two_tensor import TwoTensor
 
 import spikefold as sf
 from spikefold import dynamics
@@ -86,6 +87,24 @@ def test_gradients_of_gradients_are_torch_s() -> None:
     torch.testing.assert_close(*found)
 
 
+@pytest.mark.usefixtures("no_torch")
+def test_gradients_of_every_kind_are_taken() -> None:
+    x = torch.randn(2, 3, 7, 6, requires_grad=True)
+    ours, theirs = dynamics.average_pool(x, 2), F.avg_pool2d(x, 2)
+    zeros = torch._efficientzerotensor(tuple(ours.shape))
+    assert (torch.autograd.grad(ours, x, zeros, retain_graph=True)[0] == 0).all()
+    many = torch.randn(6, *ours.shape)
+    found, right = (
+        torch.autograd.grad(y, x, many, is_grads_batched=True, retain_graph=True)[0]
+        for y in (ours, theirs)
+    )
+    assert torch.equal(found, right)
+    grad = TwoTensor(many[0].clone(), many[1].clone())
+    both: Any = torch.autograd.grad(ours, x, grad)[0]
+    assert torch.equal(both.a, right[0])
+    assert torch.equal(both.b, right[1])
+
+
 @pytest.mark.usefixtures("only_torch")
 def test_what_the_kernel_does_not_know_is_left_to_torch(as_user: None) -> None:
     x = torch.rand(2, 3, 6, 8)
@@ -105,10 +124,19 @@ def test_what_the_kernel_does_not_know_is_left_to_torch(as_user: None) -> None:
         assert torch.equal(dynamics.average_pool(other, 2, 2), expected)
     with sf.backend("reference"):
         dynamics.average_pool(x, 2, 2)
-    for wrong in (x[0, 0], x[None], x[:, :, :1]):
+    for wrong, *windows in [
+        (x[0, 0], 2, 2),
+        (x[None], 2, 2),
+        (x[:, :, :1], 2, 2),
+        (x, (2, 2, 2), (2,)),
+    ]:
         with pytest.raises((RuntimeError, IndexError)):
-            dynamics.average_pool(wrong, 2, 2)
+            dynamics.average_pool(wrong, *windows)
     jvp: Any = torch.func.jvp
+    opaque = x.to_mkldnn()
+    assert torch.equal(dynamics.average_pool(opaque, 2, 2).to_dense(), F.avg_pool2d(x, 2))
+    one = torch.rand(2, 3, 3, 1).permute(0, 3, 1, 2)
+    assert dynamics.average_pool(one, 2, 2).stride() == F.avg_pool2d(one, 2).stride()
     averages, tangent = jvp(lambda v: dynamics.average_pool(v, 2, 2), (x,), (x,))
     assert torch.equal(averages, tangent)
 

@@ -1,12 +1,13 @@
 """Statistics of each step's currents by compiled code, against the same in float64."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import spikefold as sf
 from spikefold import dynamics
 from spikefold.dynamics import Condition, Currents, Neuron, Normalization
 from spikefold.dynamics._kernels import _cpu, _statistics, statistics_of_steps
@@ -87,11 +88,71 @@ def test_a_layer_with_statistics_of_its_own_for_each_step_asks_no_torch() -> Non
         assert x.grad is not None
 
 
-def test_a_second_derivative_is_refused() -> None:
-    x = torch.randn(2, 3, 4, requires_grad=True)
-    loss = statistics_of_steps(x).variance.square().sum()
-    with pytest.raises(sf.ConfigError, match="second derivative"):
-        torch.autograd.grad(loss, x, create_graph=True)
+def loss(x: Tensor, statistics: Any = statistics_of_steps) -> Tensor:
+    mean, variance, _ = statistics(x)
+    weights = torch.arange(mean.numel()).view(mean.shape)
+    return (weights * (mean + variance * variance)).sum()
+
+
+def as_torch(x: Tensor) -> Any:
+    variance, mean = torch.var_mean(x, dim=(1, *range(3, x.ndim)), correction=0)
+    return mean, variance, None
+
+
+def test_second_derivatives_are_torch_s() -> None:
+    x = torch.randn(2, 3, 4, 5, 5, requires_grad=True)
+    found = []
+    for statistics in (statistics_of_steps, as_torch):
+        (grad,) = torch.autograd.grad(loss(x, statistics), x, create_graph=True)
+        found.append(torch.autograd.grad((grad**3).sum(), x)[0])
+    assert found[1].abs().max() > 1e-4
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-7)
+
+
+def test_a_default_dtype_is_not_that_of_the_statistics() -> None:
+    x = torch.randn(2, 3, 4, 5)
+    expected = as_torch(x)
+    for dtype in (torch.bfloat16, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            found = statistics_of_steps(x)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        torch.testing.assert_close(found[:2], expected[:2])
+
+
+HOOKS: dict[str, tuple[Any, Any]] = {
+    "other strides": (lambda t: torch.stack([t, t], -1), lambda t: t[..., 0]),
+    "float64": (lambda t: t.double(), lambda t: t),
+    "channels last": (lambda t: last(t) if t.ndim > 2 else t, lambda t: t),
+    "shared memory": (lambda t: (t.flatten()[0], t.shape), lambda t: t[0].expand(t[1])),
+}
+
+
+@pytest.mark.parametrize("hooks", HOOKS)
+def test_saved_tensors_may_come_back_lying_otherwise(hooks: str) -> None:
+    x = torch.ones(2, 3, 4, 5) if hooks == "shared memory" else torch.randn(2, 3, 4, 5)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(loss(x, as_torch), x)
+    with torch.autograd.graph.saved_tensors_hooks(*HOOKS[hooks]):
+        found = statistics_of_steps(x)
+    (grad,) = torch.autograd.grad(loss(x, lambda _: found), x)
+    torch.testing.assert_close(grad.float(), expected)
+
+
+def test_gradients_of_every_kind_are_taken() -> None:
+    x = torch.randn(2, 3, 4, 5, requires_grad=True)
+    variance = statistics_of_steps(x).variance
+    zeros = torch._efficientzerotensor(tuple(variance.shape))
+    assert (torch.autograd.grad(variance, x, zeros, retain_graph=True)[0] == 0).all()
+    many = torch.randn(6, *variance.shape)
+    (found,) = torch.autograd.grad(variance, x, many, is_grads_batched=True)
+    (right,) = torch.autograd.grad(as_torch(x)[1], x, many, is_grads_batched=True)
+    torch.testing.assert_close(found, right)
+
+
+def test_a_number_of_samples_that_is_known_is_told_on() -> None:
+    assert statistics_of_steps(torch.randn(2, 3, 4), samples=99).samples == 99
 
 
 def test_the_number_of_threads_does_not_matter() -> None:

@@ -49,7 +49,8 @@ def backend(name: Backend) -> Iterator[None]:
     """Run everything inside with one implementation of the neuron, in all threads.
 
     Outside, the fused kernels run where they can and the reference where they cannot (float64,
-    several processes' statistics, a surrogate of your own, a device without kernels).
+    several processes' statistics, a surrogate of your own, a device without kernels). Pools, and
+    statistics of each step's currents, are torch's wherever kernels cannot take them.
 
     Arguments:
         name: "reference", the equations in plain torch; or "fused", the kernels.
@@ -183,9 +184,9 @@ def update_running(
 
 def average_pool(
     x: Float[Tensor, "..."],
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int],
-    padding: int | tuple[int, int] = 0,
+    kernel: int | tuple[int, ...],
+    stride: int | tuple[int, ...] | None = None,
+    padding: int | tuple[int, ...] = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor: int | None = None,
@@ -197,6 +198,8 @@ def average_pool(
         kernel, stride, padding, ceil_mode, count_include_pad, divisor: as there.
     """
     rest = (ceil_mode, count_include_pad, divisor)
-    pairs = (_pair(kernel), _pair(stride), _pair(padding))
-    averages = None if _chosen == "reference" else _kernels.average_pool(x, *pairs, *rest)
-    return avg_pool2d(x, *pairs, *rest) if averages is None else averages
+    averages = None
+    if _chosen != "reference":
+        pairs = [_pair(p) for p in (kernel, kernel if stride is None else stride, padding)]
+        averages = _kernels.average_pool(x, *pairs, *rest)
+    return avg_pool2d(x, kernel, stride, padding, *rest) if averages is None else averages

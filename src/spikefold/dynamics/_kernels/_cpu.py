@@ -81,19 +81,20 @@ def backward(numbers: bytes, tensors: Tensors) -> None:
     native.backward(numbers, tensors, torch.get_num_threads())
 
 
-def observe(x: Tensor, sizes: tuple[int, int, int], out: Tensor) -> None:
+def observe(x: Tensor, sizes: tuple[int, int, int], mean: Tensor, variance: Tensor) -> None:
     """Mean and biased variance of each step by itself, on torch's threads.
 
     Arguments:
         x: `[T, N, C, *spatial]`, float32, dense, contiguous or channels last.
         sizes: rows, groups and inner of a step.
-        out: `[2, T, C]`, float32, contiguous.
+        mean, variance: `[T, C]`, float32, contiguous; written.
     """
     assert native is not None
-    native.observe(x.data_ptr(), out.data_ptr(), (len(x), *sizes), torch.get_num_threads())
+    addresses = [each.data_ptr() for each in (x, mean, variance)]
+    native.observe(*addresses, (len(x), *sizes), torch.get_num_threads())
 
 
-def transform(
+def observe_backward(
     x: Tensor,
     sizes: tuple[int, int, int],
     mean: Tensor,
@@ -106,11 +107,11 @@ def transform(
     Arguments:
         x, sizes: as for `observe`.
         mean, gain, shift: `[T, C]`, float32, contiguous.
-        out: as x.
+        out: lies as x; written.
     """
     assert native is not None
     addresses = [each.data_ptr() for each in (x, mean, gain, shift, out)]
-    native.transform(*addresses, (len(x), *sizes), torch.get_num_threads())
+    native.observe_backward(*addresses, (len(x), *sizes), torch.get_num_threads())
 
 
 def average(x: Tensor, out: Tensor) -> None:
@@ -124,7 +125,7 @@ def average(x: Tensor, out: Tensor) -> None:
     native.average(x.data_ptr(), out.data_ptr(), *_planes(x), torch.get_num_threads())
 
 
-def spread(grad: Tensor, out: Tensor) -> None:
+def average_backward(grad: Tensor, out: Tensor) -> None:
     """The gradient of such averages, on torch's threads.
 
     Arguments:
@@ -132,7 +133,7 @@ def spread(grad: Tensor, out: Tensor) -> None:
         out: `[..., H, W]`, likewise.
     """
     assert native is not None
-    native.spread(grad.data_ptr(), out.data_ptr(), *_planes(out), torch.get_num_threads())
+    native.average_backward(grad.data_ptr(), out.data_ptr(), *_planes(out), torch.get_num_threads())
 
 
 def _planes(x: Tensor) -> tuple[int, int, int]:

@@ -157,7 +157,7 @@ _apply = super(torch.autograd.Function, Layer).apply
 
 def _backward(a: Arguments, grads: Tensors, statistics: Tensors, needed: Any) -> tuple[Any, ...]:
     """The backward operator, without the dispatcher where possible."""
-    if is_looked_on(grads):  # only gradients are new: forward has seen the rest
+    if not is_plain(*[g for g in grads if g is not None]):  # forward has seen the rest
         return _operators.dispatched(a, grads, statistics, needed)
     plan = plan_of(a)
     assert isinstance(plan, Plan)
@@ -201,7 +201,10 @@ def is_looked_on(tensors: tuple[Any, ...]) -> bool:
         return True
     for tensor in tensors:
         if tensor is not None and (
-            type(tensor) not in _PLAIN or tensor.is_neg() or tensor._is_zerotensor()
+            type(tensor) not in _PLAIN
+            or tensor.is_neg()
+            or tensor._is_zerotensor()
+            or not torch._C._has_storage(tensor)  # one of `is_grads_batched`
         ):
             return True
     return False
@@ -211,11 +214,21 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 def is_plain(*tensors: Tensor) -> bool:
-    """Whether nothing but eager mode sees what is computed of these tensors: compiled code may."""
+    """Whether nothing but eager mode sees what is computed of these tensors."""
     return not (
         is_looked_on(tensors)
         or torch._C._functorch.maybe_current_level() is not None
         or forward_ad._current_level >= 0
+    )
+
+
+def is_for_cpu(*tensors: Tensor) -> bool:
+    """Whether compiled code may compute with these tensors, given their addresses."""
+    return (
+        is_plain(*tensors)
+        and _cpu.missing() is None
+        and all(t.is_cpu and t.dtype == torch.float32 for t in tensors)
+        and all(t.layout is torch.strided for t in tensors)
     )
 
 

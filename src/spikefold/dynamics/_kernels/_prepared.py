@@ -1,16 +1,15 @@
 """Layers of neurons, and pools, of fixed geometry, whose outputs are written to the same memory."""
 
-from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from spikefold.dynamics._kernels import _cpu
 from spikefold.dynamics._kernels._arguments import TENSORS, Arguments, Tensors, check_call
 from spikefold.dynamics._kernels._operators import whole
 from spikefold.dynamics._kernels._plan import Plan, plan_of
+from spikefold.dynamics._kernels._pool import is_known
 from spikefold.errors import ConfigError
 
 
@@ -73,8 +72,7 @@ class PreparedLayer:
 
 
 class PreparedPool:
-    """Averages of 2x2 windows, always written to the same memory: torch's own take many times as
-    long on contiguous tensors. The same bits.
+    """Averages of 2x2 windows, always written to the same memory; the same bits as torch's.
 
     Arguments:
         x: of the geometry of all inputs; read where no other is given.
@@ -88,22 +86,7 @@ class PreparedPool:
         self.output = x.new_empty(*rest, height // 2, width // 2)
         self._stays, self._expected = x, _geometry(x)
 
-    @staticmethod
-    def takes(
-        x: Tensor,
-        kernel: Sequence[int],
-        stride: Sequence[int],
-        padding: Sequence[int] = (0, 0),
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor: int | None = None,
-    ) -> bool:
-        """Whether the kernel computes what `avg_pool2d` does with these arguments."""
-        windows = [*kernel, *stride, *padding] == [2, 2, 2, 2, 0, 0] and divisor is None
-        whole = not (ceil_mode and any(size % 2 for size in x.shape[-2:]))
-        lies = x.dtype == torch.float32 and x.is_cpu and x.is_contiguous() and x.numel() > 0
-        fits = x.ndim in (3, 4) and min(x.shape[-2:]) > 1
-        return windows and fits and whole and lies and _cpu.missing() is None
+    takes = staticmethod(is_known)
 
     def __call__(self, x: Tensor | None = None) -> None:
         """Write the output.

@@ -6,11 +6,9 @@ import torch
 from torch import Tensor, distributed
 
 from spikefold.dynamics._kernels import _cpu, _memory
-from spikefold.dynamics._kernels._fused import is_plain
-from spikefold.dynamics._kernels._operators import NO_SECOND_DERIVATIVE
+from spikefold.dynamics._kernels._fused import is_for_cpu
 from spikefold.dynamics._layer import statistics_of_steps as reference
 from spikefold.dynamics._norm import Observed, require_samples, sample_count
-from spikefold.errors import ConfigError
 
 
 def statistics_of_steps(
@@ -21,23 +19,12 @@ def statistics_of_steps(
     Arguments:
         x, group, samples: as there.
     """
-    if not _can(x, group):
+    if group is not None or not is_for_cpu(x):
         return reference(x, group, samples)
-    shape = tuple(x.shape[2:3])
-    count = sample_count(x.shape[1:], shape)
-    require_samples(count, tuple(x.shape[1:]), shape)
+    count = samples or _samples(x)
+    require_samples(count, tuple(x.shape[1:]), tuple(x.shape[2:3]))
     mean, variance = _Observe.apply(x)
     return Observed(mean, variance, count)
-
-
-def _can(x: Tensor, group: distributed.ProcessGroup | None) -> bool:
-    return (
-        _cpu.missing() is None
-        and group is None
-        and x.is_cpu
-        and x.dtype == torch.float32
-        and is_plain(x)
-    )
 
 
 class _Observe(torch.autograd.Function):
@@ -45,24 +32,36 @@ class _Observe(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
-        x = _memory.arranged(x, _memory.is_channels_last(x), steps_dense=True)
-        found = torch.empty(2, len(x), x.shape[2])
-        _cpu.observe(x, _sizes(x), found)
-        mean, variance = found.unbind()
+        mean, variance = (x.new_empty(len(x), x.shape[2]) for _ in range(2))
+        lying = _lying(x)
+        _cpu.observe(lying, _sizes(lying), mean, variance)
         ctx.save_for_backward(x, mean)
         return mean, variance
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         """1 / n of the mean's gradient, and 2 (x - mean) / n times the variance's."""
-        if torch.is_grad_enabled():
-            raise ConfigError(NO_SECOND_DERIVATIVE)
+        # hooks of saved tensors may have put others in their places
         x, mean = ctx.saved_tensors
-        count = sample_count(x.shape[1:], tuple(x.shape[2:3]))
+        count = _samples(x)
         shift, gain = grads[0] / count, grads[1] * (2 / count)
-        out = torch.empty_like(x)
-        _cpu.transform(x, _sizes(x), mean, gain.contiguous(), shift.contiguous(), out)
+        if torch.is_grad_enabled() or not is_for_cpu(x, mean, *grads):
+            whole = [p.reshape(len(x), 1, -1, *(1,) * (x.ndim - 3)) for p in (mean, gain, shift)]
+            return (x - whole[0]) * whole[1] + whole[2]
+        lying = _lying(x)
+        out = torch.empty_like(lying)
+        mean, gain, shift = (p.contiguous() for p in (mean, gain, shift))
+        _cpu.observe_backward(lying, _sizes(lying), mean, gain, shift, out)
         return out
+
+
+def _samples(x: Tensor) -> int:
+    return sample_count(x.shape[1:], tuple(x.shape[2:3]))
+
+
+def _lying(x: Tensor) -> Tensor:
+    """As the kernels take it."""
+    return _memory.arranged(x, _memory.is_channels_last(x), steps_dense=True)
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int]:

@@ -66,8 +66,8 @@ struct Input {
     }
 };
 
-// The input through the norm after the connection, written where the gradient of the input belongs.
-inline void transform(const Layer& layer, const Tile& tile, float*) {
+// The gradient of the input by these statistics: (input - mean) * gain + shift, a gain and a shift for each step.
+inline void observe_backward(const Layer& layer, const Tile& tile, float*) {
     Shape shape(tile);
     for (int64_t t = 0; t < layer.steps; ++t) {
         const Affine map(layer.current, tile, t);

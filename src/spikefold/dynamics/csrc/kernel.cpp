@@ -323,7 +323,7 @@ inline int64_t samples_of(const Shape& shape) { return shape.tile.rows * shape.t
 
 template <typename X>
 Kernels kernels_of() {
-    return {forward<X>, backward<X>, observe, transform, average, spread};
+    return {forward<X>, backward<X>, observe, observe_backward, average, average_backward};
 }
 
 }  // namespace

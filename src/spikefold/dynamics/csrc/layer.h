@@ -75,10 +75,10 @@ struct Planes {
 struct Kernels {
     void (*forward)(const Layer&, const Tile&, float* scratch);
     void (*backward)(const Layer&, const Tile&, float* scratch);
-    void (*observe)(const Layer&, const Tile&, float*);    // of the input alone: statistics of each step
-    void (*transform)(const Layer&, const Tile&, float*);  // of the input alone: through the norm after the connection
+    void (*observe)(const Layer&, const Tile&, float*);  // of the input alone: statistics of each step
+    void (*observe_backward)(const Layer&, const Tile&, float*);
     void (*average)(const Planes&, int64_t first, int64_t count);
-    void (*spread)(const Planes&, int64_t first, int64_t count);
+    void (*average_backward)(const Planes&, int64_t first, int64_t count);
 };
 
 // Floats of scratch for a tile.

@@ -149,23 +149,20 @@ Layer sequence(Address input, const Sizes& sizes) {
     return layer;
 }
 
-// Means, then variances, `[2, steps, groups]`.
-void observe(Address input, Address statistics, const Sizes& sizes, int threads) {
+// Of each step and group.
+void observe(Address input, Address mean, Address variance, const Sizes& sizes, int threads) {
     Layer layer = sequence(input, sizes);
-    Norm& norm = layer.current;
-    norm.mean = {statistics, layer.groups};
-    norm.variance = {statistics + layer.steps * layer.groups * int64_t(sizeof(float)), layer.groups};
+    layer.current.mean = {mean, layer.groups}, layer.current.variance = {variance, layer.groups};
     Job{pick(FLOAT32).observe, layer, Tiling(layer, true), 1}.run(threads);
 }
 
-// (input - mean) * gain + shift, of which there is one a step and group.
-void transform(Address input, Address mean, Address gain, Address shift, Address output, const Sizes& sizes,
-               int threads) {
+void observe_backward(Address input, Address mean, Address gain, Address shift, Address gradient, const Sizes& sizes,
+                      int threads) {
     Layer layer = sequence(input, sizes);
     Norm& norm = layer.current;
     norm.mean = {mean, layer.groups}, norm.gain = {gain, layer.groups}, norm.shift = {shift, layer.groups};
-    layer.grad_input = output;
-    Job{pick(FLOAT32).transform, layer, Tiling(layer, false), 1}.run(threads);
+    layer.grad_input = gradient;
+    Job{pick(FLOAT32).observe_backward, layer, Tiling(layer, false), 1}.run(threads);
 }
 
 struct Pooling {
@@ -181,7 +178,7 @@ struct Pooling {
     }
 };
 
-// So many planes.
+// Runs the kernel over so many planes.
 void pool(void (*kernel)(const Planes&, int64_t, int64_t), const Planes& planes, int64_t count, int threads) {
     int64_t at_once = std::max<int64_t>(1, 4 * SMALL_TILE / std::max<int64_t>(1, planes.height * planes.width));
     Pooling job{kernel, planes, count, at_once};
@@ -283,11 +280,12 @@ NB_MODULE(_native, m) {
         }, nb::arg("input"), nb::arg("output"), nb::arg("count"), nb::arg("height"), nb::arg("width"), nb::arg("threads"));
     };
     define_pool("average", &Kernels::average);
-    define_pool("spread", &Kernels::spread);
+    define_pool("average_backward", &Kernels::average_backward);
     using Released = nb::call_guard<nb::gil_scoped_release>;
-    m.def("observe", &observe, nb::arg("input"), nb::arg("statistics"), nb::arg("sizes"), nb::arg("threads"), Released());
-    m.def("transform", &transform, nb::arg("input"), nb::arg("mean"), nb::arg("gain"), nb::arg("shift"),
-          nb::arg("output"), nb::arg("sizes"), nb::arg("threads"), Released());
+    m.def("observe", &observe, nb::arg("input"), nb::arg("mean"), nb::arg("variance"), nb::arg("sizes"),
+          nb::arg("threads"), Released());
+    m.def("observe_backward", &observe_backward, nb::arg("input"), nb::arg("mean"), nb::arg("gain"), nb::arg("shift"),
+          nb::arg("gradient"), nb::arg("sizes"), nb::arg("threads"), Released());
     m.def("update_running", &update_running, nb::arg("tensors"), nb::arg("count"), nb::arg("steps"),
           nb::arg("seen"), nb::arg("momentum"), nb::arg("unbiased"));
     m.def("limit_instruction_set", &limit_instruction_set, nb::arg("limit"),

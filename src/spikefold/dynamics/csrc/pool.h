@@ -46,7 +46,7 @@ inline void average(const Planes& planes, int64_t first, int64_t count) {
 }
 
 // The gradient of averages: a quarter of each, written to its four elements; zero in a last odd row or column.
-inline void spread(const Planes& planes, int64_t first, int64_t count) {
+inline void average_backward(const Planes& planes, int64_t first, int64_t count) {
     const int64_t height = planes.height / 2, width = planes.width / 2;
     for (int64_t plane = first; plane < first + count; ++plane) {
         const float* from = pointer<const float>(planes.input) + plane * height * width;
