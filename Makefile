@@ -37,7 +37,7 @@ sanitize: .venv/dev
 		-C build-dir=build/sanitize-cmake -C cmake.define.SPIKEFOLD_SANITIZE=ON .
 	LD_PRELOAD="$$(for name in asan ubsan stdc++; do g++ -print-file-name=lib$$name.so; done | xargs)" \
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-		$(BIN)/python tests/sanitize.py $(CURDIR)/build/sanitize -m "not slow" tests/dynamics -k kernels
+		$(BIN)/python tests/sanitize.py $(CURDIR)/build/sanitize -m "not slow" tests/dynamics -k "kernels or statistics or pool"
 
 # Damaged files, wrong settings and wrong arguments, for as long as one likes.
 fuzz: SECONDS ?= 600
