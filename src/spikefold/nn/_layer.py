@@ -45,6 +45,7 @@ def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Ten
 
 
 def _called(module: nn.Module, x: Float[Tensor, "TN ..."]) -> Tensor:
+    """The module's output; of a plain average pool by `dynamics`, which has a kernel for it."""
     if type(module) is not nn.AvgPool2d or attached(module) is not None:
         called: Tensor = module(x)
         return called
