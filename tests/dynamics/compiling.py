@@ -221,7 +221,8 @@ def maps() -> None:
             for run in (layer, compiled):
                 run(x).sum().backward()
         for one, two in zip(layer.parameters(), other.parameters(), strict=True):
-            torch.testing.assert_close(one.grad, two.grad)
+            # Norms make the sums of a gradient cancel: either is up to 4e-5 from float64.
+            torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-4)
         for one, two in zip(layer.buffers(), other.buffers(), strict=True):
             torch.testing.assert_close(one, two)
         exported = torch.export.export(layer.eval(), (x,)).module()
