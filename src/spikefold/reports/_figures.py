@@ -67,27 +67,25 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
 def curve_figure(histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) -> Figure:
     """Learning curves of settings, a line a seed: training loss, validation error.
 
+    Where there are several seeds, theirs are thin and a thick line is their mean.
+
     Arguments:
         histories: by setting, of each run the lines of `metrics.jsonl`.
     """
     figure = Figure(figsize=(9, 4), layout="constrained")
     loss, error = figure.subplots(1, 2)
     for number, (name, runs) in enumerate(histories.items()):
-        color = COLORS[number % len(COLORS)]
-        line = LINES[number // len(COLORS) % len(LINES)]
-        for seed, history in enumerate(runs):
-            epochs = [record["epoch"] for record in history]
-            look = {"color": color, "linestyle": line, "linewidth": 1.2}
-            look["marker"] = "o" if len(epochs) == 1 else ""
-            loss.plot(
-                epochs,
-                [r["train_loss"] for r in history],
-                label=None if seed else in_legend(name),
-                **look,
-            )
-            if "validation_accuracy" in history[0]:
-                wrong = [100 * (1 - record["validation_accuracy"]) for record in history]
-                error.plot(epochs, wrong, **look)
+        look = {
+            "color": COLORS[number % len(COLORS)],
+            "linestyle": LINES[number // len(COLORS) % len(LINES)],
+        }
+        validated = [run for run in runs if "validation_accuracy" in run[0]]
+        losses = [[(r["epoch"], r["train_loss"]) for r in run] for run in runs]
+        wrong = [
+            [(r["epoch"], 100 * (1 - r["validation_accuracy"])) for r in run] for run in validated
+        ]
+        _draw_seeds(loss, losses, in_legend(name), **look)
+        _draw_seeds(error, wrong, **look)
     loss.set(title="Training loss", xlabel="epoch", ylabel="cross entropy (nats)")
     error.set(title="Validation error", xlabel="epoch", ylabel="wrong (%)")
     for axes in (loss, error):
@@ -95,6 +93,21 @@ def curve_figure(histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) ->
         axes.grid(alpha=0.3)
     figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def _draw_seeds(
+    axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], label: str | None = None, **look: str
+) -> None:
+    """Epochs and values, a line a seed, and of several their mean over the epochs that all have."""
+    lines, width = [np.array(curve, dtype=float) for curve in curves], 1.2
+    if len(lines) > 1:
+        common = min(map(len, lines))
+        for line in lines:
+            axes.plot(*line.T, linewidth=0.7, alpha=0.45, **look)
+        lines, width = [np.mean([line[:common] for line in lines], axis=0)], 2.0
+    for line in lines:
+        marker = "o" if len(line) == 1 else ""
+        axes.plot(*line.T, linewidth=width, marker=marker, label=label, **look)
 
 
 def potential_figure(record: dict[str, Any]) -> Figure:

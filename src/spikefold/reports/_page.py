@@ -191,7 +191,7 @@ def _curves(groups: list[Setting]) -> Picture:
         if wrong:
             mean = sum(wrong) / len(wrong)
             told.append(f"{group.label}: {mean:.2f} % of the validation samples wrong at the end")
-    caption = "Training loss and validation error by epoch, a line a run"
+    caption = "Training loss and validation error by epoch, a line a run and a mean a setting"
     alt = f"{caption}. {'; '.join(told)}"
     return Picture(inline_svg(figures.curve_figure(histories), alt, "curves-"), caption)
 
