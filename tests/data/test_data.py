@@ -48,6 +48,7 @@ def test_stratified_split_has_the_same_share_of_every_class() -> None:
 
 def test_digits() -> None:
     dataset = load_dataset("digits")
+    assert "train=TensorSamples(1,295 of (1, 8, 8))" in repr(dataset)  # not every pixel
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (1295, 143, 359)
     assert dataset.classes == 10
     assert dataset.train.shape == known_shape("digits", Framing()) == (1, 8, 8)

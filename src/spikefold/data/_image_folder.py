@@ -26,7 +26,7 @@ IMAGENET = (1_281_167, 50_000)
 MARGIN = 256 / 224
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FileSamples(Samples):
     """Image files, each read by `read_image`.
 

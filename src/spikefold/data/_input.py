@@ -134,7 +134,7 @@ def _by(sensor: tuple[int, int]) -> str:
     return f"{sensor[0]}x{sensor[1]}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Standardized(Samples):
     """Samples as `InputSpec.standardized` makes them."""
 

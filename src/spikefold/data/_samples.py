@@ -27,6 +27,9 @@ class Samples(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} of {self.shape})"
+
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
@@ -95,7 +98,7 @@ def require_labels(labels: Int64[Tensor, "N"], classes: int, what: str) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TensorSamples(Samples):
     """Samples held in memory.
 
