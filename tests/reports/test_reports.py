@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from spikefold.errors import DataError
@@ -15,6 +16,7 @@ from spikefold.reports import (
     run_table,
     run_title,
 )
+from spikefold.reports._figures import curve_figure
 
 
 def test_pictures_of_a_record_with_odd_entries(tmp_path: Path) -> None:
@@ -197,3 +199,20 @@ def test_a_file_that_is_no_summary_is_named(text: str, tmp_path: Path) -> None:
         read_summaries([tmp_path])
     with pytest.raises(DataError, match="none: no such directory"):
         read_summaries([tmp_path / "none"])
+
+
+def test_curves_have_a_line_a_seed_and_their_mean_over_the_epochs_of_all() -> None:
+    def history(*errors: float) -> list[dict[str, float]]:
+        return [
+            {"epoch": n, "train_loss": 2 * e, "validation_accuracy": 1 - e / 100}
+            for n, e in enumerate(errors, 1)
+        ]
+
+    figure = curve_figure({"two": [history(60, 40, 30), history(50, 20)], "one": [history(10, 5)]})
+    loss, error = ([line.get_xydata() for line in axes.lines] for axes in figure.axes)
+    np.testing.assert_allclose(error[2], [(1, 55), (2, 30)])
+    np.testing.assert_allclose(error[3], [(1, 10), (2, 5)])
+    np.testing.assert_allclose(loss[2], [(1, 110), (2, 60)])
+    assert [len(line) for line in error] == [3, 2, 2, 2]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["two", "one"]
