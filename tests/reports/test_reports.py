@@ -204,7 +204,7 @@ def test_a_file_that_is_no_summary_is_named(text: str, tmp_path: Path) -> None:
 def test_curves_have_a_line_a_seed_and_their_mean_over_the_epochs_of_all() -> None:
     def history(*errors: float) -> list[dict[str, float]]:
         return [
-            {"epoch": n, "train_loss": 2 * e, "validation_accuracy": 1 - e / 100}
+            {"epoch": n, "train_loss": 2.0 * e, "validation_accuracy": 1 - e / 100}
             for n, e in enumerate(errors, 1)
         ]
 
