@@ -1,6 +1,7 @@
 """The page of runs: what stands in it, by a parser that knows nothing of how it was made."""
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,51 @@ def test_what_a_page_tells_is_what_the_records_say(tmp_path: Path) -> None:
     )
     assert [row[0] for row in table(page, "Where the runs were made")[1:]] == [
         "processor", "torch", "precision"]  # fmt: skip
+
+
+def test_the_head_tells_what_every_run_was_made_on(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "whole", summary())
+    few = {"train": 259, "validation": 0, "test": 4}
+    write_run(tmp_path / "runs" / "part", summary(1, samples=few, validation=None))
+    _, text = report(tmp_path / "runs", tmp_path / "page.html")
+    assert "2 runs on 259 to 1,295 training, 0 to 143 validation and 4 test samples" in text
+    assert "The validation samples chose the epoch" in text
+    _, text = report(tmp_path / "runs" / "part", tmp_path / "page.html")
+    assert "1 run on 259 training, 0 validation and 4 test samples. The last epoch is kept" in text
+
+
+def test_settings_that_look_alike_are_told_apart(tmp_path: Path) -> None:
+    rates = (0.0123456, 0.012345604, 1.0)
+    for rate in rates:
+        record = summary()
+        record["experiment"]["optimizer"]["learning_rate"] = rate
+        write_run(tmp_path / "runs" / str(rate), record)
+    page, text = report(tmp_path / "runs", tmp_path / "page.html")
+    shown = [f"learning_rate {rate}" for rate in ("0.0123456", "0.012345604", "1")]
+    assert sorted(row[0] for row in table(page, "Mean ± deviation")[1:]) == sorted(shown)
+    assert all(f"{label}: 0.250" in text or f"{label}: layer" in text for label in shown)
+
+
+def test_a_page_names_the_norm_after_the_connection(tmp_path: Path) -> None:
+    record = summary(norm="mpbn-steps")
+    record["experiment"]["model"]["current_norm"] = "tab"
+    _, text = report(write_run(tmp_path / "run", record), tmp_path / "page.html")
+    title = re.search("<title>(.*)</title>", text)
+    assert title
+    assert "small on digits, norms tab + mpbn-steps, T = 2" in title[1]
+
+
+def test_confusions_of_other_classes_are_not_added_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, classes in enumerate((["ant", "bee", "cat"], ["ant", "cat"])):
+        confusions = {"names": classes, "counts": [[1, 1, 5]]}
+        write_run(tmp_path / f"{seed}", summary(seed), {"confusions.json": confusions})
+    assert main(["report", str(tmp_path), "-o", str(tmp_path / "page.html")]) == 1
+    told = capsys.readouterr().err
+    assert str(Path("1", "confusions.json")) in told
+    assert f"other classes than in {tmp_path / '0'}" in told
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_page_is_one_file_with_a_structure(tmp_path: Path) -> None:

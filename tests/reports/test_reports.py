@@ -121,7 +121,7 @@ def test_a_report_is_headed_by_the_data_that_were_used() -> None:
     model = {"name": "small", "norm": "mpbn", "steps": 4}
     data = {"name": "folder", "root": "my_images"}
     title = run_title({"recipe": "digits", "experiment": {"data": data, "model": model}})
-    assert title == "small on my_images, norm mpbn, T = 4"
+    assert title == "small on my_images, norms bn + mpbn, T = 4"
     elsewhere = {"name": "cifar10", "root": None}
     assert "on cifar10," in run_title({"experiment": {"data": elsewhere, "model": model}})
 

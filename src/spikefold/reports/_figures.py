@@ -96,7 +96,7 @@ def curve_figure(histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) ->
 
 
 def _draw_seeds(
-    axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], label: str | None = None, **look: str
+    axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], label: str | None = None, **look: Any
 ) -> None:
     """Epochs and values, a line a seed, and of several their mean over the epochs that all have."""
     lines, width = [np.array(curve, dtype=float) for curve in curves], 1.2

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from spikefold.errors import DataError
 from spikefold.records import CONFUSIONS, RASTER, SUMMARY, VERIFICATION
 from spikefold.replacing import replacing
 from spikefold.reports import _figures as figures
@@ -218,9 +219,15 @@ def _confusions(group: Setting) -> dict[str, Any] | None:
     if not found:
         return None
     counts: dict[tuple[int, int], int] = {}
+    names: list[str] = []
     for run, record in found:
         with undamaged(run.directory / CONFUSIONS):
-            names = record["names"]
+            if names and record["names"] != names:
+                raise DataError(
+                    f"{run.directory / CONFUSIONS}: other classes than in {found[0][0].directory}: "
+                    "a page is about runs on one data set"
+                )
+            names = list(record["names"])
             for label, predicted, count in record["counts"]:
                 _ = names[label], names[predicted]
                 counts[label, predicted] = counts.get((label, predicted), 0) + count

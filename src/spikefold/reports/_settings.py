@@ -15,6 +15,7 @@ from spikefold.reports._tables import data_name, run_title
 
 Rows = list[tuple[str, ...]]
 MISSING = "not recorded"
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ def _shown(flat: dict[str, Any], key: str) -> str:
     if key not in flat:
         return MISSING
     value = flat[key]
-    return f"{value:g}" if isinstance(value, float) else "-" if value is None else str(value)
+    # All digits of a number, for settings are told apart by what is shown.
+    exact = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return "-" if value is None else exact
 
 
 def title(groups: Sequence[Setting]) -> str:
@@ -155,12 +158,21 @@ def title(groups: Sequence[Setting]) -> str:
 def about(groups: Sequence[Setting]) -> str:
     """How many runs, on how many samples."""
     runs = sum(len(setting.runs) for setting in groups)
-    counts = groups[0].first["samples"]
+    samples = [run.summary["samples"] for setting in groups for run in setting.runs]
+    train, validation, test = (_span(s[split] for s in samples) for split in SPLITS)
+    chosen = any(s["validation"] for s in samples)
     return (
-        f"{runs} run{'s' if runs > 1 else ''} on {counts['train']:,} training, "
-        f"{counts['validation']:,} validation and {counts['test']:,} test samples. "
-        "The validation samples chose the epoch, the test samples only report."
+        f"{runs} run{'s' if runs > 1 else ''} on {train} training, "
+        f"{validation} validation and {test} test samples. "
+        f"{'The validation samples chose the epoch' if chosen else 'The last epoch is kept'}, "
+        "the test samples only report."
     )
+
+
+def _span(counts: Iterable[int]) -> str:
+    """The least and the greatest."""
+    found = sorted(counts)
+    return " to ".join(f"{count:,}" for count in dict.fromkeys((found[0], found[-1])))
 
 
 def notes(groups: Sequence[Setting]) -> list[str]:

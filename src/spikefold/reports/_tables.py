@@ -11,7 +11,9 @@ Row = tuple[str, str]
 def run_title(summary: dict[str, Any]) -> str:
     """What was trained on what, from a run's `summary.json`; a recipe may have been changed."""
     data, model = summary["experiment"]["data"], summary["experiment"]["model"]
-    return f"{model['name']} on {data_name(data)}, norm {model['norm']}, T = {model['steps']}"
+    # Older runs had batch norms only.
+    norms = f"{model.get('current_norm', 'bn')} + {model['norm']}"
+    return f"{model['name']} on {data_name(data)}, norms {norms}, T = {model['steps']}"
 
 
 def data_name(data: dict[str, Any]) -> str:
