@@ -140,9 +140,10 @@ def _shown(flat: dict[str, Any], key: str) -> str:
     if key not in flat:
         return MISSING
     value = flat[key]
+    if value is None:
+        return "-"
     # All digits of a number, for settings are told apart by what is shown.
-    exact = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
-    return "-" if value is None else exact
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def title(groups: Sequence[Setting]) -> str:
