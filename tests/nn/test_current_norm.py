@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import spikefold as sf
 from spikefold.data import TensorSamples
 from spikefold.errors import FoldError, ShapeError
-from spikefold.nn import BNTT, TEBN
+from spikefold.nn import BNTT, CurrentAffine
 from spikefold.training import recalibrate
 from tests.dynamics.reference import mpbn_lif
 from tests.nn.current_norms import NORMS
@@ -159,19 +159,74 @@ def test_an_image_shown_several_times_is_convolved_once(kind: str, training: boo
         torch.testing.assert_close(parameter.grad.double(), grad, rtol=1e-2, atol=1e-2, msg=name)
 
 
-def test_fusion_leaves_it_alone() -> None:
+@pytest.mark.parametrize("kind", ["BNTT", "TEBN", "TAB"])
+def test_fusion_leaves_gain_and_shift_of_each_step(kind: str) -> None:
+    """By hand from the tensors, in float64: nothing is subtracted or divided any more."""
+    layer = unit(kind)
+    for x in torch.randn(5, T, 8, 3, 5, 5):
+        layer(2 * x + 1)
+    layer.eval()
+    fused, restated, norm = sf.fuse_conv_bn(layer), Restated(kind, layer), layer.norm
+    assert type(fused.norm) is CurrentAffine
+    assert fused.norm.weight.shape == fused.norm.bias.shape == (T, C)
+    eps = 1e-4 if kind == "BNTT" else 1e-5
+    for t in range(T):
+        gain, shift = restated.affine(t)
+        s = t if kind != "TEBN" else slice(None)
+        scale = gain / (norm.running_var.double()[s] + eps).sqrt()
+        expected = {"weight": scale, "bias": shift - norm.running_mean.double()[s] * scale}
+        for name, value in expected.items():
+            found = fused.norm.get_parameter(name)[t]
+            torch.testing.assert_close(found.double(), value, rtol=2e-7, atol=2e-7)
+    x = torch.randn(T, 8, 3, 5, 5)
+    wide = fused.norm.weight.double()[:, None, :, None, None] * x.new_ones(1, 2, C, 3, 3).double()
+    y = fused.norm(torch.ones(T, 2, C, 3, 3)).double()
+    shift = fused.norm.bias.double()[:, None, :, None, None]
+    torch.testing.assert_close(y, wide + shift, rtol=2e-7, atol=2e-7)
+    assert sf.verify(layer, fused, [x], per_step=True).mismatch_rate < 1e-2
+    with pytest.raises(ShapeError, match="CurrentAffine has maps for 4 time steps"):
+        fused(x[:2])
+    with pytest.raises(FoldError, match="nothing to fuse"):
+        sf.fuse_conv_bn(fused)
+
+
+def test_what_is_left_of_norms_is_streamed_and_saved(tmp_path: Path) -> None:
     row = nn.Sequential(
         unit("TEBN"), sf.SpikingLayer(nn.Conv2d(C, 5, 3), nn.BatchNorm2d(5), sf.LIF())
     )
     x = torch.randn(T, 8, 3, 5, 5)
     row(x)
-    fused = sf.fuse_conv_bn(row.eval())
-    assert type(fused[0].norm) is TEBN
+    fused = sf.fuse_conv_bn(sf.fold(row.eval()))
+    assert type(fused[0].norm) is CurrentAffine
     assert type(fused[1].norm) is nn.Identity
-    assert torch.equal(fused[0](x), row[0](x))
-    assert sf.verify(row, fused, [x], per_step=True).mismatch_rate < 1e-2
-    with pytest.raises(FoldError, match="nothing to fuse"):
-        sf.fuse_conv_bn(unit("BNTT"))
+    assert not fused[0].norm.training
+    state = None
+    for t, spikes in enumerate(fused[0](x)):
+        found, state = fused[0].step(x[t], state)
+        assert torch.equal(found, spikes)
+    sf.save(fused, tmp_path / "a.safetensors")
+    torch.manual_seed(1)
+    new = nn.Sequential(
+        unit("TEBN"), sf.SpikingLayer(nn.Conv2d(C, 5, 3), nn.BatchNorm2d(5), sf.LIF())
+    )
+    assert torch.equal(sf.load(tmp_path / "a.safetensors", into=new)(x), fused(x))
+
+
+def test_statistics_that_are_not_finite_are_refused_by_the_layer() -> None:
+    row = nn.Sequential(unit("TAB")).eval()
+    row[0].norm.running_var[1, 2] = torch.nan
+    with pytest.raises(FoldError, match="layer '0': running statistics .* NaN or infinite"):
+        sf.fuse_conv_bn(row)
+
+
+def test_a_norm_without_weights_before_it_becomes_gain_and_shift() -> None:
+    row = sf.OverTime(nn.AvgPool2d(2), sf.TdBN(3))
+    for x in torch.randn(3, T, 4, 3, 6, 6):
+        row(x)
+    fused = sf.fuse_conv_bn(row.eval())
+    assert type(fused[1]) is CurrentAffine
+    assert fused[1].weight.shape == (1, 3)
+    torch.testing.assert_close(fused(x[:2]), row(x[:2]), rtol=1e-5, atol=1e-6)
 
 
 def test_fusion_leaves_what_computes_by_itself_and_fuses_the_rest() -> None:

@@ -3,7 +3,8 @@
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from spikefold.errors import ConfigError, FoldError, ShapeError
 from spikefold.graphs import MODULES, Graph, Place, graphs
 from spikefold.nn import (
     BATCH_NORMS,
+    CurrentAffine,
     CurrentNorm,
     SpikingLayer,
     copied,
@@ -42,19 +44,13 @@ def fuse(connection: Connection, norm: _BatchNorm | CurrentNorm) -> Connection:
         FoldError: if the normalization keeps no running statistics, they are not finite, or the
             sizes do not fit.
     """
-    mean, variance, gain, shift, eps = _map(norm)
-    if len(connection.weight) != mean.numel():
+    known = _map(norm)
+    if len(connection.weight) != known.mean.numel():
         raise FoldError(
             f"{len(connection.weight)} channels go into a batch normalization of "
-            f"{mean.numel()}: it normalizes another dimension"
+            f"{known.mean.numel()}: it normalizes another dimension"
         )
-    # in float64, so that the new weights are rounded once
-    mean, variance = mean.double(), variance.double()
-    if not bool((torch.isfinite(mean) & torch.isfinite(variance)).all()):
-        raise FoldError("running statistics of the batch normalization are NaN or infinite")
-    scale = (variance + eps).rsqrt() * gain.double()
-    bias = -mean if connection.bias is None else connection.bias.double() - mean
-    bias = bias * scale + shift.double()
+    scale, bias = _scale_and_shift(known, connection.bias)
     weight = connection.weight.double() * scale.reshape(-1, *(1,) * (connection.weight.ndim - 1))
     fused = copy.deepcopy(connection)
     fused.weight.copy_(weight)
@@ -63,39 +59,87 @@ def fuse(connection: Connection, norm: _BatchNorm | CurrentNorm) -> Connection:
     return fused
 
 
-def _map(norm: _BatchNorm | CurrentNorm) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-    """Mean, variance, gain and shift `[C]` in evaluation, and eps."""
+class _Map(NamedTuple):
+    """What a normalization does in evaluation: `[C]`, or `[T, C]` (or `[1, C]`) for all steps."""
+
+    mean: Tensor
+    variance: Tensor
+    gain: Tensor
+    shift: Tensor
+    eps: float
+
+
+def _scale_and_shift(known: _Map, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The map as scale · x + shift of what comes without the bias; float64, to be rounded once."""
+    mean, variance, gain, shift = (value.double() for value in known[:4])
+    if not bool((torch.isfinite(mean) & torch.isfinite(variance)).all()):
+        raise FoldError("running statistics of the batch normalization are NaN or infinite")
+    scale = (variance + known.eps).rsqrt() * gain
+    return scale, (-mean if bias is None else bias.double() - mean) * scale + shift
+
+
+def _map(norm: _BatchNorm | CurrentNorm) -> _Map:
     if isinstance(norm, CurrentNorm):
-        found = _one_map(copy.deepcopy(norm).eval())
-        if found is None:
+        found = _maps(copy.deepcopy(norm).eval())
+        if found is None or not _is_one(found):
             raise FoldError("the normalization has no running statistics, or a map for each step")
-        return found
+        return _Map(*(value[0] for value in found[:4]), found.eps)
     if norm.running_mean is None or norm.running_var is None:
         raise FoldError("the batch normalization keeps no running statistics")
     ones, zeros = torch.ones_like(norm.running_mean), torch.zeros_like(norm.running_mean)
     gain, shift = (norm.weight, norm.bias) if norm.affine else (ones, zeros)
-    return norm.running_mean, norm.running_var, gain, shift, norm.eps
+    return _Map(norm.running_mean, norm.running_var, gain, shift, norm.eps)
 
 
-def _one_map(norm: CurrentNorm) -> tuple[Tensor, Tensor, Tensor, Tensor, float] | None:
-    """The same of a norm of the currents, if it does no more and treats all steps alike."""
-    if norm.steps is not None or is_called(norm):
+def _maps(norm: CurrentNorm) -> _Map | None:
+    """Those of all steps, of a norm in evaluation; None if it does more, or has no statistics."""
+    if is_called(norm):
         return None
     now = norm.normalization()
-    if now.fixed is None:
-        return None
-    parameters = (*now.fixed, now.gain, now.shift)
-    if any(len(parameter) != 1 for parameter in parameters):
-        return None
-    mean, variance, gain, shift = (parameter[0] for parameter in parameters)
-    return mean, variance, gain, shift, now.eps
+    return None if now.fixed is None else _Map(*now.fixed, now.gain, now.shift, now.eps)
+
+
+def _is_one(maps: _Map) -> bool:
+    """Whether it treats all steps alike."""
+    return all(len(value) == 1 for value in maps[:4])
 
 
 def _may_fuse(norm: nn.Module | None) -> bool:
     """Whether it is a batch norm, or a norm of the currents that is one map; others stay."""
     if isinstance(norm, CurrentNorm):
-        return _one_map(norm) is not None
+        maps = _maps(norm)
+        return maps is not None and norm.steps is None and _is_one(maps)
     return isinstance(norm, _BatchNorm)
+
+
+def affine(norm: CurrentNorm) -> CurrentAffine:
+    """Gain and shift of each step that compute norm(x) of evaluation, up to rounding.
+
+        gain_t = gamma_t / sqrt(variance_t + eps);  shift_t = beta_t - mean_t · gain_t
+
+    Arguments:
+        norm: with running statistics; not changed.
+
+    Raises:
+        FoldError: if it keeps none, or they are not finite.
+    """
+    maps = _maps(copy.deepcopy(norm).eval())
+    if maps is None:
+        raise FoldError("the normalization does more than a map, or has no running statistics")
+    gain, shift = _scale_and_shift(maps)
+    made = affine_shapes(norm)
+    with torch.no_grad():
+        made.weight.copy_(gain)
+        made.bias.copy_(shift)
+    return made
+
+
+def affine_shapes(norm: CurrentNorm) -> CurrentAffine:
+    """What `affine` makes of a norm, without the values."""
+    gain = norm.normalization().gain
+    made = CurrentAffine(*norm.shape, norm.steps or (len(gain) if len(gain) > 1 else None))
+    trains = any(parameter.requires_grad for parameter in norm.parameters())
+    return made.to(gain.device, gain.dtype).requires_grad_(trains).train(norm.training)
 
 
 def fuse_shapes(connection: Connection, norm: nn.Module) -> Connection:
@@ -147,8 +191,9 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
     that does to the accuracy.
 
     Only what is known is fused: exact types of `FUSIONS` with torch's own batch norms, or with a
-    `CurrentNorm` that has one map for all steps (`TdBN`). Maps of each step (`BNTT`, `TEBN`, `TAB`)
-    stay: a multiplication and two additions a neuron and step, in the neurons' own kernel.
+    `CurrentNorm` that has one map for all steps (`TdBN`). Any other `CurrentNorm`, such as those
+    with a map of each step (`BNTT`, `TEBN`, `TAB`), becomes a `CurrentAffine`: a multiplication and
+    an addition a neuron and step, in the neurons' own kernel.
 
     Arguments:
         model: trained network, folded or not; not changed.
@@ -161,7 +206,9 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
             batch norm behind it is a subclass, carries hooks or is parametrized (the layer is
             named); if a module that holds a batch norm cannot be followed.
     """
-    return _fuse_all(model, lambda connection, norm: FUSIONS[type(connection)](connection, norm))
+    return _fuse_all(
+        model, lambda connection, norm: FUSIONS[type(connection)](connection, norm), affine
+    )
 
 
 def is_fusable(model: nn.Module) -> bool:
@@ -173,7 +220,7 @@ def is_fusable(model: nn.Module) -> bool:
     Raises:
         FoldError: if a module that holds a batch norm cannot be followed.
     """
-    return bool(_pairs(model))
+    return any(_found(model))
 
 
 def fuse_conv_bn_shapes(model: ModelT) -> ModelT:
@@ -182,26 +229,32 @@ def fuse_conv_bn_shapes(model: ModelT) -> ModelT:
     Arguments:
         model: as for `fuse_conv_bn`; may lie on the meta device.
     """
-    return _fuse_all(model, fuse_shapes)
+    return _fuse_all(model, fuse_shapes, affine_shapes)
 
 
-def _fuse_all(model: ModelT, fusion: Callable[[Any, Any], nn.Module]) -> ModelT:
+def _fuse_all(
+    model: ModelT,
+    fusion: Callable[[Any, Any], nn.Module],
+    alone: Callable[[Any], nn.Module],
+) -> ModelT:
     try:
         fused = copied(model).eval()
     except ConfigError as error:
         raise FoldError(f"fuse_conv_bn: {error}") from error
     made: dict[_Slot, nn.Module] = {}
-    for connection, norm in _pairs(fused):
+    pairs, others = _found(fused)
+    for connection, norm in pairs:
         first, second = _module(connection), _module(norm)
         if connection in made:
             continue
-        try:
+        with _naming(fused, connection):
             _require_known(first, second)
             made[connection] = fusion(first, second)
-        except FoldError as error:
-            raise FoldError(f"layer '{_where(fused, connection)}': {error}") from error
         linear = isinstance(made[connection], nn.Linear)
         made[norm] = Features() if linear else nn.Identity()
+    for norm in others:
+        with _naming(fused, norm):
+            made[norm] = alone(_module(norm))
     if not made:
         raise FoldError("nothing to fuse: no convolution or linear is followed by a batch norm")
     for slot, module in made.items():
@@ -221,15 +274,28 @@ def _module(slot: _Slot) -> nn.Module:
     return slot.module if isinstance(slot, Place) else slot
 
 
+@contextmanager
+def _naming(model: nn.Module, slot: _Slot) -> Iterator[None]:
+    """Say in which layer something is wrong."""
+    try:
+        yield
+    except FoldError as error:
+        raise FoldError(f"layer '{_where(model, slot)}': {error}") from error
+
+
 def _where(model: nn.Module, slot: _Slot) -> str:
-    """The unit of a connection by name, else the connection."""
+    """The unit of a connection or norm by name, else itself."""
     unit = isinstance(slot, Place) and isinstance(slot.owner, SpikingLayer)
     wanted = slot.owner if unit else _module(slot)
     return next(path for path, module in model.named_modules() if module is wanted)
 
 
-def _pairs(model: nn.Module) -> list[tuple[_Slot, _Slot]]:
-    """Each connection, all of whose results go into one batch norm that takes no others."""
+def _found(model: nn.Module) -> tuple[list[tuple[_Slot, _Slot]], list[_Slot]]:
+    """What is to be fused: connections and norms together, and norms of the currents alone.
+
+    Together are a connection, all of whose results go into one norm, and that norm, if it takes no
+    others.
+    """
     followed, opaque = graphs(model)
     for module, error in opaque:
         for name, child in module.named_children():
@@ -253,8 +319,17 @@ def _pairs(model: nn.Module) -> list[tuple[_Slot, _Slot]]:
             if together[connection, norm] == called[connection] and norms[norm] == called[norm]
         ]
         if len(kept) == len(pairs):
-            return pairs
+            break
         pairs = kept
+    fused = {norm for _, norm in pairs}
+    alone = dict.fromkeys(slot(place) for place in calls if _is_affine(place.module))
+    return pairs, [norm for norm in alone if norm not in fused]
+
+
+def _is_affine(norm: nn.Module) -> bool:
+    """Whether it is a norm of the currents that `affine` makes simpler."""
+    simple = not isinstance(norm, CurrentNorm) or isinstance(norm, CurrentAffine)
+    return not simple and _maps(norm) is not None
 
 
 def _neighbours(graph: Graph) -> Iterator[tuple[Place, Place]]:

@@ -3,6 +3,7 @@
 from spikefold.nn._attached import attached, strange
 from spikefold.nn._batch_norm import BATCH_NORMS, SynchronizedBatchNorm
 from spikefold.nn._copy import copied, replaced, twin
+from spikefold.nn._current_affine import CurrentAffine
 from spikefold.nn._current_norms import BNTT, TAB, TEBN, TdBN
 from spikefold.nn._layer import (
     OverTime,
@@ -34,6 +35,7 @@ __all__ = [
     "TAB",
     "TEBN",
     "Call",
+    "CurrentAffine",
     "CurrentNorm",
     "FoldedLIF",
     "MembraneNorm",
