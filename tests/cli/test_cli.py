@@ -104,6 +104,29 @@ def test_fold_verify_evaluate(
     assert sf.load(folded).transforms == ("fold", "fuse_conv_bn")
 
 
+def test_fuse_with_and_without_a_fold(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run's folder the folded network; a network without MPBN, which has nothing to fold."""
+    out = str(tmp_path / "fused.safetensors")
+    assert run_json(["fuse", str(finished), "-o", out], capsys) == {"output": out, "norms_left": {}}
+    assert sf.load(out).transforms == ("fold", "fuse_conv_bn")
+    plain, bare = (str(tmp_path / f"{name}.safetensors") for name in ("plain", "bare"))
+    sf.save(sf.models.small(in_channels=1, steps=2, norm="none", current_norm="tab"), plain)
+    sf.save(sf.models.small(in_channels=1, steps=2, current_norm="none"), bare)
+    assert main(["fuse", plain, "-o", out]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["fuse", plain, "-o", out, "--overwrite"]) == 0
+    told = f"fused: {out}\nleft: CurrentAffine in 4 layers, 2 operations a neuron and step each\n"
+    assert capsys.readouterr().out == told
+    assert main(["fuse", bare, "-o", out, "--overwrite"]) == 1
+    assert "nothing to fuse" in capsys.readouterr().err
+    assert sf.load(out).transforms == ("fuse_conv_bn",)  # what stood there
+    assert main(["fold", bare, "-o", out, "--overwrite", "--fuse"]) == 0
+    assert "note: folded only: there is no norm after a connection" in capsys.readouterr().err
+    assert sf.load(out).transforms == ("fold",)
+
+
 def test_verify_fails_where_spikes_differ(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

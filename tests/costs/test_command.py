@@ -14,10 +14,11 @@ from spikefold.data import TensorSamples, load_dataset
 from spikefold.errors import DataError, GraphError
 from spikefold.models import Options
 from spikefold.recipes import _run, find_recipe, run
-from spikefold.reports import run_table
+from spikefold.reports import removed, run_table
 from spikefold.training import Experiment
 from tests.recipes.test_run import trained
 
+REMOVED = "norms that fold and fusion removed"
 LINE = "operations and energy at 45 nm, a sample, mean of 128"
 
 
@@ -47,6 +48,7 @@ def test_json_is_the_record(file: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_the_table_has_a_row_a_layer(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = torch.rand(1, 1, 8, 8)
     assert main(["cost", str(file), "--data", "digits", "--samples", "9"]) == 0
     out, err = capsys.readouterr()
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines()]
@@ -59,6 +61,7 @@ def test_the_table_has_a_row_a_layer(file: Path, capsys: pytest.CaptureFixture[s
     assert "mean of 9) in 2 time steps" in out
     assert "of an ANN of its shape)" in out
     assert "norms left:" not in out
+    assert f"fold and fusion removed: {removed(sf.cost(sf.load(file), [x]).to_dict())}\n" in out
     assert "cost 1/1" in err
 
 
@@ -114,7 +117,8 @@ def test_a_run_records_the_cost_of_what_ships(
     line = rows[LINE]
     assert line.startswith(f"{cost['macs']:,.0f} MACs and {cost['acs']:,.0f} ACs, ")
     del summary["cost"]
-    assert set(rows) - set(dict(run_table(summary))) == {LINE}
+    assert set(rows) - set(dict(run_table(summary))) == {LINE, REMOVED}
+    assert rows[REMOVED].startswith("MPBN of" if norm == "mpbn" else "BatchNorm2d of 4 layers (")
 
     def refuse(*_: Any, **__: Any) -> None:
         raise GraphError("a loop")

@@ -14,6 +14,7 @@ import spikefold as sf
 from spikefold.costs import norms_left
 from spikefold.errors import ConfigError, DataError, GraphError, ShapeError
 from spikefold.nn import TEBN
+from spikefold.reports import energy
 
 
 def two_layers() -> nn.Sequential:
@@ -265,7 +266,10 @@ class Loop(Functional):
 
 
 def test_what_is_not_known_is_said() -> None:
-    assert sf.cost(Unknown(), [torch.rand(2, 1, 3)]).uncounted == ("matmul",)
+    cost = sf.cost(Unknown(), [torch.rand(2, 1, 3)])
+    assert cost.uncounted == ("matmul",)
+    for told in (str(cost), energy(cost.to_dict())):
+        assert told.endswith("; not counted: matmul")
 
 
 @pytest.mark.usefixtures("as_user")
@@ -302,6 +306,7 @@ def test_the_record_is_plain_data() -> None:
         ("bn", True, {}),
         ("tdbn", True, {}),
         ("tab", False, {"TAB": {"layers": 4, "operations": 3}}),
+        ("tab", True, {"CurrentAffine": {"layers": 4, "operations": 2}}),
     ],
 )
 def test_what_fold_and_fusion_leave(
@@ -311,3 +316,87 @@ def test_what_fold_and_fusion_leave(
     assert norms_left(network)["MPBN"] == {"layers": 4, "operations": 3}
     folded = sf.fold(network)
     assert norms_left(sf.fuse_conv_bn(folded) if fuse else folded) == left
+
+
+def test_what_fold_and_fusion_removed_by_hand() -> None:
+    """Each norm is 3 operations a value, and of what comes from a norm of each step 2 are left."""
+    x = torch.rand(2, 4, 2, 8, 8)
+    for after, left in (("bn", 0), ("tab", 2)):
+        network = seen_before("small", x, current_norm=after, steps=2)
+        folded = sf.fold(network)
+        values = sum(layer.updates for layer in sf.cost(network, [x]).layers)
+        mpbn = {"MPBN": {"layers": 4, "operations": 3 * values}}
+        fused = sf.fuse_conv_bn(folded)
+        norms = sf.cost(network, [x])
+        assert (norms.removed, norms.norm_operations) == ({}, 6 * values)
+        assert sf.cost(folded, [x, x]).removed == mpbn
+        cost, name = sf.cost(fused, [x]), {"bn": "BatchNorm2d", "tab": "TAB"}[after]
+        assert cost.removed == mpbn | {name: {"layers": 4, "operations": 3 * values}}
+        assert cost.norm_operations == left * values  # a gain and a shift
+        assert cost.to_dict()["removed"] == cost.removed
+
+
+def test_what_was_removed_from_a_network_of_ones_own() -> None:
+    unit = sf.SpikingLayer(nn.Linear(3, 2), nn.BatchNorm1d(2), sf.LIF(sf.MPBN(2)))
+    network = nn.Sequential(unit, nn.Linear(2, 2)).eval()
+    folded, x = sf.fold(network), torch.rand(4, 5, 3)
+    assert sf.cost(folded, [x]).removed is None
+    mpbn = {"MPBN": {"layers": 1, "operations": 3 * 4 * 2}}
+    assert sf.cost(folded, [x], before=network).removed == mpbn
+
+
+def test_the_random_state_is_left_alone() -> None:
+    fused, x = sf.fuse_conv_bn(sf.models.small(in_channels=1, steps=2)), torch.rand(2, 1, 8, 8)
+    state = torch.get_rng_state()
+    sf.cost(fused, [x])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_neurons_of_two_layers_count_the_norm_of_each() -> None:
+    lif = sf.LIF()
+    network = nn.Sequential(
+        sf.SpikingLayer(nn.Linear(3, 4), sf.TEBN(4, 2), lif),
+        sf.SpikingLayer(nn.Linear(4, 4), nn.Identity(), lif),
+        sf.SpikingLayer(nn.Linear(4, 4), nn.BatchNorm1d(4), lif),
+    )
+    cost = sf.cost(network, [torch.rand(2, 5, 3)])
+    operations = {layer.name: layer.norm_operations for layer in cost.layers}
+    assert operations == {"0": 3 * 2 * 4, "1": 0, "2": 3 * 2 * 4}
+
+
+def test_a_readout_over_samples_first_runs_once_in_an_artificial_network() -> None:
+    class Swapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unit, self.readout = two_layers()[0], nn.Linear(2, 7)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.readout(self.unit(x).transpose(0, 1))
+
+    cost = sf.cost(Swapped(), [torch.rand(4, 3, 3)])
+    assert [(row.dense, row.ann) for row in cost.layers] == [(4 * 6, 6), (4 * 14, 14)]
+
+
+@pytest.mark.parametrize("joined", ["add", "cat"])
+def test_an_average_that_meets_spikes_makes_values(joined: str) -> None:
+    """Also where the data makes it 0 or 1, as here, where nothing fires."""
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = sf.SpikingLayer(nn.Conv2d(1, 2, 1), nn.Identity(), sf.LIF())
+            self.pool = sf.OverTime(nn.AvgPool2d(3, 1, 1))
+            self.last = sf.SpikingLayer(nn.LazyConv2d(2, 1), nn.Identity(), sf.LIF())
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes = self.one(x)
+            mean = self.pool(spikes)
+            return self.last(spikes + mean if joined == "add" else torch.cat([spikes, mean], 2))
+
+    network, x = Joined(), torch.zeros(2, 3, 1, 4, 4)
+    network(x)
+    nn.init.zeros_(network.one.connection.bias)
+    last = sf.cost(network, [x]).layers[-1]
+    assert (last.spikes, last.acs) == (False, 0)
+    assert last.macs == 2 * 16 * 2 * (2 if joined == "add" else 4)
+    assert last.source == "'one.lif' (LIF) and 'pool.0' (AvgPool2d)"

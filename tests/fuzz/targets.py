@@ -345,6 +345,7 @@ def options(folder: Path) -> Attempt:
          ["--points", "--reach", "--seed", "--split", "--picture"]),
         (["predict", n, a], ["--steps", "--device", "--by"]),
         (["fold", n, "-o", out, "--overwrite"], ["--fuse", "--nonsense"]),
+        (["fuse", n, "-o", out, "--overwrite"], ["--device", "--nonsense"]),
         (["recalibrate", n, "-o", out, "--overwrite", "--data", "digits"],
          ["--batch-size", "--seed", "--device"]),
     ]  # fmt: skip

@@ -215,7 +215,7 @@ def test_what_is_left_of_norms_is_streamed_and_saved(tmp_path: Path) -> None:
 def test_statistics_that_are_not_finite_are_refused_by_the_layer() -> None:
     row = nn.Sequential(unit("TAB")).eval()
     row[0].norm.running_var[1, 2] = torch.nan
-    with pytest.raises(FoldError, match="layer '0': running statistics .* NaN or infinite"):
+    with pytest.raises(FoldError, match=r"layer '0': running statistics .* NaN or infinite"):
         sf.fuse_conv_bn(row)
 
 

@@ -4,12 +4,13 @@ import dataclasses
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from spikefold.data import Dataset
-from spikefold.errors import FoldError
+from spikefold.errors import FoldError, GraphError
 from spikefold.models import Network, Options
 from spikefold.recipes import _run, find_recipe, run
 from spikefold.records import METRICS
@@ -84,9 +85,9 @@ def test_where_training_is_done() -> None:
     [
         ({"rate": 0.2}, True),
         ({"current_norm": "tdbn"}, True),
-        ({"current_norm": "tab", "norm": "mpbn-steps", "rate": 0.3}, False),
+        ({"current_norm": "tab", "norm": "mpbn-steps", "rate": 0.3}, True),
         ({"current_norm": "none"}, False),
-        ({"current_norm": "bntt", "norm": "none"}, False),
+        ({"current_norm": "bntt", "norm": "none"}, True),
     ],
 )
 def test_the_whole_job_for_any_norms(
@@ -97,22 +98,36 @@ def test_the_whole_job_for_any_norms(
     assert ("fuse" in summary) is is_fused
     assert (tmp_path / "run" / "fused.safetensors").exists() is is_fused
     assert any("conv-BN fused" in name for name, _ in run_table(summary)) is is_fused
-    if options.get("norm") != "none":
+    assert (tmp_path / "run" / "verification.json").exists()
+    folded = options.get("norm") != "none"
+    assert (tmp_path / "run" / "folded.safetensors").exists() is folded
+    if folded:
         assert summary["fold"]["mismatches"] == 0
+        assert "MPBN" in summary["cost"]["removed"]
+    if is_fused:
+        rows = dict(run_table(summary))
+        fuse = summary["fuse"]
+        told = f"{fuse['mismatches']:,} of {fuse['spikes']:,} ({fuse['mismatch_rate']:.2g})"
+        assert rows["fused: decisions that differ"] == told
 
 
-def test_a_cost_that_is_not_known_loses_no_training(
+def test_a_network_that_cannot_be_followed_loses_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model of a user's may have a batch norm where nobody can follow."""
 
-    def refuse(network: Network) -> bool:
+    def refuse(*_: Any, **__: Any) -> Any:
         raise FoldError("forward depends on values")
 
     monkeypatch.setattr(_run, "is_fusable", refuse)
-    summary = run("digits", small("cpu", norm="none"), tmp_path / "run")
-    assert summary["cost"] == {"not_counted": "forward depends on values"}
-    assert (tmp_path / "run" / "summary.json").exists()
+    monkeypatch.setattr(_run, "cost", Mock(side_effect=GraphError("a loop")))
+    for norm in ("none", "mpbn"):
+        summary = run("digits", small("cpu", norm=norm), tmp_path / norm)
+        assert summary["not_fused"] == "forward depends on values"
+        assert summary["cost"] == {"not_counted": "a loop"}
+        assert dict(run_table(summary))["not fused"] == "forward depends on values"
+        assert (tmp_path / norm / "summary.json").exists()
+        assert not (tmp_path / norm / "fused.safetensors").exists()
 
 
 @pytest.mark.gpu

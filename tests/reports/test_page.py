@@ -107,7 +107,7 @@ def test_what_a_page_tells_is_what_the_records_say(tmp_path: Path) -> None:
     assert "few &amp; small" in text
     assert "test sample 0, of class &lt;b&gt;&amp;$x_1$, taken for cat" in text
     decisions = table(page, "Decisions of each layer, norm mpbn, seed 0")
-    assert decisions[1] == ["features.0.lif", "500", "0", "-"]
+    assert decisions[1] == ["features.0.lif", "500", "0"]
     assert table(page, "A sample, as the network would ship, norm none")[1][1] == (
         "values of <the input>"
     )

@@ -9,13 +9,13 @@ import tyro
 
 from spikefold.cli._inputs import load_data_for, load_network, network_file
 from spikefold.cli._networks import NOTHING_ASKED, On
-from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.cli._output import print_json, print_rows
 from spikefold.cli._parsing import Json, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.costs import cost
 from spikefold.data import SplitName
 from spikefold.ranges import require_within
-from spikefold.reports import cost_table, energy
+from spikefold.reports import cost_table, energy, removed
 from spikefold.training import like_weights
 
 
@@ -48,8 +48,6 @@ def cost_command(words: list[str]) -> None:
     batches = ((like_weights(network, x), labels) for x, labels in samples.batches(size))
     with shown_progress().task("cost", math.ceil(len(samples) / size)) as advance:
         record = cost(network, batches, on_batch=advance)
-    if record.uncounted:
-        print_error(f"note: not counted: {', '.join(record.uncounted)}")
     told = record.to_dict()
     if options.json:
         file = str(network_file(options.file))
@@ -61,6 +59,8 @@ def cost_command(words: list[str]) -> None:
         cost_table(told),
     )
     print(energy(told))
+    if gone := removed(told):
+        print(f"fold and fusion removed: {gone}")
     if record.norm_operations:
         print(
             f"norms left: {record.norm_operations:,.0f} operations in all (beside each norm: those "

@@ -24,6 +24,7 @@ COMMANDS = {
     "run": ("_experiments", "train, fold, fuse, verify, evaluate and report a recipe"),
     "train": ("_experiments", "only train a recipe"),
     "fold": ("_networks", "fold a checkpoint's MPBN into its thresholds"),
+    "fuse": ("_networks", "fuse norms after connections into their weights"),
     "verify": ("_networks", "compare two networks spike by spike on real data"),
     "evaluate": ("_networks", "accuracy of a network file"),
     "cost": ("_cost", "operations, memory and energy of a network on real data"),

@@ -1,4 +1,4 @@
-"""Commands on network files: fold, verify, evaluate."""
+"""Commands on network files: fold, fuse, verify, evaluate, recalibrate."""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from spikefold.cli._progress import shown_progress
 from spikefold.costs import norms_left
 from spikefold.data import SplitName
 from spikefold.errors import ConfigError
-from spikefold.folding import fold, fuse_conv_bn, verify
+from spikefold.folding import fold, fuse_conv_bn, is_fusable, verify
 from spikefold.ranges import require_within
 from spikefold.saving import save
 from spikefold.training import evaluate, like_weights, recalibrate, thresholds
@@ -46,7 +46,23 @@ class FoldOptions:
     """where the folded network goes"""
     device: Device = "cpu"
     fuse: bool = False
-    """also fuse each batch norm into its convolution (changes rounding: verify it)"""
+    """then fuse it, as the command fuse does (changes rounding: verify it)"""
+    overwrite: Overwrite = False
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class FuseOptions:
+    """Fuse each norm after a connection into its weights, or where it has a map of each step into a
+    gain and a shift. That changes rounding: verify it.
+    """
+
+    network: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
+    """network file, folded or not; or a run's folder, of which the folded network is taken, or the
+    trained one where none was folded"""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """where the fused network goes"""
+    device: Device = "cpu"
     overwrite: Overwrite = False
     json: Json = False
 
@@ -125,10 +141,13 @@ def fold_command(words: list[str]) -> None:
     require_network_file(options.output, options.overwrite)
     folded = fold(load_network(options.checkpoint, options.device, TRAINED))
     if options.fuse:
-        folded = fuse_conv_bn(folded)
+        folded = fuse_conv_bn(folded) if is_fusable(folded) else folded
+        if "fuse_conv_bn" not in folded.transforms:
+            print_error("note: folded only: there is no norm after a connection to be fused")
     save(folded, options.output)
-    layers, left = thresholds(folded), norms_left(folded)
+    layers = thresholds(folded)
     if options.json:
+        left = norms_left(folded)
         print_json({"output": str(options.output), "layers": layers, "norms_left": left})
         return
     rows = [
@@ -141,6 +160,25 @@ def fold_command(words: list[str]) -> None:
         for name, layer in layers.items()
     ]
     print_rows(f"folded: {options.output}", rows)
+    _print_left(folded)
+
+
+def fuse_command(words: list[str]) -> None:
+    """Fuse the norms after connections."""
+    options = parse(FuseOptions, words, "spikefold fuse")
+    require_network_file(options.output, options.overwrite)
+    fused = fuse_conv_bn(load_network(options.network, options.device))
+    save(fused, options.output)
+    if options.json:
+        print_json({"output": str(options.output), "norms_left": norms_left(fused)})
+        return
+    print(f"fused: {options.output}")
+    _print_left(fused)
+
+
+def _print_left(network: nn.Module) -> None:
+    """The normalizations that a network still computes."""
+    left = norms_left(network)
     for name, row in left.items():
         count, operations = row["layers"], row["operations"]
         print(f"left: {name} in {count} layers, {operations} operations a neuron and step each")

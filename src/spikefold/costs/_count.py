@@ -1,15 +1,19 @@
 """Counts what a network does while it runs, from what its connections and neurons are given."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Size, Tensor, nn
 
+from spikefold.costs._norms import as_built, membrane_norms, norm_operations, removed
 from spikefold.costs._record import Cost
-from spikefold.costs._rows import Inputs, Seen, counted, membrane_norms, norm_operations
+from spikefold.costs._rows import counted
+from spikefold.costs._seen import Inputs, Seen
 from spikefold.errors import ConfigError, DataError, GraphError
 from spikefold.folding import Batch, evaluation, inputs_and_labels, require_batches
 from spikefold.graphs import Graph, graph
@@ -20,6 +24,7 @@ def cost(
     network: nn.Module,
     batches: Iterable[Batch],
     *,
+    before: nn.Module | None = None,
     steps: int | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Cost:
@@ -37,6 +42,8 @@ def cost(
         network: trained, folded or not: what is left of norms is listed. It is not changed, and
             runs in evaluation mode.
         batches: inputs on its device, or pairs of such inputs and labels; at least one.
+        before: the network before fold and fusion, which says what they removed; of a model of
+            `spikefold.models` that is known.
         steps: handed to `forward` if given.
         on_batch: called after each batch, for progress.
 
@@ -60,6 +67,25 @@ def cost(
     if not isinstance(network, nn.Module):
         raise ConfigError(f"cost takes a network, got {type(network).__name__}")
     require_batches(batches)
+    before, rest = as_built(network) if before is None else before, iter(batches)
+    first = list(itertools.islice(rest, 1))
+    with _watched(network, itertools.chain(first, rest), steps, on_batch) as (*ran, seen):
+        record = counted(*ran, seen)
+    if before is None or before is network:
+        return replace(record, removed=None if before is None else {})
+    # what norms do depends on shapes alone: a batch tells it
+    with _watched(before, first, steps) as (_, _, seen_before):
+        return replace(record, removed=removed(seen_before, seen))
+
+
+@contextmanager
+def _watched(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    steps: int | None,
+    on_batch: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[nn.Module, Graph, Seen]]:
+    """A network that ran over batches in evaluation mode, its graph, and what was seen of it."""
     arguments = {} if steps is None else {"steps": steps}
     with evaluation(network) as running:
         followed = graph(running)
@@ -73,7 +99,7 @@ def cost(
                 on_batch()
         if not counting.seen.samples:
             raise DataError("cost got no sample: operations are counted where data cause them")
-        return counted(running, followed, counting.seen)
+        yield running, followed, counting.seen
 
 
 def _require_modules(followed: Graph) -> None:
@@ -100,14 +126,17 @@ class _Counting:
         self.seen = Seen()
         self.given: list[_Given] = []
         self.sequence: tuple[int, int] | None = None  # T and N of the batch that runs
+        self.unit: SpikingLayer | None = None  # whose neurons fire next
         kinds = {node.module: node.kind for node in followed.nodes if node.module is not None}
         units = [unit for unit in network.modules() if isinstance(unit, SpikingLayer)]
         # a norm of a unit runs in its neurons' kernel as long as nothing is attached to it
-        self.joined = {unit.lif: unit.norm for unit in units if kinds.get(unit.norm) == "norm"}
+        joined = [unit for unit in units if kinds.get(unit.norm) == "norm"]
+        for unit in joined:
+            _watch(unit, self.see_unit)
         for module, kind in kinds.items():
             if kind == "connection":
                 _watch(module, self.see_connection)
-            elif kind == "norm" and module not in self.joined.values():
+            elif kind == "norm" and all(module is not unit.norm for unit in joined):
                 _watch(module, self.see_norm)
 
     def see_connection(self, connection: Any, x: Tensor) -> None:
@@ -119,6 +148,10 @@ class _Counting:
         lead, shape = x.shape[:-features], x.shape[-features:]
         held = fires.reshape(-1, *shape).sum(0).cpu().double()
         self.given.append(_Given(connection, lead, held))
+
+    def see_unit(self, unit: Any, _: Tensor) -> None:
+        """Note which unit runs: neurons may be those of several."""
+        self.unit = unit
 
     def see_norm(self, norm: nn.Module, x: Tensor) -> None:
         """Note the operations of a norm that is called."""
@@ -133,8 +166,9 @@ class _Counting:
         seen.fired[neurons] += int(torch.count_nonzero(spikes))
         for norm in membrane_norms(neurons):
             seen.norm_operations[norm] += norm_operations(norm) * spikes.numel()
-        if neurons in self.joined:
-            norm, currents = self.joined[neurons], call.currents
+        unit, self.unit = self.unit, None
+        if unit is not None:
+            norm, currents = unit.norm, call.currents
             maps = 1 if currents.norm is None else currents.norm.steps() or 1
             steps = max(len(currents.input), maps)
             seen.norm_operations[norm] += norm_operations(norm) * steps * currents.input[0].numel()
@@ -153,7 +187,8 @@ class _Counting:
             )
             inputs.held += given.held
             inputs.number += number
-            timed = given.lead[:2] == (steps, samples) or given.lead[:1] == (steps * samples,)
+            orders = ((steps, samples), (samples, steps))
+            timed = given.lead[:2] in orders or given.lead[:1] == (steps * samples,)
             inputs.frames += number // steps if timed else number
         self.given, self.sequence = [], None
 

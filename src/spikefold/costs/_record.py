@@ -87,20 +87,26 @@ class Cost(Figures):
         samples: how many were run.
         steps: time steps a sample.
         uncounted: calls of which it is not known what they compute.
+        removed: normalizations that fold and fusion removed, by class: "layers", their number, and
+            "operations" a sample in all of them; None: it is not known what was there before.
     """
 
     layers: tuple[LayerCost, ...]
     samples: int
     steps: float
     uncounted: tuple[str, ...] = ()
+    removed: dict[str, dict[str, Any]] | None = None
 
     def __str__(self) -> str:
+        without = f"; not counted: {', '.join(self.uncounted)}" if self.uncounted else ""
         return (
             f"{self.macs:,.0f} MACs and {self.acs:,.0f} ACs a sample, {self.picojoules / 1e6:.3g} "
             f"µJ (artificial network: {self.ann:,.0f} MACs, {self.ann_picojoules / 1e6:.3g} µJ)"
+            + without
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON record."""
         layers = [{"name": layer.name, **layer.to_dict()} for layer in self.layers]
-        return {**super().to_dict(), "layers": layers, "uncounted": list(self.uncounted)}
+        more = {"uncounted": list(self.uncounted), "removed": self.removed}
+        return {**super().to_dict(), "layers": layers, **more}

@@ -3,87 +3,26 @@
 import operator
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Size, Tensor, nn
+from torch import nn
 
+from spikefold.costs._norms import membrane_norms, norm_operations
 from spikefold.costs._products import products
 from spikefold.costs._record import Cost, LayerCost
+from spikefold.costs._seen import Inputs, Seen
 from spikefold.errors import GraphError
-from spikefold.graphs import Graph, Kind, Node, kind_of_module
-from spikefold.nn import FoldedLIF, MembraneNorm, Norm, SpikingLayer, SpikingNeuron
+from spikefold.graphs import Graph, Kind, Node
+from spikefold.nn import FoldedLIF, SpikingLayer, SpikingNeuron
 
 # What hands spikes on as spikes, and what makes other values, also where these happen to be 0 or 1.
 _TRANSPARENT: tuple[Kind, ...] = ("frames", "reshape", "identity", "dropout", "pad")
 _VALUED: tuple[Kind, ...] = ("pool", "mean", "norm", "connection", "standardize", "activation")
+# What takes from several.
+_JOINING: tuple[Kind, ...] = ("add", "multiply", "concatenate")
 # What asks for shapes or takes parts.
 _SHAPES = (getattr, operator.getitem, "size", "dim")
-
-
-@dataclass
-class Inputs:
-    """Inputs of one shape that a connection was given.
-
-    Attributes:
-        held: in how many of them a value is not 0, of their shape.
-        number: of inputs.
-        frames: as many as an artificial network would have had, without time steps.
-    """
-
-    held: Tensor
-    number: int = 0
-    frames: int = 0
-
-
-@dataclass
-class Seen:
-    """What was seen while a network ran, by module; sums over all samples."""
-
-    samples: int = 0
-    steps: int = 0
-    inputs: dict[nn.Module, dict[Size, Inputs]] = field(default_factory=lambda: defaultdict(dict))
-    multiplies: set[nn.Module] = field(default_factory=set)
-    updates: Counter[nn.Module] = field(default_factory=Counter)
-    fired: Counter[nn.Module] = field(default_factory=Counter)
-    norm_operations: Counter[nn.Module] = field(default_factory=Counter)
-
-
-def norm_operations(norm: nn.Module) -> int:
-    """Operations of a normalization on a value, in evaluation.
-
-    Subtract, multiply and add, by statistics that are kept; for those of the input itself, a sum,
-    and a difference, square and sum.
-
-    Arguments:
-        norm: one of ours or of torch's.
-    """
-    kept = isinstance(norm, Norm) or getattr(norm, "running_mean", None) is not None
-    return 3 if kept else 7
-
-
-def membrane_norms(neurons: nn.Module) -> list[nn.Module]:
-    """The normalizations of the potential that these neurons hold."""
-    return [part for part in neurons.modules() if isinstance(part, MembraneNorm)]
-
-
-def norms_left(network: nn.Module) -> dict[str, dict[str, int]]:
-    """The normalizations that a network still computes.
-
-    Arguments:
-        network: folded, fused, or not.
-
-    Returns:
-        by class: "layers", their number, and "operations" a neuron and step each.
-    """
-    left: dict[str, dict[str, int]] = {}
-    for module in network.modules():
-        if kind_of_module(module) == "norm" or isinstance(module, MembraneNorm):
-            row = left.setdefault(type(module).__name__, {"layers": 0})
-            row["layers"] += 1
-            row["operations"] = norm_operations(module)
-    return left
 
 
 def counted(network: nn.Module, followed: Graph, seen: Seen) -> Cost:
@@ -148,10 +87,11 @@ def _layer(
             operations.update(updates=seen.updates[module], fired=seen.fired[module])
         elif node.kind == "connection":
             _require_seen(node, module in seen.inputs)
-            source = _source(followed, node)
-            spikes = module not in seen.multiplies and source.kind not in _VALUED
+            sources = _sources(followed, node)
+            valued = any(source.kind in _VALUED for source in sources)
+            spikes = module not in seen.multiplies and not valued
             operations.update(_connection(module, seen.inputs[module].values(), spikes))
-            about = {"spikes": spikes, "source": source.what or "the input"}
+            about = {"spikes": spikes, "source": _told(sources)}
         for norm in [module] if node.kind == "norm" else membrane_norms(module):
             norms[type(norm).__name__] += norm_operations(norm)
             operations["norm_operations"] += seen.norm_operations[norm]
@@ -179,12 +119,23 @@ def _connection(connection: Any, given: Iterable[Inputs], spikes: bool) -> dict[
     return {"dense": dense, "ann": ann, **kind}
 
 
-def _source(followed: Graph, node: Node) -> Node:
-    """What makes the values that a connection is given."""
-    source = followed[node.inputs[0]]
-    while source.kind in _TRANSPARENT or _is_max_pool(source):
-        source = followed[source.inputs[0]]
-    return source
+def _sources(followed: Graph, node: Node) -> list[Node]:
+    """What makes the values that a connection is given: several where they are added or joined."""
+    found: dict[str, Node] = {}
+    waiting = [followed[node.inputs[0]]]
+    while waiting:
+        source = waiting.pop()
+        if source.kind in _TRANSPARENT or _is_max_pool(source):
+            waiting.append(followed[source.inputs[0]])
+        elif source.kind in _JOINING:
+            waiting += reversed([followed[name] for name in source.inputs])
+        else:
+            found[source.name] = source
+    return list(found.values())
+
+
+def _told(sources: list[Node]) -> str:
+    return " and ".join(dict.fromkeys(source.what or "the input" for source in sources))
 
 
 def _is_max_pool(node: Node) -> bool:

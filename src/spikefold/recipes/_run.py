@@ -67,9 +67,10 @@ def run(
     """Train, fold, fuse, verify on the test set, evaluate and time; write the run's records.
 
     Besides what `train` writes: `potentials.json`, `raster.json` (spikes for the first test
-    sample), `confusions.json` (of the test set), `summary.json`, which is also returned, and for a
-    network with MPBN `folded.safetensors`, `fused.safetensors`, `verification.json` and
-    `thresholds.json`. A network without MPBN (for comparison) has nothing to fold.
+    sample), `confusions.json` (of the test set), `summary.json`, which is also returned; for a
+    network with MPBN `folded.safetensors` and `thresholds.json`, for one with a norm after a
+    connection `fused.safetensors`, and for either `verification.json`. A network without MPBN (for
+    comparison) has nothing to fold.
 
     Arguments:
         name: of the recipe, for the record.
@@ -103,7 +104,6 @@ def _whole_job(
     trained = _evaluate(network, dataset.test, "test", progress, confusions)
     counts = [[*classes, count] for classes, count in sorted(confusions.items())]
     write_json(directory / CONFUSIONS, {"names": dataset.names, "counts": counts})
-    test: dict[str, Any] = {"trained": trained}
     summary = {
         "recipe": name,
         "experiment": to_plain(experiment),
@@ -112,12 +112,9 @@ def _whole_job(
         "notes": dataset.notes,
         "seconds": _training_seconds(directory),
         "validation": chosen_on and _evaluate(network, chosen_on, "validation", progress),
-        "test": test,
+        "test": {"trained": trained},
     }
-    if experiment.model.options.norm != "none":
-        summary |= _fold(test, experiment, dataset, network, directory, progress)
-    else:
-        summary["cost"] = _cost(network, dataset.test, progress)
+    summary |= _transform(summary["test"], experiment, dataset, network, directory, progress)
     write_json(directory / SUMMARY, summary)
     return summary
 
@@ -138,7 +135,7 @@ def load_data(experiment: Experiment) -> Dataset:
     return replace(dataset, train=kept)
 
 
-def _fold(
+def _transform(
     test: dict[str, Any],
     experiment: Experiment,
     dataset: Dataset,
@@ -146,44 +143,47 @@ def _fold(
     directory: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Fold, fuse, verify and time; the part of the summary about these."""
-    folded = fold(network)
-    save(folded, directory / FOLDED)
-    records = {"fold": _compare(network, folded, dataset, "verify fold", progress)}
-    test = {**test, "folded": _evaluate(folded, dataset.test, "test folded", progress)}
-    shipped = _shipped(folded)
+    """Fold, fuse, verify, count and time; the part of the summary about these."""
+    told: dict[str, Any] = {"test": test}
+    records: dict[str, Verification] = {}
+    folded = network
+    if experiment.model.options.norm != "none":
+        folded = fold(network)
+        save(folded, directory / FOLDED)
+        write_json(directory / THRESHOLDS, thresholds(folded))
+        records["fold"] = _compare(network, folded, dataset, "verify fold", progress)
+        layers = records["fold"].layers.items()
+        told["firing_rates"] = {name: layer.firing_rate for name, layer in layers}
+        test["folded"] = _evaluate(folded, dataset.test, "test folded", progress)
+    shipped = folded
+    # a training that ended well shall not fail where nobody can follow its network
+    try:
+        shipped = fuse_conv_bn(folded) if is_fusable(folded) else folded
+    except FoldError as error:
+        told["not_fused"] = str(error)
     if shipped is not folded:
         save(shipped, directory / FUSED)
         records["fuse"] = _compare(folded, shipped, dataset, "verify fusion", progress)
         test["fused"] = _evaluate(shipped, dataset.test, "test fused", progress)
-    write_json(directory / VERIFICATION, {k: r.to_dict() for k, r in records.items()})
-    write_json(directory / THRESHOLDS, thresholds(folded))
-    return {
-        "test": test,
-        **{name: _overview(record) for name, record in records.items()},
-        "firing_rates": {name: layer.firing_rate for name, layer in records["fold"].layers.items()},
-        "cost": _cost(shipped, dataset.test, progress),
-        "timing": _time(experiment, dataset, network, folded, progress),
-    }
+    if records:
+        write_json(directory / VERIFICATION, {k: r.to_dict() for k, r in records.items()})
+    told |= {name: _overview(record) for name, record in records.items()}
+    told["cost"] = _cost(shipped, network, dataset.test, progress)
+    if folded is not network:
+        told["timing"] = _time(experiment, dataset, network, folded, progress)
+    return told
 
 
-def _shipped(network: Network) -> Network:
-    """As it would ship: fused, where a norm after a convolution is one map for all steps."""
-    return fuse_conv_bn(network) if is_fusable(network) else network
-
-
-def _cost(network: Network, samples: Samples, progress: Progress) -> dict[str, Any]:
-    """What a network costs as it would ship, over a batch; or why that is not known.
-
-    A training that ended well shall not fail here.
-    """
+def _cost(
+    shipped: Network, trained: Network, samples: Samples, progress: Progress
+) -> dict[str, Any]:
+    """What a network costs as it ships, over a batch; or why that is not known."""
     batches = samples.spread(BATCH).batches(BATCH)
     try:
-        network = _shipped(network)
         with progress.task("cost", 1) as advance:
-            given = ((like_weights(network, x), labels) for x, labels in batches)
-            return cost(network, given, on_batch=advance).to_dict()
-    except (FoldError, GraphError, ConfigError) as error:
+            given = ((like_weights(shipped, x), labels) for x, labels in batches)
+            return cost(shipped, given, before=trained, on_batch=advance).to_dict()
+    except (GraphError, ConfigError) as error:
         return {"not_counted": str(error)}
 
 

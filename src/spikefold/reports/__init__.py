@@ -15,7 +15,7 @@ from spikefold.reports._plots import plot_run
 from spikefold.reports._predict import plot_input
 from spikefold.reports._runs import find_runs, unfinished_runs
 from spikefold.reports._settings import Run
-from spikefold.reports._tables import Row, cost_table, energy, run_table, run_title
+from spikefold.reports._tables import Row, cost_table, energy, removed, run_table, run_title
 
 __all__ = [
     "Row",
@@ -35,6 +35,7 @@ __all__ = [
     "plot_run",
     "read_summaries",
     "read_summary",
+    "removed",
     "run_table",
     "run_title",
     "to_csv",

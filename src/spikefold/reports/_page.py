@@ -21,9 +21,14 @@ from spikefold.reports._landscape import landscape_figure
 from spikefold.reports._runs import undamaged
 from spikefold.reports._settings import Run, Setting
 from spikefold.reports._svg import inline_svg
-from spikefold.reports._tables import cost_table, energy, run_title
+from spikefold.reports._tables import cost_table, energy, removed, run_title
 
 NOTHING_FOLDED = "nothing was folded: these networks have no norm of the membrane"
+# what is compared after a transform, and what it is called
+VERDICTS = {
+    "fold": ("The network with MPBN and the folded one", "the fold"),
+    "fuse": ("The network before and after fusing its norms, which changes rounding", "fusing"),
+}
 # classes of a matrix; of more, the most frequent confusions are listed
 MATRIX, LISTED = 24, 20
 
@@ -253,25 +258,25 @@ def _verification(group: Setting) -> dict[str, Any] | None:
     if record is None:
         return None
     with undamaged(run.directory / VERIFICATION):
-        rows = [("layer", "compared", "differ after the fold", "differ after fusing as well")]
-        fused = record.get("fuse", {}).get("layers", {})
-        for name, layer in record["fold"]["layers"].items():
-            rows.append(
-                (
-                    name,
-                    f"{layer['compared']:,}",
-                    f"{layer['mismatches']:,}",
-                    f"{fused[name]['mismatches']:,}" if name in fused else "-",
-                )
-            )
-    folds = [run.summary["fold"] for run in group.runs if "fold" in run.summary]
-    differ, compared = (sum(fold[key] for fold in folds) for key in ("mismatches", "spikes"))
-    runs = f"{len(folds)} run{'s' if len(folds) > 1 else ''}"
-    verdict = (
-        f"The network with MPBN and the folded one, over the test set, {runs}: "
-        f"{differ:,} of {compared:,} spike decisions differ."
+        found = {name: record[name]["layers"] for name in VERDICTS if name in record}
+        if not found:
+            raise LookupError("neither fold nor fuse")
+        rows = [("layer", "compared", *(f"differ after {VERDICTS[name][1]}" for name in found))]
+        for layer, compared in next(iter(found.values())).items():
+            differ = (of[layer]["mismatches"] for of in found.values())
+            counts = (compared["compared"], *differ)
+            rows.append((layer, *(f"{count:,}" for count in counts)))
+    return {"verdicts": [_verdict(group, name) for name in found], "layers": rows}
+
+
+def _verdict(group: Setting, name: str) -> str:
+    records = [run.summary[name] for run in group.runs if name in run.summary]
+    differ, compared = (sum(record[key] for record in records) for key in ("mismatches", "spikes"))
+    runs = f"{len(records)} run{'s' if len(records) > 1 else ''}"
+    return (
+        f"{VERDICTS[name][0]}, over the test set, {runs}: {differ:,} of {compared:,} spike "
+        "decisions differ."
     )
-    return {"verdict": verdict, "layers": rows}
 
 
 def _cost(run: Run) -> dict[str, Any] | None:
@@ -282,4 +287,6 @@ def _cost(run: Run) -> dict[str, Any] | None:
     if "not_counted" in record:
         return {"sentence": record["not_counted"], "layers": None}
     with undamaged(run.directory / SUMMARY):
-        return {"sentence": energy(record), "layers": cost_table(record)}
+        gone = removed(record)
+        sentence = f"{energy(record)}. Fold and fusion removed: {gone}" if gone else energy(record)
+        return {"sentence": sentence, "layers": cost_table(record)}

@@ -35,6 +35,11 @@ def run_table(summary: dict[str, Any]) -> list[Row]:
         rows.insert(1, ("note", summary["notes"]))
     if "fold" in summary:
         rows += _fold_rows(summary)
+    if "fuse" in summary:
+        rows += _fuse_rows(summary)
+    if "not_fused" in summary:
+        rows.append(("not fused", summary["not_fused"]))
+    rows += _rate_rows(summary.get("firing_rates", {}))
     rows += _cost_rows(summary.get("cost"))  # older runs have none
     if "timing" in summary:
         rows += _time_rows(summary["timing"], summary["hardware"])
@@ -47,14 +52,27 @@ def _cost_rows(cost: dict[str, Any] | None) -> list[Row]:
     if "not_counted" in cost:
         return [("cost", cost["not_counted"])]
     samples = f", mean of {cost['samples']:,.0f}" if "samples" in cost else ""
-    return [(f"operations and energy at 45 nm, a sample{samples}", energy(cost))]
+    rows = [(f"operations and energy at 45 nm, a sample{samples}", energy(cost))]
+    return (
+        [*rows, ("norms that fold and fusion removed", told)] if (told := removed(cost)) else rows
+    )
 
 
 def energy(cost: dict[str, Any]) -> str:
     """A record of `cost` in a line."""
     used, ann = cost["picojoules"], cost["ann_picojoules"]
     beside = f" ({used / ann:.2f} of the {ann / 1e6:,.3g} µJ of an ANN of its shape)" if ann else ""
-    return f"{cost['macs']:,.0f} MACs and {cost['acs']:,.0f} ACs, {used / 1e6:,.3g} µJ{beside}"
+    without = f"; not counted: {', '.join(cost['uncounted'])}" if cost.get("uncounted") else ""
+    counts = f"{cost['macs']:,.0f} MACs and {cost['acs']:,.0f} ACs"
+    return f"{counts}, {used / 1e6:,.3g} µJ{beside}{without}"
+
+
+def removed(cost: dict[str, Any]) -> str:
+    """What fold and fusion removed, by a record of `cost`; "" if nothing, or not recorded."""
+    return ", ".join(
+        f"{name} of {row['layers']:,.0f} layers ({row['operations']:,.0f} operations a sample)"
+        for name, row in (cost.get("removed") or {}).items()
+    )
 
 
 def cost_table(record: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -97,20 +115,29 @@ def _cost_cells(figures: dict[str, Any]) -> list[str]:
 
 
 def _fold_rows(summary: dict[str, Any]) -> list[Row]:
-    test, fold, fuse = summary["test"], summary["fold"], summary.get("fuse")
-    rows = [
-        ("test accuracy folded", _percent(test["folded"])),
+    fold = summary["fold"]
+    return [
+        ("test accuracy folded", _percent(summary["test"]["folded"])),
         ("spike decisions compared, MPBN and folded", f"{fold['spikes']:,}"),
         ("... that differ", f"{fold['mismatches']:,}"),
         ("... largest difference of a logit", f"{fold['max_output_difference']:g}"),
     ]
-    if fuse is not None:
-        differ = f"{fuse['mismatches']:,} ({fuse['mismatch_rate']:.2g} of all)"
-        rows.insert(1, ("test accuracy folded and conv-BN fused", _percent(test["fused"])))
-        rows.append(("fused: decisions that differ", differ))
-    rates = summary["firing_rates"].items()
-    return rows + [
-        (f"firing rate of {name}", f"{rate:.3f} spikes per neuron and step") for name, rate in rates
+
+
+def _fuse_rows(summary: dict[str, Any]) -> list[Row]:
+    fuse = summary["fuse"]
+    differ = f"{fuse['mismatches']:,} of {fuse['spikes']:,} ({fuse['mismatch_rate']:.2g})"
+    folded = "folded and " if "fold" in summary else ""
+    return [
+        (f"test accuracy {folded}conv-BN fused", _percent(summary["test"]["fused"])),
+        ("fused: decisions that differ", differ),
+    ]
+
+
+def _rate_rows(rates: dict[str, float]) -> list[Row]:
+    return [
+        (f"firing rate of {name}", f"{rate:.3f} spikes per neuron and step")
+        for name, rate in rates.items()
     ]
 
 
