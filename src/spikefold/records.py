@@ -1,5 +1,6 @@
 """The files of a run, by name, and JSON that any reader takes, written whole."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -15,6 +16,18 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 SUMMARY, POTENTIALS, RASTER = "summary.json", "potentials.json", "raster.json"
 CONFUSIONS, VERIFICATION, THRESHOLDS = "confusions.json", "verification.json", "thresholds.json"
 FOLDED, FUSED = "folded.safetensors", "fused.safetensors"
+# what `spikefold landscape` may put beside them
+LANDSCAPE = "landscape.json"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def finite(value: Any) -> Any:

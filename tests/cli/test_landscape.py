@@ -1,6 +1,7 @@
 """`spikefold landscape`: losses around networks on real data."""
 
 import dataclasses
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -54,6 +55,7 @@ def test_the_record_is_that_of_the_function(
             {
                 "network": str(path),
                 "file": str(file),
+                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
                 **landscape(sf.load(file), samples, config).to_dict(),
             }
             for path, file in zip(files, (files[0], best), strict=True)

@@ -1,8 +1,11 @@
-"""Hand-made records of runs for pages."""
+"""Hand-made records of runs for pages, and a parser of pages."""
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+
+from spikefold.cli import main
 
 HISTOGRAM = {"edges": [0.0, 1.0, 2.0], "density": [0.25, 0.75], "mean": 1.0, "deviation": 0.5}
 COUNTED = {
@@ -11,13 +14,13 @@ COUNTED = {
 }  # fmt: skip
 
 
+LAYER = {"source": "<the input>", "spikes": False, "norms": {"BNTT": 3}, **COUNTED}
+
+
 def summary(seed: int = 0, norm: str = "mpbn", data: str = "digits", **changed: Any) -> dict:
     """As `run` writes it, with little in it."""
     accuracy = {"accuracy": 0.75 + 0.05 * seed, "correct": 3, "samples": 4}
-    layers = [
-        {"name": name, "source": "<the input>", "spikes": False, "norms": {"BNTT": 3}, **COUNTED}
-        for name in ("features.0", "features.1")
-    ]
+    layers = [{"name": name, **LAYER} for name in ("features.0", "features.1")]
     folded = {"fold": {"spikes": 1000, "mismatches": 0}} if norm != "none" else {}
     return {
         "recipe": "digits",
@@ -79,3 +82,72 @@ def write_runs(folder: Path) -> Path:
         write_run(folder / "mpbn" / f"seed-{seed}", summary(seed), records())
     write_run(folder / "none", summary(norm="none"), records("none"))
     return folder
+
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Elements in balance, their identifiers, links, tables and headings."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.labels: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.headings: list[tuple[str, str]] = []
+        self._text = self._caption = ""
+        self._rows: list[list[str]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        self.tags.add(tag)
+        self.ids += [name] if (name := found.get("id")) else []
+        for key in ("href", "xlink:href", "src"):
+            self.links += [found[key] or ""] if key in found else []
+        if found.get("role") == "img":
+            self.labels.append(found["aria-label"] or "")
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self._rows = []
+        if tag == "tr":
+            self._rows.append([])
+        if tag in ("td", "th", "caption", "h1", "h2", "h3"):
+            self._text = ""
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self._text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag in ("td", "th"):
+            self._rows[-1].append(self._text)
+        elif tag == "caption":
+            self._caption = self._text
+        elif tag == "table":
+            self.tables[self._caption] = self._rows
+        elif tag in ("h1", "h2", "h3"):
+            self.headings.append((tag, self._text))
+
+
+def report(folder: Path, out: Path) -> tuple[Page, str]:
+    """The page of a folder's runs."""
+    assert main(["report", str(folder), "-o", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    return Page(text), text
+
+
+def table(page: Page, caption: str) -> list[list[str]]:
+    (found,) = (rows for name, rows in page.tables.items() if name.startswith(caption))
+    return found

@@ -7,10 +7,11 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from spikefold.cli import main
-from tests.reports.pages import write_runs
+from tests.reports.pages import LAYER, summary, write_run, write_runs
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -105,3 +106,20 @@ def test_a_page_is_readable(width: int, dark: bool, tmp_path: Path) -> None:
     assert min(found["pictures"]) > 300
     assert found["smallest"] > 7
     assert found["repeated"] == 0
+
+
+def test_nothing_is_cut_off_in_print(tmp_path: Path) -> None:
+    """Ten settings on a sheet of A4: print's own rules, where the browser measures widths."""
+    for number, rate in enumerate(np.linspace(0.0123456, 0.1, 10).tolist()):
+        record = summary(fold={"spikes": 399_360_000, "mismatches": 0})
+        record["experiment"]["optimizer"]["learning_rate"] = rate
+        record["experiment"]["model"]["current_norm"] = ("bn", "tdbn")[number % 2]
+        record["hardware"]["processor"] = f"Processor {number} @ 2.00 GHz"
+        million = dict.fromkeys(("macs", "acs", "ann", "updates", "weight_bytes"), 1_234_567.0)
+        layers = [{"name": f"features.{n}", **LAYER, **million} for n in range(2)]
+        record["cost"] |= {**million, "layers": layers, "norm_operations": 250_368.0}
+        write_run(tmp_path / "runs" / str(number), record)
+    page = tmp_path / "page.html"
+    assert main(["report", str(tmp_path / "runs"), "-o", str(page)]) == 0
+    page.write_text(page.read_text().replace("@media print", "@media all"))
+    assert looked_at(tmp_path, 718, dark=False)["overflow"] <= 0

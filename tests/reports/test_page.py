@@ -2,82 +2,13 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spikefold.cli import main
-from tests.reports.pages import COUNTED, records, summary, write_run, write_runs
-
-VOID = {"meta", "link", "br", "img", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Elements in balance, their identifiers, links, tables and headings."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.tags: set[str] = set()
-        self.labels: list[str] = []
-        self.tables: dict[str, list[list[str]]] = {}
-        self.headings: list[tuple[str, str]] = []
-        self._text = self._caption = ""
-        self._rows: list[list[str]] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        found = dict(attributes)
-        self.tags.add(tag)
-        self.ids += [name] if (name := found.get("id")) else []
-        for key in ("href", "xlink:href", "src"):
-            self.links += [found[key] or ""] if key in found else []
-        if found.get("role") == "img":
-            self.labels.append(found["aria-label"] or "")
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self._rows = []
-        if tag == "tr":
-            self._rows.append([])
-        if tag in ("td", "th", "caption", "h1", "h2", "h3"):
-            self._text = ""
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        self._text += data
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        if tag in ("td", "th"):
-            self._rows[-1].append(self._text)
-        elif tag == "caption":
-            self._caption = self._text
-        elif tag == "table":
-            self.tables[self._caption] = self._rows
-        elif tag in ("h1", "h2", "h3"):
-            self.headings.append((tag, self._text))
-
-
-def report(folder: Path, out: Path) -> tuple[Page, str]:
-    """The page of a folder's runs."""
-    assert main(["report", str(folder), "-o", str(out)]) == 0
-    text = out.read_text(encoding="utf-8")
-    return Page(text), text
-
-
-def table(page: Page, caption: str) -> list[list[str]]:
-    (found,) = (rows for name, rows in page.tables.items() if name.startswith(caption))
-    return found
+from tests.reports.pages import records, report, summary, table, write_run, write_runs
 
 
 def test_what_a_page_tells_is_what_the_records_say(tmp_path: Path) -> None:
@@ -100,7 +31,12 @@ def test_what_a_page_tells_is_what_the_records_say(tmp_path: Path) -> None:
     }
     assert none[:4] == ["norm none", "1", "75.00", "75.00"]
     assert none[-1] == "-"
-    assert table(page, "Settings in which")[1] == ["model.norm", "mpbn", "none"]
+    assert table(page, "Settings in which") == [
+        ["setting", "model.norm"], ["norm mpbn", "mpbn"], ["norm none", "none"]]  # fmt: skip
+    settings = dict(table(page, "Settings; those that differ"))
+    assert (settings["model.norm"], settings["model.steps"]) == ("mpbn / none", "2")
+    assert "<mark>model.norm</mark>" in text
+    assert "<mark>model.steps</mark>" not in text
     confusions = table(page, "Test set, all 2 seeds together")
     assert confusions[0] == ["class", "cat", "dog", "<b>&$x_1$"]
     assert [row[1:] for row in confusions[1:]] == [["4", "", ""], ["2", "", ""], ["", "", "2"]]
@@ -145,19 +81,6 @@ def test_a_page_names_the_norm_after_the_connection(tmp_path: Path) -> None:
     title = re.search("<title>(.*)</title>", text)
     assert title
     assert "small on digits, norms tab + mpbn-steps, T = 2" in title[1]
-
-
-def test_confusions_of_other_classes_are_not_added_up(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for seed, classes in enumerate((["ant", "bee", "cat"], ["ant", "cat"])):
-        confusions = {"names": classes, "counts": [[1, 1, 5]]}
-        write_run(tmp_path / f"{seed}", summary(seed), {"confusions.json": confusions})
-    assert main(["report", str(tmp_path), "-o", str(tmp_path / "page.html")]) == 1
-    told = capsys.readouterr().err
-    assert str(Path("1", "confusions.json")) in told
-    assert f"other classes than in {tmp_path / '0'}" in told
-    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_page_is_one_file_with_a_structure(tmp_path: Path) -> None:
@@ -239,103 +162,41 @@ def test_more_settings_than_colours(tmp_path: Path) -> None:
         write_run(tmp_path / "runs" / str(number), of)
     page, _ = report(tmp_path / "runs", tmp_path / "page.html")
     assert len(table(page, "Mean")) == 11
-    assert len(page.tables["Settings in which these runs differ"]) == 3
+    assert len(page.tables["Settings in which these runs differ"]) == 11
 
 
-def damaged(name: str) -> list[Any]:
-    """A record and what is no such record."""
-    whole = records()[name]
-    kinds: list[Any] = [[], 3, "text", None, {"features.0.lif": 3}]
-    if isinstance(whole, dict):
-        kinds += [{k: v for k, v in whole.items() if k != key} for key in list(whole)[:6]
-                  if name in ("raster.json", "confusions.json")]  # fmt: skip
-    return kinds
+def test_machines_that_differ_are_told_by_setting(tmp_path: Path) -> None:
+    for seed, (norm, processor) in enumerate((("mpbn", "P"), ("mpbn", "Q"), ("none", "Q"))):
+        record = summary(seed, norm=norm, hardware={"processor": processor, "torch": "2.13"})
+        write_run(tmp_path / "runs" / str(seed), record)
+    page, text = report(tmp_path / "runs", tmp_path / "page.html")
+    machines = dict(table(page, "Where the runs were made"))
+    assert (machines["processor"], machines["torch"]) == ("P / Q", "2.13")
+    assert "<mark>processor</mark>" in text
+    assert table(page, "In what the machines differ") == [
+        ["setting", "processor"], ["norm mpbn", "P / Q"], ["norm none", "Q"]]  # fmt: skip
+    page, _ = report(tmp_path / "runs" / "2", tmp_path / "page.html")
+    assert not any("machines differ" in caption for caption in page.tables)
 
 
-@pytest.mark.usefixtures("as_user")
-@pytest.mark.parametrize("name", list(records()))
-def test_a_broken_record_is_named(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for number, bad in enumerate(damaged(name)):
-        place = write_run(tmp_path / str(number), summary(), {**records(), name: bad})
-        out = tmp_path / "page.html"
-        assert main(["report", str(place), "-o", str(out)]) == 1, bad
-        error = capsys.readouterr().err
-        assert f"{place / name}: damaged" in error
-        assert error.count("\n") == 1
-        assert not out.exists()
+def test_a_network_that_was_only_fused(tmp_path: Path) -> None:
+    """Without MPBN nothing is folded."""
+    overview = {"spikes": 1000, "mismatches": 7}
+    layers = {"features.0.lif": {"compared": 1000, "mismatches": 7}}
+    files = {**records("none"), "verification.json": {"fuse": {"layers": layers}}}
+    place = write_run(tmp_path / "run", summary(norm="none", fuse=overview), files)
+    page, text = report(place, tmp_path / "page.html")
+    assert "changes rounding, over the test set, 1 run: 7 of 1,000 spike decisions differ" in text
+    assert table(page, "Decisions of each layer") == [
+        ["layer", "compared", "differ after fusing"], ["features.0.lif", "1,000", "7"]]  # fmt: skip
 
 
-@pytest.mark.usefixtures("as_user")
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"samples": {"train": 1}},
-        {"seconds": "long"},
-        {"hardware": "text"},
-        {"cost": {"acs": 1.0}},
-        {"cost": {**COUNTED, "layers": [3], "norm_operations": 0.0}},
-        {"notes": [3]},
-        {"recipe": ["x"]},
-        {"firing_rates": 3, "cost": None},
-    ],
-)
-def test_a_broken_summary_is_named(
-    change: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_run(tmp_path / "runs" / "good", summary())
-    place = write_run(tmp_path / "runs" / "bad", {**summary(1), **change})
-    assert main(["report", str(tmp_path / "runs"), "-o", str(tmp_path / "page.html")]) == 1
-    error = capsys.readouterr().err
-    assert f"{place / 'summary.json'}: damaged" in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "page.html").exists()
-
-
-@pytest.mark.parametrize("line", ["", "{}\n", "3\n", '{"epoch": 1, "train_loss": "x"}\n', "\x00"])
-def test_broken_metrics_are_named(
-    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    place = write_run(tmp_path / "run", summary())
-    (place / "metrics.jsonl").write_text(line)
-    assert main(["report", str(place), "-o", str(tmp_path / "page.html")]) == 1
-    assert f"{place / 'metrics.jsonl'}: damaged" in capsys.readouterr().err
-
-
-def test_runs_on_different_data_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for data in ("digits", "nmnist"):
-        write_run(tmp_path / "runs" / data, summary(data=data))
-    own = summary(2, data="folder")
-    own["experiment"]["data"]["root"] = "my/pictures"
-    write_run(tmp_path / "runs" / "own", own)
-    assert main(["report", str(tmp_path / "runs"), "-o", str(tmp_path / "page.html")]) == 1
-    error = capsys.readouterr().err
-    for part in ("one data set", "digits (", "nmnist (", "my/pictures ("):
-        assert part in error
-    assert main(["report", "-o", str(tmp_path / "page.html")]) == 1
-    assert "name at least one" in capsys.readouterr().err
-    assert main(["report", str(tmp_path / "none"), "-o", str(tmp_path / "page.html")]) == 1
-    assert "no such directory" in capsys.readouterr().err
-    (tmp_path / "file").write_text("")
-    words = ["report", str(tmp_path / "runs" / "own"), "-o", str(tmp_path / "file" / "page.html")]
-    assert main(words) == 1
-    assert "cannot write" in capsys.readouterr().err
-
-
-def test_unfinished_runs_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_run(tmp_path / "runs" / "a", summary())
-    place = write_run(tmp_path / "runs" / "b", summary(1))
-    (place / "summary.json").unlink()
-    for words in (["table"], ["report", "-o", str(tmp_path / "page.html")]):
-        assert main([words[0], str(tmp_path / "runs"), *words[1:]]) == 0
-        error = capsys.readouterr().err
-        assert error == (
-            f"spikefold: note: {place} has no results yet, and is left out "
-            f"(spikefold run --resume {place} goes on with it)\n"
-        )
+def test_what_was_removed_and_what_was_not_counted(tmp_path: Path) -> None:
+    record = summary()
+    record["cost"] |= {"removed": {"MPBN": {"layers": 2, "operations": 1200.0}}}
+    record["cost"] |= {"uncounted": ["matmul"]}
+    _, text = report(write_run(tmp_path / "run", record), tmp_path / "page.html")
+    assert "; not counted: matmul. Fold and fusion removed: MPBN of 2 layers (1,200 op" in text
 
 
 def test_json_says_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from spikefold.data import Dataset, Samples, SplitName
 from spikefold.errors import ConfigError
 from spikefold.models import Network
 from spikefold.ranges import require_within
-from spikefold.records import write_json
+from spikefold.records import sha256, write_json
 from spikefold.reports import picture_format, plot_landscape
 from spikefold.training import Landscape, LandscapeConfig, landscape
 
@@ -65,15 +65,16 @@ def landscape_command(words: list[str]) -> None:
         raise ConfigError("landscape: name at least one network")
     if options.out is not None:
         require_free(options.out, options.overwrite)
-    networks = [load_network(file, options.on.device, TRAINED) for file in options.files]
+    files = [network_file(file, TRAINED) for file in options.files]
+    networks = [load_network(file, options.on.device) for file in files]
     dataset, samples = _data(options, networks)
     records = _landscapes(options, networks, samples)
     told = {
         "data": dataset.name,
         "split": options.split,
         "networks": [
-            {"network": str(file), "file": str(network_file(file, TRAINED)), **record.to_dict()}
-            for file, record in zip(options.files, records, strict=True)
+            {"network": str(name), "file": str(file), "sha256": sha256(file), **record.to_dict()}
+            for name, file, record in zip(options.files, files, records, strict=True)
         ],
     }
     if options.out is not None:

@@ -1,5 +1,6 @@
 """From words to commands."""
 
+import io
 import os
 import sys
 import warnings
@@ -87,6 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
         exit status: 0, or 1 for an error, 2 for wrong usage, 130 when interrupted (Ctrl-C), 143
         when terminated (SIGTERM).
     """
+    _print_any_name()
     try:
         with terminable(), warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, otherwise=warnings.showwarning)
@@ -104,6 +106,12 @@ def main(words: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     return status
+
+
+def _print_any_name() -> None:
+    """Names of files need not be UTF-8; what cannot be printed is escaped, as it is in errors."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(words: list[str]) -> int:

@@ -1,22 +1,30 @@
-"""Records of several versions side by side."""
+"""Runs that commands are told of, those of several versions side by side."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from spikefold.cli._output import print_error
 from spikefold.errors import ConfigError
-from spikefold.reports import unfinished_runs
+from spikefold.reports import Run, find_runs, read_summary, require_each_once, unfinished_runs
 
 
-def note_unfinished(paths: Sequence[Path]) -> None:
-    """Say which runs are left out."""
-    for directory in unfinished_runs(paths):
-        print_error(
-            f"note: {directory} has no results yet, and is left out "
-            f"(spikefold run --resume {shlex.quote(str(directory))} goes on with it)"
-        )
+def load_runs(command: str, paths: Sequence[Path]) -> list[Run]:
+    """Finished runs that are named or lie in folders, as of this version; says what is left out.
+
+    Raises:
+        ConfigError: if none is named.
+        DataError: if a folder holds none, one is there twice, or a summary is damaged.
+    """
+    if not paths:
+        raise ConfigError(f"{command}: name at least one directory of runs")
+    directories = find_runs(paths)
+    for directory, what in unfinished_runs(paths):
+        print_error(f"note: {directory} has no results yet, and is left out ({what})")
+    summaries = completed([read_summary(directory) for directory in directories])
+    runs = [Run(*pair) for pair in zip(directories, summaries, strict=True)]
+    require_each_once(runs)
+    return runs
 
 
 def completed(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ import tyro
 
 from spikefold.cli._output import print_json
 from spikefold.cli._parsing import Json, parse
-from spikefold.cli._records import completed, note_unfinished
-from spikefold.errors import ConfigError
-from spikefold.reports import Run, find_runs, read_summary, write_page
+from spikefold.cli._progress import shown_progress
+from spikefold.cli._records import load_runs
+from spikefold.reports import write_page
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,10 @@ class ReportOptions:
 def report_command(words: list[str]) -> None:
     """Make a page of runs."""
     options = parse(ReportOptions, words, "spikefold report")
-    if not options.runs:
-        raise ConfigError("report: name at least one directory of runs")
-    directories = find_runs(options.runs)
-    note_unfinished(options.runs)
-    summaries = completed([read_summary(directory) for directory in directories])
-    runs = [Run(*pair) for pair in zip(directories, summaries, strict=True)]
-    write_page(runs, options.output)
+    runs = load_runs("report", options.runs)
+    with shown_progress().task("report", len(runs)) as advance:
+        write_page(runs, options.output, advance)
     if options.json:
-        print_json({"report": str(options.output), "runs": [str(path) for path in directories]})
+        print_json({"report": str(options.output), "runs": [str(run.directory) for run in runs]})
     else:
         print(f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {options.output}")

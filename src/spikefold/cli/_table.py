@@ -8,9 +8,8 @@ import tyro
 
 from spikefold.cli._output import print_json
 from spikefold.cli._parsing import Json, parse
-from spikefold.cli._records import completed, note_unfinished
-from spikefold.errors import ConfigError
-from spikefold.reports import accuracy_records, accuracy_table, read_summaries, to_csv, to_markdown
+from spikefold.cli._records import load_runs
+from spikefold.reports import accuracy_records, accuracy_table, to_csv, to_markdown
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,7 @@ class TableOptions:
 def table_command(words: list[str]) -> None:
     """Put many runs into a table."""
     options = parse(TableOptions, words, "spikefold table")
-    if not options.runs:
-        raise ConfigError("table: name at least one directory of runs")
-    note_unfinished(options.runs)
-    records = accuracy_records(completed(read_summaries(options.runs)))
+    records = accuracy_records(run.summary for run in load_runs("table", options.runs))
     if options.json:
         print_json(records)
     else:

@@ -69,8 +69,8 @@ def cost(
     require_batches(batches)
     before, rest = as_built(network) if before is None else before, iter(batches)
     first = list(itertools.islice(rest, 1))
-    with _watched(network, itertools.chain(first, rest), steps, on_batch) as (*ran, seen):
-        record = counted(*ran, seen)
+    with _watched(network, itertools.chain(first, rest), steps, on_batch) as (ran, followed, seen):
+        record = counted(ran, followed, seen)
     if before is None or before is network:
         return replace(record, removed=None if before is None else {})
     # what norms do depends on shapes alone: a batch tells it

@@ -42,9 +42,10 @@ def counted(network: nn.Module, followed: Graph, seen: Seen) -> Cost:
         for name, nodes in _rows(network, followed).items()
     )
     names = ("acs", "macs", "effective_macs", "dense", "ann", "updates", "fired", "norm_operations")
+    figures: dict[str, Any] = {name: sum(getattr(la, name) for la in layers) for name in names}
     return Cost(
         **_memory([network], set()),
-        **{name: sum(getattr(layer, name) for layer in layers) for name in names},
+        **figures,
         layers=layers,
         samples=seen.samples,
         steps=seen.steps / seen.samples,
@@ -143,12 +144,12 @@ def _is_max_pool(node: Node) -> bool:
     return node.kind == "pool" and "max" in getattr(called, "__name__", "").lower()
 
 
-def _memory(modules: Iterable[nn.Module], counted_already: set[int]) -> dict[str, int]:
+def _memory(modules: Iterable[nn.Module], counted_already: set[int]) -> dict[str, Any]:
     """Parameters, and bytes; each tensor once."""
     parts = [part for module in modules for part in module.modules()]
     folded = [part for part in parts if isinstance(part, FoldedLIF)]
     thresholds = {id(value) for part in folded for value in (part.theta, part.polarity)}
-    memory = Counter(parameters=0, weight_bytes=0, threshold_bytes=0)
+    memory = {"parameters": 0, "weight_bytes": 0, "threshold_bytes": 0}
     for part in parts:
         for value in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
             if id(value) in counted_already or not value.is_floating_point():

@@ -1,6 +1,5 @@
 """What an exported file says about itself: enough to feed it, to read its answer, to check it."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from spikefold.errors import ConfigError, ExportError
 from spikefold.export._walk import Walk
 from spikefold.plain import from_plain, to_plain
 from spikefold.ranges import require_within
+from spikefold.records import sha256
 from spikefold.registry import registered_only
 
 Layout = Literal["merged", "scan", "step"]
@@ -128,8 +128,7 @@ def file_hash(path: Path) -> str:
         ExportError: if it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -83,7 +83,8 @@ def _map(norm: _BatchNorm | CurrentNorm) -> _Map:
         found = _maps(copy.deepcopy(norm).eval())
         if found is None or not _is_one(found):
             raise FoldError("the normalization has no running statistics, or a map for each step")
-        return _Map(*(value[0] for value in found[:4]), found.eps)
+        mean, variance, gain, shift = (value[0] for value in found[:4])
+        return _Map(mean, variance, gain, shift, found.eps)
     if norm.running_mean is None or norm.running_var is None:
         raise FoldError("the batch normalization keeps no running statistics")
     ones, zeros = torch.ones_like(norm.running_mean), torch.zeros_like(norm.running_mean)
@@ -137,7 +138,8 @@ def affine(norm: CurrentNorm) -> CurrentAffine:
 def affine_shapes(norm: CurrentNorm) -> CurrentAffine:
     """What `affine` makes of a norm, without the values."""
     gain = norm.normalization().gain
-    made = CurrentAffine(*norm.shape, norm.steps or (len(gain) if len(gain) > 1 else None))
+    steps = norm.steps or (len(gain) if len(gain) > 1 else None)
+    made = CurrentAffine(norm.shape[0], steps)
     trains = any(parameter.requires_grad for parameter in norm.parameters())
     return made.to(gain.device, gain.dtype).requires_grad_(trains).train(norm.training)
 
@@ -328,8 +330,11 @@ def _found(model: nn.Module) -> tuple[list[tuple[_Slot, _Slot]], list[_Slot]]:
 
 def _is_affine(norm: nn.Module) -> bool:
     """Whether it is a norm of the currents that `affine` makes simpler."""
-    simple = not isinstance(norm, CurrentNorm) or isinstance(norm, CurrentAffine)
-    return not simple and _maps(norm) is not None
+    return (
+        isinstance(norm, CurrentNorm)
+        and not isinstance(norm, CurrentAffine)
+        and _maps(norm) is not None
+    )
 
 
 def _neighbours(graph: Graph) -> Iterator[tuple[Place, Place]]:

@@ -14,7 +14,7 @@ from spikefold.reports._pairs import pair_runs, pair_table, pair_verdict, plot_p
 from spikefold.reports._plots import plot_run
 from spikefold.reports._predict import plot_input
 from spikefold.reports._runs import find_runs, unfinished_runs
-from spikefold.reports._settings import Run
+from spikefold.reports._settings import Run, require_each_once
 from spikefold.reports._tables import Row, cost_table, energy, removed, run_table, run_title
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "read_summaries",
     "read_summary",
     "removed",
+    "require_each_once",
     "run_table",
     "run_title",
     "to_csv",

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from spikefold.errors import DataError
 from spikefold.records import SUMMARY
-from spikefold.reports._runs import find_runs, undamaged
+from spikefold.reports._runs import find_runs, read_record, undamaged
 
 HEADER = ("recipe", "data", "model", "norm", "T", "epochs", "n", "validation (%)", "test (%)",
           "spikes that differ after the fold")  # fmt: skip
@@ -36,8 +37,10 @@ def read_summary(directory: Path) -> dict[str, Any]:
         DataError: if it is damaged.
     """
     file = directory / SUMMARY
+    summary = read_record(file)
+    if summary is None:
+        raise DataError(f"{directory}: no finished run ({SUMMARY}) in it")
     with undamaged(file):
-        summary: dict[str, Any] = json.loads(file.read_text())
         _require_record(summary)
     return summary
 
@@ -88,7 +91,7 @@ def by_setting(summaries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]
     """
     groups: dict[str, dict[int, dict[str, Any]]] = {}
     for summary in summaries:
-        group, seed = groups.setdefault(_setting(summary), {}), summary["experiment"]["seed"]
+        group, seed = groups.setdefault(setting_key(summary), {}), summary["experiment"]["seed"]
         if seed in group:
             raise DataError(
                 f"two runs of {summary['recipe']} have the same settings and seed {seed}: leave "
@@ -98,10 +101,21 @@ def by_setting(summaries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]
     return [list(group.values()) for group in groups.values()]
 
 
-def _setting(summary: dict[str, Any]) -> str:
-    """All that runs of one row have in common."""
+def of_setting(summary: dict[str, Any]) -> dict[str, Any]:
+    """All that runs of one setting have in common: no seed, and not where they were run.
+
+    The folder of data of one's own, which may be told in several ways, is absolute.
+    """
     experiment = {k: v for k, v in summary["experiment"].items() if k not in ("seed", "hardware")}
-    return json.dumps([summary["recipe"], experiment], sort_keys=True)
+    data = experiment["data"]
+    if data["name"] in OWN_DATA and data["root"]:
+        experiment["data"] = {**data, "root": os.path.abspath(data["root"])}
+    return experiment
+
+
+def setting_key(summary: dict[str, Any]) -> str:
+    """The same for all runs of one setting."""
+    return json.dumps([summary["recipe"], of_setting(summary)], sort_keys=True)
 
 
 def _record(group: list[dict[str, Any]]) -> dict[str, Any]:

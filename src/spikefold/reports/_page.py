@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from spikefold.errors import DataError
-from spikefold.records import CONFUSIONS, RASTER, SUMMARY, VERIFICATION
+from spikefold.records import BEST, CONFUSIONS, LANDSCAPE, RASTER, SUMMARY, VERIFICATION, sha256
 from spikefold.replacing import replacing
 from spikefold.reports import _figures as figures
 from spikefold.reports import _settings as settings
@@ -40,12 +40,13 @@ class Picture(NamedTuple):
     caption: str
 
 
-def write_page(runs: Sequence[Run], path: Path) -> None:
+def write_page(runs: Sequence[Run], path: Path, on_run: Callable[[], None] = lambda: None) -> None:
     """Write a page about runs: tables, pictures, verification, cost and settings.
 
     Arguments:
         runs: of one data set; those that differ in their seed only are taken together.
         path: HTML file.
+        on_run: called for each run when all of its setting are drawn, for progress.
 
     Raises:
         DataError: if the runs are of different data sets, or a record is damaged: says which.
@@ -53,12 +54,13 @@ def write_page(runs: Sequence[Run], path: Path) -> None:
     """
     groups = settings.group(runs)
     with figures.drawing():
-        page = _render(groups)
+        page = _render(groups, on_run)
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # names of folders need not be UTF-8
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def _render(groups: list[Setting]) -> str:
+def _render(groups: list[Setting], on_run: Callable[[], None]) -> str:
     environment = Environment(
         loader=PackageLoader("spikefold.reports", "page"),
         autoescape=True,
@@ -67,7 +69,6 @@ def _render(groups: list[Setting]) -> str:
     )
     style = (files("spikefold.reports") / "page" / "page.css").read_text()
     differing = settings.differing(groups)
-    machines = settings.hardware(groups)
     return environment.get_template("page.html").render(
         version=version("spikefold"),
         style=Markup(style),
@@ -78,12 +79,21 @@ def _render(groups: list[Setting]) -> str:
         differences=differing,
         curves=_curves(groups),
         rates=_rates(groups),
-        settings=[_setting(group, f"setting-{n}") for n, group in enumerate(groups, 1)],
+        settings=_sections(groups, on_run),
         everything=settings.everything(groups),
-        marked=[row[0] for row in differing],
-        hardware=machines,
-        hardware_marked=[row[0] for row in machines[1:] if len(set(row[1:])) > 1],
+        marked=differing[0] if differing else (),
+        hardware=settings.hardware(groups),
+        hardware_differences=settings.differing_hardware(groups),
     )
+
+
+def _sections(groups: list[Setting], on_run: Callable[[], None]) -> list[dict[str, Any]]:
+    sections = []
+    for number, group in enumerate(groups, 1):
+        sections.append(_setting(group, f"setting-{number}"))
+        for _ in group.runs:
+            on_run()
+    return sections
 
 
 def _setting(group: Setting, anchor: str) -> dict[str, Any]:
@@ -100,7 +110,7 @@ def _setting(group: Setting, anchor: str) -> dict[str, Any]:
             alt = f"{caption}. {tell(record)}"
             return Picture(inline_svg(draw(record), alt, f"{anchor}-{name}-"), caption)
 
-    sample = run.read(RASTER)
+    sample, stale = run.read(RASTER), _is_of_other_weights(run)
     return {
         "anchor": anchor,
         "label": group.label,
@@ -118,18 +128,32 @@ def _setting(group: Setting, anchor: str) -> dict[str, Any]:
             "thresholds", figures.threshold_figure, _thresholds_told, "Folded thresholds by layer"
         ),
         "raster": drawn("raster", figures.raster_figure, _raster_told, _sample_told(run, sample)),
-        "landscape": drawn(
+        "landscape": None
+        if stale
+        else drawn(
             "landscape",
             landscape_figure,
             _landscape_told,
             "Loss along filter-normalized random directions (Li et al. 2018)",
         ),
-        "landscape_missing": f"not recorded: spikefold landscape {shlex.quote(str(run.directory))} "
-        f"-o {shlex.quote(str(run.directory / 'landscape.json'))}",
+        "landscape_missing": f"{'of other weights' if stale else 'not recorded'}: spikefold "
+        f"landscape {shlex.quote(str(run.directory))} -o "
+        f"{shlex.quote(str(run.directory / LANDSCAPE))}{' --overwrite' if stale else ''}",
         "confusions": _confusions(group),
         "verification": _verification(group),
         "cost": _cost(run),
     }
+
+
+def _is_of_other_weights(run: Run) -> bool:
+    """Whether a landscape lies there that was measured before the run's network was trained on."""
+    record, trained = run.read(LANDSCAPE), run.directory / BEST
+    if record is None or not trained.exists():
+        return False
+    with undamaged(run.directory / LANDSCAPE):
+        # older records do not say
+        hashes = [network["sha256"] for network in record["networks"] if "sha256" in network]
+    return bool(hashes) and sha256(trained) not in hashes
 
 
 def _potentials_told(record: dict[str, Any]) -> str:
@@ -227,12 +251,12 @@ def _confusions(group: Setting) -> dict[str, Any] | None:
     names: list[str] = []
     for run, record in found:
         with undamaged(run.directory / CONFUSIONS):
-            if names and record["names"] != names:
+            if found[0][0] is not run and _class_names(record) != names:
                 raise DataError(
                     f"{run.directory / CONFUSIONS}: other classes than in {found[0][0].directory}: "
                     "a page is about runs on one data set"
                 )
-            names = list(record["names"])
+            names = _class_names(record)
             for label, predicted, count in record["counts"]:
                 _ = names[label], names[predicted]
                 counts[label, predicted] = counts.get((label, predicted), 0) + count
@@ -249,6 +273,18 @@ def _confusions(group: Setting) -> dict[str, Any] | None:
         row = [counts.get((label, predicted), 0) for predicted in range(len(names))]
         matrix.append([(count, count / max(1, sum(row))) for count in row])
     return {"names": names, "caption": f"Test set, {many}", "matrix": matrix}
+
+
+def _class_names(record: dict[str, Any]) -> list[str]:
+    """Of confusions.
+
+    Raises:
+        TypeError: if they are none.
+    """
+    names = record["names"]
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise TypeError("names of classes are a list of texts")
+    return names
 
 
 def _verification(group: Setting) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from spikefold.records import POTENTIALS, THRESHOLDS
 from spikefold.replacing import replacing
 from spikefold.reports._figures import drawing, learning_curves, potential_figure, threshold_figure
-from spikefold.reports._runs import read_history, read_record
+from spikefold.reports._runs import read_history, read_record, undamaged
 
 
 def plot_run(directory: Path) -> list[Path]:
@@ -20,17 +20,16 @@ def plot_run(directory: Path) -> list[Path]:
     Returns:
         the PNG files.
     """
-    paths = []
     with drawing():
-        figures = {"learning_curves.png": learning_curves(read_history(directory))}
-        seen, thresholds = (read_record(directory / name) for name in (POTENTIALS, THRESHOLDS))
-        if seen is not None:
-            figures["potentials.png"] = potential_figure(seen)
-        if thresholds is not None:
-            figures["thresholds.png"] = threshold_figure(thresholds)
-        for name, figure in figures.items():
-            paths.append(directory / name)
-            write_png(figure, paths[-1])
+        paths = [directory / "learning_curves.png"]
+        write_png(learning_curves(read_history(directory)), paths[0])
+        for name, draw in ((POTENTIALS, potential_figure), (THRESHOLDS, threshold_figure)):
+            record, path = read_record(directory / name), (directory / name).with_suffix(".png")
+            if record is None:
+                continue
+            with undamaged(directory / name):
+                write_png(draw(record), path)
+            paths.append(path)
     return paths
 
 

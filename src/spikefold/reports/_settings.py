@@ -1,6 +1,6 @@
 """Runs taken together by their settings, and tables of these."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +9,22 @@ from typing import Any
 
 from spikefold.errors import DataError
 from spikefold.records import SUMMARY
-from spikefold.reports._many import OWN_DATA, accuracy_records, by_setting, flattened, percent
+from spikefold.reports._many import (
+    OWN_DATA,
+    accuracy_records,
+    by_setting,
+    flattened,
+    of_setting,
+    percent,
+    setting_key,
+)
 from spikefold.reports._runs import read_history, read_record, undamaged
 from spikefold.reports._tables import data_name, run_title
 
 Rows = list[tuple[str, ...]]
 MISSING = "not recorded"
+# between the values of what differs
+AND = " / "
 SPLITS = ("train", "validation", "test")
 
 
@@ -66,9 +76,7 @@ class Setting:
     @cached_property
     def flat(self) -> dict[str, Any]:
         """Settings by their dotted names, but for the seed and where it ran."""
-        experiment = self.first["experiment"].items()
-        experiment = {k: v for k, v in experiment if k not in ("seed", "hardware")}
-        return {"recipe": self.first["recipe"], **flattened(experiment)}
+        return {"recipe": self.first["recipe"], **flattened(of_setting(self.first))}
 
 
 def group(runs: Sequence[Run]) -> list[Setting]:
@@ -106,8 +114,25 @@ def _require_tables(run: Run) -> None:
     with undamaged(run.directory / SUMMARY):
         for table in (title, about, notes, summary_table, everything, hardware):
             table(alone)
-        layer_rates(alone[0])
+        if not all(isinstance(name, str) for name in layer_rates(alone[0])):
+            raise TypeError("a layer's name is no text")
         _ = {run.summary["recipe"], _data(run)}
+
+
+def require_each_once(runs: Iterable[Run]) -> None:
+    """Refuse a run and its copy: they would count as two.
+
+    Raises:
+        DataError: names both folders.
+    """
+    found: dict[tuple[str, int], Path] = {}
+    for run in runs:
+        first = found.setdefault((setting_key(run.summary), run.seed), run.directory)
+        if first is not run.directory:
+            raise DataError(
+                f"{first} and {run.directory} have the same settings and seed {run.seed}: leave "
+                "one out"
+            )
 
 
 def _require_one_data_set(runs: Iterable[Run]) -> None:
@@ -121,7 +146,7 @@ def _require_one_data_set(runs: Iterable[Run]) -> None:
 
 def _data(run: Run) -> str:
     """What tells a data set from others."""
-    data = run.summary["experiment"]["data"]
+    data = of_setting(run.summary)["data"]
     return str(data["root"] if data["name"] in OWN_DATA else data["name"])
 
 
@@ -261,34 +286,48 @@ def layer_rates(setting: Setting) -> dict[str, list[float]]:
 
 
 def differing(groups: Sequence[Setting]) -> Rows:
-    """A header and a row for each setting in which they differ; nothing of one alone."""
-    keys = _differing_keys(groups)
-    return [_head(groups), *_rows(groups, keys)] if keys else []
+    """A row a setting with that in which they differ, under a header; nothing of one alone."""
+    return _each(groups, _differing_keys(groups), lambda setting: [setting.flat])
 
 
 def everything(groups: Sequence[Setting]) -> Rows:
-    """A header and a row a setting."""
-    keys = dict.fromkeys(key for setting in groups for key in setting.flat)
-    return [_head(groups), *_rows(groups, list(keys))]
-
-
-def _head(groups: Sequence[Setting]) -> tuple[str, ...]:
-    return ("", *(setting.label for setting in groups))
-
-
-def _rows(groups: Sequence[Setting], keys: Sequence[str]) -> Rows:
-    return [(key, *(_shown(setting.flat, key) for setting in groups)) for key in keys]
+    """Names and values under a header; of those that differ all values."""
+    return _together([setting.flat for setting in groups])
 
 
 def hardware(groups: Sequence[Setting]) -> Rows:
-    """Machines and versions; several where the seeds of a setting ran on several."""
-    machines = [[_machine(run.summary) for run in setting.runs] for setting in groups]
-    keys = dict.fromkeys(key for found in machines for machine in found for key in machine)
-    rows = [
-        (key, *(" / ".join(dict.fromkeys(_shown(m, key) for m in found)) for found in machines))
-        for key in keys
-    ]
-    return [_head(groups), *rows]
+    """Machines and versions; of those that differ all."""
+    return _together([machine for setting in groups for machine in _machines(setting)])
+
+
+def differing_hardware(groups: Sequence[Setting]) -> Rows:
+    """A row a setting with that in which the machines of a page differ; nothing where none does."""
+    keys = [key for key, told in hardware(groups)[1:] if AND in told]
+    return _each(groups, keys, _machines)
+
+
+def _together(found: Sequence[dict[str, Any]]) -> Rows:
+    keys = dict.fromkeys(key for one in found for key in one)
+    return [("", "value"), *((key, _values(found, key)) for key in keys)]
+
+
+def _each(
+    groups: Sequence[Setting],
+    keys: Sequence[str],
+    found: Callable[[Setting], Sequence[dict[str, Any]]],
+) -> Rows:
+    """A header and a row a setting: its values of some keys."""
+    rows = [(s.label, *(_values(found(s), key) for key in keys)) for s in groups]
+    return [("setting", *keys), *rows] if keys else []
+
+
+def _values(found: Sequence[dict[str, Any]], key: str) -> str:
+    """All values of a key, each once."""
+    return AND.join(dict.fromkeys(_shown(one, key) for one in found))
+
+
+def _machines(setting: Setting) -> list[dict[str, Any]]:
+    return [_machine(run.summary) for run in setting.runs]
 
 
 def _machine(summary: dict[str, Any]) -> dict[str, Any]:
