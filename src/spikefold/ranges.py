@@ -27,19 +27,42 @@ def require_within(
     """
     types = {field.name: field.type for field in fields(owner)}
     for name, text in ranges.items():
-        value, found = getattr(owner, name), _RANGE.fullmatch(text)
-        assert found is not None, text
-        if value is None:
-            continue
-        whole = types[name] in (int, int | None)
-        if not _is_number(value, whole):
-            number = "a whole number" if whole else "a number"
-            raise error(f"{what}: {name} must be {number} in {text}, got {value!r}")
-        low, high = float(found[2]), float(found[3])
-        above = value >= low if found[1] == "[" else value > low
-        below = value <= high if found[4] == "]" else value < high
-        if not (above and below):
-            raise error(f"{what}: {name} must lie in {text}, got {value}")
+        value = getattr(owner, name)
+        if value is not None:
+            require_in(what, name, value, text, types[name] in (int, int | None), error)
+
+
+def require_in(
+    what: str,
+    name: str,
+    value: Any,
+    text: str,
+    whole: bool = False,
+    error: type[SpikefoldError] = ConfigError,
+) -> None:
+    """Refuse a number outside of its range, and what is no number.
+
+    Arguments:
+        what: the number belongs to, in messages.
+        name: of the number.
+        value: that it has.
+        text: the range as mathematics writes it.
+        whole: whether it must be a whole number.
+        error: that is raised.
+
+    Raises:
+        SpikefoldError: of the class `error`, with name, range and value; of NaN, too.
+    """
+    found = _RANGE.fullmatch(text)
+    assert found is not None, text
+    if not _is_number(value, whole):
+        number = "a whole number" if whole else "a number"
+        raise error(f"{what}: {name} must be {number} in {text}, got {value!r}")
+    low, high = float(found[2]), float(found[3])
+    above = value >= low if found[1] == "[" else value > low
+    below = value <= high if found[4] == "]" else value < high
+    if not (above and below):
+        raise error(f"{what}: {name} must lie in {text}, got {value}")
 
 
 def _is_number(value: Any, whole: bool) -> bool:

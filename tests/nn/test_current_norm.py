@@ -1,5 +1,7 @@
 """Norms after the connection that know time, as users write them."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ class Restated:
                 return weight * p[t], bias * p[t]  # type: ignore[index, operator]
             case "TAB":
                 return weight[t] * p[t] ** 2, bias[t] * p[t] ** 2  # type: ignore[index]
-        return weight * (0.4 * 2**-0.5), bias  # type: ignore[return-value]
+        return weight * (0.5 * 2**-0.5), bias  # type: ignore[return-value]
 
     def currents(self, x: Tensor, training: bool = True) -> Tensor:
         weight, bias = self.p["connection.weight"], self.p["connection.bias"]
@@ -250,7 +252,7 @@ def test_one_map_for_all_steps_is_fused() -> None:
         value[:, None, None]
         for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     )
-    expected = gain * 0.4 / 2**0.5 * (y - mean) / (variance + 1e-5).sqrt() + shift
+    expected = gain * 0.5 / 2**0.5 * (y - mean) / (variance + 1e-5).sqrt() + shift
     torch.testing.assert_close(torch.stack([fused.connection(x_t) for x_t in x]), expected)
     assert sf.verify(layer, fused, [x], per_step=True).mismatches == 0
 
@@ -308,5 +310,39 @@ def test_what_does_not_fit_is_refused() -> None:
     layer = sf.SpikingLayer(nn.Conv2d(3, 5, 3), BNTT(C, T), sf.LIF())
     with pytest.raises(ShapeError, match=r"BNTT\(6\) expects currents \[T, N, 6, ...\], got"):
         layer(torch.randn(T, 8, 3, 5, 5))
-    with pytest.raises(sf.ConfigError, match="BNTT: steps must be at least 1 or None, got 0"):
-        BNTT(C, 0)
+    made: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str]] = [
+        (BNTT, (C, 0), {}, r"BNTT: steps must lie in \[1, inf\), got 0"),
+        (BNTT, (4, 2.5), {}, r"BNTT: steps must be a whole number in \[1, inf\), got 2.5"),
+        (BNTT, (4.0, 2), {}, "BNTT: a size of its shape must be a whole number .*, got 4.0"),
+        (sf.TEBN, (4, True), {}, "TEBN: steps must be a whole number .*, got True"),
+        (sf.TAB, (0, 2), {}, r"TAB: a size of its shape must lie in \[1, inf\), got 0"),
+        (sf.TdBN, (6,), {"alpha": "x"}, r"TdBN: alpha must be a number in \(0, inf\), got 'x'"),
+        (sf.TdBN, (6,), {"threshold": math.inf}, "TdBN: threshold must lie in .*, got inf"),
+        (sf.MPBN, (6,), {"eps": "x"}, "MPBN: eps must be a number"),
+        (sf.MPBN, (6,), {"momentum": "x"}, "MPBN: momentum must be a number"),
+        (sf.MPBN, (6,), {"rate": 0.1, "threshold": math.inf}, "MPBN: threshold must lie in"),
+    ]
+    for norm, sizes, options, message in made:
+        with pytest.raises(sf.ConfigError, match=message):
+            norm(*sizes, **options)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_tdbn_scales_to_the_threshold_of_its_neurons() -> None:
+    """By hand: values of deviation 1 become 0.8 / 4 wide."""
+    norm = sf.TdBN(1, threshold=0.8, alpha=0.25)
+    x = torch.tensor([-1.0, 1.0]).reshape(1, 2, 1, 1, 1)
+    torch.testing.assert_close(norm(x), 0.2 * x, rtol=1e-5, atol=0)
+    sf.SpikingLayer(nn.Conv2d(3, 1, 1), norm, sf.LIF(threshold=0.8))
+    with pytest.raises(sf.ConfigError, match=r"scales to the threshold 0.8, .* fire above 0.5"):
+        sf.SpikingLayer(nn.Conv2d(3, 1, 1), norm, sf.LIF())
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_counts_are_normalized_as_numbers(dtype: torch.dtype) -> None:
+    x = torch.randint(0, 2, (2, 4, 3, 5, 5)).to(dtype)
+    norm = sf.TEBN(3, 2)
+    y = norm.train()(x)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, sf.TEBN(3, 2).train()(x.float()))

@@ -76,7 +76,7 @@ def test_wrong_arguments_are_told_in_the_class_they_were_given_to() -> None:
         sf.IF(tau=2.0)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="LIF: unknown constant 'treshold': did you mean 'thres"):
         sf.LIF(treshold=2.0)  # type: ignore[call-arg]
-    with pytest.raises(ConfigError, match=r"MPBN: shape must be whole numbers, .*, got 8.0"):
+    with pytest.raises(ConfigError, match=r"MPBN: a size of its shape must be a whole .*, got 8.0"):
         sf.MPBN(8.0)  # type: ignore[arg-type]
 
 

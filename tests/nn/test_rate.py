@@ -36,7 +36,7 @@ def test_it_is_only_where_training_begins() -> None:
 @pytest.mark.usefixtures("as_user")
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, math.nan])
 def test_rates_out_of_range_are_refused(rate: float) -> None:
-    with pytest.raises(ConfigError, match="rate must lie between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"rate must lie in \(0, 1\)"):
         sf.MPBN(4, rate=rate)
 
 

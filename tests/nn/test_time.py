@@ -116,7 +116,7 @@ def test_other_numbers_of_steps_are_refused() -> None:
     for neuron in (lif, sf.fold(lif)):
         with pytest.raises(ShapeError, match="for 4 time steps, but the sequence has 5"):
             neuron(torch.randn(5, 8, 3))
-    with pytest.raises(ConfigError, match="steps must be at least 1"):
+    with pytest.raises(ConfigError, match=r"steps must lie in \[1, inf\)"):
         sf.MPBN(3, steps=0)
     with pytest.raises(ConfigError, match="mpbn-steps needs steps"):
         sf.models.small(norm="mpbn-steps")

@@ -207,3 +207,16 @@ def test_json_says_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixtu
         "report": str(tmp_path / "page.html"),
         "runs": [str(tmp_path / "run")],
     }
+
+
+def test_older_and_newer_runs_of_a_setting_are_not_mixed(tmp_path: Path) -> None:
+    """An older run has no cost: energy is that of the newer, and rates are taken alike of both."""
+    older = {"cost": None, "firing_rates": {"features.0.lif": 0.5, "features.1.lif": 0.3}}
+    write_run(tmp_path / "runs" / "a", summary(0))
+    write_run(tmp_path / "runs" / "b", summary(1, **older))
+    page, _ = report(tmp_path / "runs", tmp_path / "page.html")
+    head, row = table(page, "Mean")
+    told = dict(zip(head, row, strict=True))
+    # layers of 0.25 each in the newer one; 0.4 in the mean of the older one
+    assert (told["n"], told["firing rate"], told["ACs"]) == ("2", "0.325", "30 (of 1)")
+    assert told["energy (µJ)"] == "2 (of 1)"

@@ -6,6 +6,7 @@ from torch import nn
 from spikefold.dynamics import Normalization
 from spikefold.errors import ConfigError
 from spikefold.nn._norm import CurrentNorm
+from spikefold.ranges import require_in
 
 
 class TdBN(CurrentNorm):
@@ -21,7 +22,8 @@ class TdBN(CurrentNorm):
         alpha: 1, or 1 / sqrt(2) where two branches add.
 
     Raises:
-        ConfigError: if alpha or the threshold is not positive.
+        ConfigError: if alpha or the threshold is not positive, or neurons in the same
+            `SpikingLayer` have another threshold.
 
     Source: Zheng et al., "Going Deeper With Directly-Trained Larger Spiking Neural Networks", AAAI
     2021; gamma = 1, beta = 0 at the start.
@@ -31,10 +33,8 @@ class TdBN(CurrentNorm):
 
     def __init__(self, channels: int, *, threshold: float = 0.5, alpha: float = 1.0) -> None:
         super().__init__(channels)
-        if not (threshold > 0 and alpha > 0):
-            raise ConfigError(
-                f"TdBN: threshold and alpha must be positive, got {threshold} and {alpha}"
-            )
+        for name, value in (("threshold", threshold), ("alpha", alpha)):
+            require_in("TdBN", name, value, "(0, inf)")
         self.threshold, self.alpha = threshold, alpha
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -44,6 +44,18 @@ class TdBN(CurrentNorm):
         """What it does now."""
         gain = self.weight * (self.alpha * self.threshold)
         return Normalization(gain[None], self.bias[None], self.EPS, self.fixed, self.group)
+
+    def suit(self, threshold: float) -> None:
+        """Refuse neurons of another threshold than that to which it scales.
+
+        Raises:
+            ConfigError: with both thresholds.
+        """
+        if threshold != self.threshold:
+            raise ConfigError(
+                f"TdBN scales to the threshold {self.threshold}, but the neurons fire above "
+                f"{threshold}: give TdBN threshold={threshold} (any other scale is its alpha)"
+            )
 
     def extra_repr(self) -> str:
         """The arguments, for print."""

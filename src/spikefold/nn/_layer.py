@@ -12,7 +12,7 @@ from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn._attached import attached
 from spikefold.nn._batch_norm import normalization
 from spikefold.nn._neuron import SpikingNeuron
-from spikefold.nn._norm import CurrentNorm, is_called
+from spikefold.nn._norm import CurrentNorm, as_given, is_called
 from spikefold.nn._running import kept, observe
 from spikefold.nn._state import State, begun, refuse_hooks, require_evaluation, require_step
 from spikefold.nn._traceable import traceable
@@ -175,7 +175,7 @@ def step_over_time(
         if known is None:
             y = _distinct_steps(module, y)
         else:
-            y = dynamics.compute(Currents(y, 1, known))[0].to(y.dtype)
+            y = as_given(dynamics.compute(Currents(y, 1, known))[0], y)
     return y[0]
 
 
@@ -222,6 +222,8 @@ class SpikingLayer(nn.Module):
             raise ConfigError(
                 f"SpikingLayer: lif must be neurons such as sf.LIF(), got {type(lif).__name__}"
             )
+        if isinstance(norm, CurrentNorm):
+            norm.suit(lif.constants.threshold)
         self.connection = connection
         self.norm = norm
         self.lif = lif

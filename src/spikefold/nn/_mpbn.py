@@ -1,6 +1,5 @@
 """Membrane potential batch normalization as a module."""
 
-import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from spikefold.dynamics import Normalization
 from spikefold.errors import ConfigError
 from spikefold.nn._norm import MembraneNorm
+from spikefold.ranges import require_in
 
 
 class MPBN(MembraneNorm):
@@ -62,16 +62,13 @@ class MPBN(MembraneNorm):
         threshold: float = 0.5,
     ) -> None:
         sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
-        if not all(isinstance(size, int) for size in sizes):
-            raise ConfigError(f"MPBN: shape must be whole numbers, C or (C, H, W), got {shape!r}")
         super().__init__(sizes, steps)
-        if not (math.isfinite(eps) and eps >= 0):
-            raise ConfigError(f"MPBN: eps must be finite and not negative, got {eps}")
-        if rate is not None and not (affine and 0 < rate < 1):
-            raise ConfigError(
-                f"MPBN: rate must lie between 0 and 1 and needs affine=True, got rate={rate}, "
-                f"affine={affine}"
-            )
+        require_in("MPBN", "eps", eps, "[0, inf)")
+        if rate is not None:
+            require_in("MPBN", "rate", rate, "(0, 1)")
+            require_in("MPBN", "threshold", threshold, "(-inf, inf)")
+            if not affine:
+                raise ConfigError("MPBN: rate is where its shift begins: it needs affine=True")
         self.eps = eps
         self.affine = affine
         self.rate, self.threshold = rate, threshold

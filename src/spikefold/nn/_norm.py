@@ -9,6 +9,7 @@ from spikefold.dynamics import Currents, Normalization, Observed, Statistics
 from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn._attached import attached
 from spikefold.nn._running import Processes, kept, observe
+from spikefold.ranges import require_in
 
 
 class Norm(nn.Module):
@@ -28,10 +29,12 @@ class Norm(nn.Module):
     def __init__(self, shape: tuple[int, ...], steps: int | None = None) -> None:
         super().__init__()
         name = type(self).__name__
-        if not shape or any(size < 1 for size in shape):
+        if not shape:
             raise ConfigError(f"{name}: shape must be positive, got {shape}")
-        if steps is not None and steps < 1:
-            raise ConfigError(f"{name}: steps must be at least 1 or None, got {steps}")
+        for size in shape:
+            require_in(name, "a size of its shape", size, "[1, inf)", whole=True)
+        if steps is not None:
+            require_in(name, "steps", steps, "[1, inf)", whole=True)
         self.shape = shape
         self.steps = steps
 
@@ -42,10 +45,8 @@ class Norm(nn.Module):
             steps: T for a set a step; None: one for all.
             momentum: weight of a new observation; None takes the mean over all (cumulative).
         """
-        if momentum is not None and not 0 <= momentum <= 1:
-            raise ConfigError(
-                f"{type(self).__name__}: momentum must lie in [0, 1] or be None, got {momentum}"
-            )
+        if momentum is not None:
+            require_in(type(self).__name__, "momentum", momentum, "[0, 1]")
         self.momentum = momentum
         sets = () if steps is None else (steps,)
         self.register_buffer("running_mean", torch.zeros((*sets, *self.shape)))
@@ -61,6 +62,13 @@ class Norm(nn.Module):
     def group(self) -> distributed.ProcessGroup | None:
         """Processes whose batches count together; None: this one's alone."""
         return None if self.processes is None else self.processes.group
+
+    def suit(self, threshold: float) -> None:
+        """Called when it comes before neurons; may refuse their threshold.
+
+        Arguments:
+            threshold: above which they fire.
+        """
 
     def normalization(self) -> Normalization:
         """What it does now."""
@@ -114,13 +122,6 @@ class MembraneNorm(Norm):
                 f"[N, {', '.join(map(str, self.shape))}"
                 f"{', ...' if len(self.shape) == 1 else ''}], got {list(shape)}"
             )
-
-    def suit(self, threshold: float) -> None:
-        """Called when it is given to neurons; may refuse their threshold.
-
-        Arguments:
-            threshold: above which they fire.
-        """
 
     def forward(
         self, u: Float[Tensor, "N C *spatial"], t: int = 0
@@ -203,11 +204,16 @@ class CurrentNorm(Norm):
         y, observed = dynamics.compute(Currents(x, len(x), self.normalization()))
         if observed is not None:
             self.observe(observed)
-        return y.to(x.dtype)
+        return as_given(y, x)
 
     def extra_repr(self) -> str:
         """The arguments, for print."""
         return f"{self.shape[0]}" if self.steps is None else f"{self.shape[0]}, steps={self.steps}"
+
+
+def as_given(y: Tensor, x: Tensor) -> Tensor:
+    """In the dtype of what was normalized, but for whole numbers, such as counts of spikes."""
+    return y.to(x.dtype) if x.is_floating_point() else y
 
 
 # The forwards of norms that do exactly what their `normalization` says.

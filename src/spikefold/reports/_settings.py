@@ -1,6 +1,6 @@
 """Runs taken together by their settings, and tables of these."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -218,34 +218,40 @@ def summary_table(groups: Sequence[Setting]) -> Rows:
 
 def _summary_row(setting: Setting) -> tuple[str, ...]:
     (record,) = accuracy_records(run.summary for run in setting.runs)
-    costs = list(_costs(setting))
-    fold = record["fold"]
+    costs, fold = _costs(setting), record["fold"]
+
+    def of(figure: Callable[[dict[str, Any]], float], form: str) -> str:
+        return _mean([None if cost is None else figure(cost) for cost in costs], form)
+
     return (
         setting.label,
         str(record["n"]),
         percent(record["validation"]),
         percent(record["test"]),
-        _mean([_firing_rate(run.summary) for run in setting.runs], ".3f"),
-        _mean([cost["acs"] for cost in costs], ",.0f"),
-        _mean([cost["macs"] for cost in costs], ",.0f"),
-        _mean([cost["picojoules"] / 1e6 for cost in costs], ",.3g"),
-        _mean([cost["picojoules"] / cost["ann_picojoules"] for cost in costs], ".2f"),
+        _mean(_firing_rates(setting), ".3f"),
+        of(lambda cost: cost["acs"], ",.0f"),
+        of(lambda cost: cost["macs"], ",.0f"),
+        of(lambda cost: cost["picojoules"] / 1e6, ",.3g"),
+        of(lambda cost: cost["picojoules"] / cost["ann_picojoules"], ".2f"),
         _mean([run.summary["seconds"] / 60 for run in setting.runs], ",.1f"),
-        _left(costs),
+        _left([cost for cost in costs if cost is not None]),
         f"{fold['mismatches']:,} of {fold['spikes']:,}" if fold else "-",
     )
 
 
-def _costs(setting: Setting) -> Iterator[dict[str, Any]]:
-    for run in setting.runs:
-        cost = run.summary.get("cost")
-        if cost is not None and "not_counted" not in cost:
-            yield cost
+def _costs(setting: Setting) -> list[dict[str, Any] | None]:
+    """Of each run; None where it was not recorded or not known."""
+    costs = [run.summary.get("cost") for run in setting.runs]
+    return [None if cost is None or "not_counted" in cost else cost for cost in costs]
 
 
 def _mean(values: Sequence[float | None], form: str) -> str:
+    """Over the runs that recorded it, and how many they are if not all."""
     found = [value for value in values if value is not None]
-    return format(mean(found), form) if found else MISSING
+    if not found:
+        return MISSING
+    of = "" if len(found) == len(values) else f" (of {len(found)})"
+    return f"{format(mean(found), form)}{of}"
 
 
 def _left(costs: Sequence[dict[str, Any]]) -> str:
@@ -269,11 +275,13 @@ def _rates(summary: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _firing_rate(summary: dict[str, Any]) -> float | None:
-    """Of all neurons; of layers alike where only these are known."""
-    known = (summary.get("cost") or {}).get("firing_rate")
-    rates = _rates(summary).values()
-    return known if known is not None else mean(rates) if rates else None
+def _firing_rates(setting: Setting) -> list[float | None]:
+    """Of all neurons of each run; or of its layers alike, where of a run only these are known."""
+    known = [None if cost is None else cost.get("firing_rate") for cost in _costs(setting)]
+    if None not in known:
+        return known
+    rates = [list(_rates(run.summary).values()) for run in setting.runs]
+    return [mean(of) if of else None for of in rates]
 
 
 def layer_rates(setting: Setting) -> dict[str, list[float]]:
