@@ -287,6 +287,8 @@ def test_refused_in_one_line() -> None:
     for network, batches, error, message in cases:
         with pytest.raises(error, match=message) as caught:
             sf.cost(network, batches)
+        with pytest.raises(ConfigError, match="cost takes a network, got str"):
+            sf.cost(small, [x], before="x")  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
 
 
@@ -343,6 +345,44 @@ def test_what_was_removed_from_a_network_of_ones_own() -> None:
     assert sf.cost(folded, [x]).removed is None
     mpbn = {"MPBN": {"layers": 1, "operations": 3 * 4 * 2}}
     assert sf.cost(folded, [x], before=network).removed == mpbn
+
+
+def test_what_was_there_before_is_said_only_where_it_is_known() -> None:
+    x = torch.rand(2, 1, 8, 8)
+    arguments = sf.models.Arguments(in_channels=1, steps=2)
+    own = sf.models.assemble("my_own", lambda b, _: [b.conv(4)], arguments).eval()
+    assert sf.cost(sf.fuse_conv_bn(sf.fold(own)), [x]).removed is None  # no such model
+    changed = sf.models.small(in_channels=1, steps=2).eval()
+    for unit in changed.layers().values():
+        unit.norm = sf.TAB(unit.connection.out_channels, 2)
+    fused = sf.fuse_conv_bn(sf.fold(changed))
+    assert sf.cost(fused, [x]).removed is None  # its norms are not those of the model
+    assert set(sf.cost(fused, [x], before=changed).removed or {}) == {"MPBN", "TAB"}
+
+
+def test_batches_of_several_lengths_do_not_tell_what_was_removed() -> None:
+    network = nn.Sequential(sf.SpikingLayer(nn.Linear(3, 2), nn.Identity(), sf.LIF(sf.MPBN(2))))
+    folded = sf.fold(network.eval())
+    batches = [torch.rand(steps, 4, 3) for steps in (3, 5)]
+    assert sf.cost(folded, batches, before=network).removed is None
+    assert sf.cost(folded, batches[:1], before=network).removed == {
+        "MPBN": {"layers": 1, "operations": 3 * 3 * 2}
+    }
+
+
+def test_sums_of_sums_are_followed_once() -> None:
+    class Doubled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unit, self.readout = two_layers()[0], nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.unit(x)
+            for _ in range(60):
+                y = y + F.dropout(y, training=False)
+            return self.readout(y)
+
+    assert sf.cost(Doubled(), [torch.rand(2, 3, 3)]).layers[-1].source == "'unit.lif' (IF)"
 
 
 def test_the_random_state_is_left_alone() -> None:

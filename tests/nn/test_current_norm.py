@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 import spikefold as sf
 from spikefold.data import TensorSamples
+from spikefold.dynamics import Normalization
 from spikefold.errors import FoldError, ShapeError
+from spikefold.folding import made_again, transforms_in
 from spikefold.nn import BNTT, CurrentAffine
 from spikefold.training import recalibrate
 from tests.dynamics.reference import mpbn_lif
@@ -229,6 +231,66 @@ def test_a_norm_without_weights_before_it_becomes_gain_and_shift() -> None:
     assert type(fused[1]) is CurrentAffine
     assert fused[1].weight.shape == (1, 3)
     torch.testing.assert_close(fused(x[:2]), row(x[:2]), rtol=1e-5, atol=1e-6)
+
+
+class Decayed(sf.CurrentNorm):
+    """Makes a tensor, looks at values, and has statistics of each step but one gain."""
+
+    def __init__(self, channels: int, steps: int | None) -> None:
+        super().__init__(channels, steps)
+        self.keep_statistics(T)
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def normalization(self) -> Normalization:
+        gain = (self.weight * 0.9 ** torch.arange(1)[:, None]).abs()
+        if (self.weight < 0).any():
+            gain = -gain
+        return Normalization(gain, torch.zeros_like(gain), 1e-5, self.fixed, over="each")
+
+
+@pytest.mark.parametrize("steps", [T, None])
+def test_norms_of_ones_own_are_fused_saved_and_loaded(
+    steps: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decayed(builder: sf.models.Builder, width: float) -> list[nn.Module]:
+        connection = nn.Conv2d(builder.channels, 5, 3)
+        builder.channels = 5
+        return [sf.SpikingLayer(connection, Decayed(5, steps), sf.LIF())]
+
+    arguments = sf.models.Arguments(num_classes=3, in_channels=2, image_size=5, steps=T)
+
+    def build(**_: Any) -> sf.models.Network:
+        return sf.models.assemble("decayed", decayed, arguments)
+
+    monkeypatch.setitem(sf.models.MODELS, "decayed", build)
+    made = build()
+    for x in torch.rand(3, T, 4, 2, 5, 5):
+        made(x)
+    fused = sf.fuse_conv_bn(made.eval())
+    assert fused.layers()["features.0"].norm.weight.shape == (T, 5)
+    assert sf.verify(made, fused, [x]).mismatch_rate < 1e-2
+    sf.save(fused, tmp_path / "a.safetensors")
+    assert torch.equal(sf.load(tmp_path / "a.safetensors")(x), fused(x))
+
+
+def test_files_of_networks_that_kept_their_norms_are_read() -> None:
+    """Fusion has two parts, each by its name: an older file tells of connections alone."""
+    row = nn.Sequential(
+        unit("TAB"), sf.SpikingLayer(nn.Conv2d(C, 5, 3), nn.BatchNorm2d(5), sf.LIF())
+    ).eval()
+    older = made_again(row, [("", "fuse_conv_bn")])
+    assert (type(older[0].norm), type(older[1].norm)) == (sf.TAB, nn.Identity)
+    done = transforms_in(sf.fuse_conv_bn(row))
+    assert done == (("", "fuse_conv_bn"), ("", "affine_currents"))
+    assert type(made_again(row, done)[0].norm) is CurrentAffine
+
+
+@pytest.mark.parametrize("kind", list(NORMS))
+def test_norms_with_hooks_are_refused_by_the_layer(kind: str) -> None:
+    row = nn.Sequential(unit(kind), sf.SpikingLayer(nn.Conv2d(C, 5, 3), sf.TdBN(5), sf.LIF()))
+    row[0].norm.register_forward_hook(lambda *_: None)
+    with pytest.raises(FoldError, match=r"layer '0': .* cannot be fused: it carries .*hook"):
+        sf.fuse_conv_bn(row.eval())
 
 
 def test_fusion_leaves_what_computes_by_itself_and_fuses_the_rest() -> None:

@@ -35,6 +35,7 @@ def damaged(name: str) -> list[Any]:
         kinds += [{k: v for k, v in whole.items() if k != key} for key in list(whole)[:6]
                   if name in ("raster.json", "confusions.json")]  # fmt: skip
     if name == "confusions.json":
+        kinds += [{**whole, "counts": [count]} for count in ([-1, 0, 1], [0, 0, -1], [0, 0, 0.5])]
         unnamed: list[Any] = [5, [], {}, "ab", [5]]
         kinds += [{"names": names, "counts": []} for names in unnamed]
     return kinds
@@ -67,6 +68,11 @@ def test_a_broken_record_is_named(
         {"notes": [3]},
         {"recipe": ["x"]},
         {"firing_rates": 3, "cost": None},
+        *(
+            {"fuse": fuse}
+            for fuse in ({}, 5, None, {"mismatches": 1}, {"mismatches": 1, "spikes": -1})
+        ),
+        {"experiment": {**summary()["experiment"], "data": {"name": "folder", "root": 5}}},
         {"cost": {**COUNTED, "layers": [{**LAYER, "name": 3}], "norm_operations": 0.0}},
     ],
 )
@@ -189,6 +195,7 @@ def test_a_folder_is_the_same_however_it_is_told(
         write_run(tmp_path / "runs" / str(seed), own)
     page, _ = report(tmp_path / "runs", tmp_path / "page.html")
     assert [row[1] for row in table(page, "Mean")] == ["n", "2"]
+    assert dict(table(page, "Settings; those"))["data.root"] == "my/pictures"  # as it was told
 
 
 def test_a_landscape_of_other_weights_is_not_shown(tmp_path: Path) -> None:
@@ -214,6 +221,8 @@ def test_names_that_are_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "\\udcff" in text
     assert main(["table", str(place)]) == 0
     assert "| my? |" in capsys.readouterr().out
+    assert main(["report", str(place), "-o", str(place / "page.html")]) == 0
+    assert "\\udcff/page.html" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("as_user")

@@ -145,3 +145,17 @@ def test_a_setting_that_an_older_run_had_not_differs(
     file.write_text(json.dumps(summary))
     assert main(["compare", str(one), str(other), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["differ"] == ["model.norm", "model.rate"]
+
+
+def test_runs_that_are_left_out_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (write(tmp_path / name, {0: 0.5, 1: 0.6, 2: 0.7}) for name in ("one", "other"))
+    summary = json.loads((other / "seed-2" / "summary.json").read_text())
+    experiment = summary["experiment"]
+    experiment["optimizer"]["epochs"] += 1
+    (other / "seed-2" / "config.json").write_text(json.dumps(experiment))
+    assert main(["compare", str(one), str(other)]) == 0
+    out, err = capsys.readouterr()
+    assert "over 2 pairs" in out
+    assert f"note: {other / 'seed-2'} has no results yet, and is left out" in err

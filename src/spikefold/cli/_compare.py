@@ -8,7 +8,7 @@ import tyro
 
 from spikefold.cli._output import print_json, print_rows
 from spikefold.cli._parsing import Json, parse
-from spikefold.cli._records import completed
+from spikefold.cli._records import completed, note_unfinished
 from spikefold.reports import pair_runs, pair_table, pair_verdict, plot_pairs
 
 
@@ -31,6 +31,7 @@ def compare_command(words: list[str]) -> None:
     """Compare two settings."""
     options = parse(CompareOptions, words, "spikefold compare")
     record = pair_runs(options.one, options.other, completed)
+    note_unfinished([options.one, options.other])
     if options.picture is not None:
         plot_pairs(options.one, options.other, record["names"], options.picture)
     if options.json:

@@ -140,10 +140,10 @@ def fold_command(words: list[str]) -> None:
     options = parse(FoldOptions, words, "spikefold fold")
     require_network_file(options.output, options.overwrite)
     folded = fold(load_network(options.checkpoint, options.device, TRAINED))
-    if options.fuse:
-        folded = fuse_conv_bn(folded) if is_fusable(folded) else folded
-        if "fuse_conv_bn" not in folded.transforms:
-            print_error("note: folded only: there is no norm after a connection to be fused")
+    if options.fuse and is_fusable(folded):
+        folded = fuse_conv_bn(folded)
+    elif options.fuse:
+        print_error("note: folded only: no norm after a connection is left to be fused")
     save(folded, options.output)
     layers = thresholds(folded)
     if options.json:

@@ -19,12 +19,17 @@ def load_runs(command: str, paths: Sequence[Path]) -> list[Run]:
     if not paths:
         raise ConfigError(f"{command}: name at least one directory of runs")
     directories = find_runs(paths)
-    for directory, what in unfinished_runs(paths):
-        print_error(f"note: {directory} has no results yet, and is left out ({what})")
+    note_unfinished(paths)
     summaries = completed([read_summary(directory) for directory in directories])
     runs = [Run(*pair) for pair in zip(directories, summaries, strict=True)]
     require_each_once(runs)
     return runs
+
+
+def note_unfinished(paths: Sequence[Path]) -> None:
+    """Say which runs are left out."""
+    for directory, what in unfinished_runs(paths):
+        print_error(f"note: {directory} has no results yet, and is left out ({what})")
 
 
 def completed(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -42,8 +42,8 @@ def cost(
         network: trained, folded or not: what is left of norms is listed. It is not changed, and
             runs in evaluation mode.
         batches: inputs on its device, or pairs of such inputs and labels; at least one.
-        before: the network before fold and fusion, which says what they removed; of a model of
-            `spikefold.models` that is known.
+        before: the network before fold and fusion, which says what they removed (if all batches
+            have the same steps and sizes); of a model of `spikefold.models` that is known.
         steps: handed to `forward` if given.
         on_batch: called after each batch, for progress.
 
@@ -64,8 +64,9 @@ def cost(
         >>> record.ann, record.layers[0].macs, record.layers[1].macs, record.layers[2].spikes
         (782080.0, 15488.0, 0.0, False)
     """
-    if not isinstance(network, nn.Module):
-        raise ConfigError(f"cost takes a network, got {type(network).__name__}")
+    for one in (network, *([] if before is None else [before])):
+        if not isinstance(one, nn.Module):
+            raise ConfigError(f"cost takes a network, got {type(one).__name__}")
     require_batches(batches)
     before, rest = as_built(network) if before is None else before, iter(batches)
     first = list(itertools.islice(rest, 1))
@@ -73,9 +74,10 @@ def cost(
         record = counted(ran, followed, seen)
     if before is None or before is network:
         return replace(record, removed=None if before is None else {})
-    # what norms do depends on shapes alone: a batch tells it
+    # what norms do depends on shapes alone: a batch tells it, if all are alike
     with _watched(before, first, steps) as (_, _, seen_before):
-        return replace(record, removed=removed(seen_before, seen))
+        alike = len(seen.forms) == 1 and seen.forms == seen_before.forms
+        return replace(record, removed=removed(seen_before, seen) if alike else None)
 
 
 @contextmanager
@@ -126,6 +128,7 @@ class _Counting:
         self.seen = Seen()
         self.given: list[_Given] = []
         self.sequence: tuple[int, int] | None = None  # T and N of the batch that runs
+        self.updates = 0  # in the batches before
         self.unit: SpikingLayer | None = None  # whose neurons fire next
         kinds = {node.module: node.kind for node in followed.nodes if node.module is not None}
         units = [unit for unit in network.modules() if isinstance(unit, SpikingLayer)]
@@ -178,6 +181,9 @@ class _Counting:
         if self.sequence is None:
             raise ConfigError("cost: no neuron of the network fires where it can be seen")
         steps, samples = self.sequence
+        updates = self.seen.updates.total()
+        self.seen.forms.add((steps, (updates - self.updates) / max(1, samples)))
+        self.updates = updates
         self.seen.samples += samples
         self.seen.steps += steps * samples
         for given in self.given:

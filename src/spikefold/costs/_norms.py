@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from spikefold.costs._seen import Seen
+from spikefold.errors import SpikefoldError
+from spikefold.folding import made_again, transforms_in
 from spikefold.graphs import kind_of_module
 from spikefold.models import Network, NIRModel, build
-from spikefold.nn import CurrentAffine, MembraneNorm, Norm, transforms_of
+from spikefold.nn import CurrentAffine, MembraneNorm, Norm
 
 
 def norm_operations(norm: nn.Module) -> int:
@@ -55,12 +57,23 @@ def as_built(network: nn.Module) -> nn.Module | None:
     Arguments:
         network: any.
     """
-    if not any(transforms_of(module) for module in network.modules()):
+    done = transforms_in(network)
+    if not done:
         return network
     if not isinstance(network, Network) or isinstance(network, NIRModel):
         return None
-    with torch.random.fork_rng(devices=[]):
-        return build(network.name, network.arguments).to(next(network.parameters()))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            built = build(network.name, network.arguments)
+        again = made_again(built, done)
+    except SpikefoldError:
+        # of another module, or changed since it was built
+        return None
+    return built.to(next(network.parameters())) if _types(again) == _types(network) else None
+
+
+def _types(network: nn.Module) -> list[tuple[str, type[nn.Module]]]:
+    return [(name, type(module)) for name, module in network.named_modules()]
 
 
 def removed(before: Seen, after: Seen) -> dict[str, dict[str, Any]]:

@@ -88,7 +88,8 @@ class Cost(Figures):
         steps: time steps a sample.
         uncounted: calls of which it is not known what they compute.
         removed: normalizations that fold and fusion removed, by class: "layers", their number, and
-            "operations" a sample in all of them; None: it is not known what was there before.
+            "operations" a sample in all of them (those of what was put in their place are in
+            `norm_operations`); None: it is not known what was there before.
     """
 
     layers: tuple[LayerCost, ...]

@@ -123,9 +123,12 @@ def _connection(connection: Any, given: Iterable[Inputs], spikes: bool) -> dict[
 def _sources(followed: Graph, node: Node) -> list[Node]:
     """What makes the values that a connection is given: several where they are added or joined."""
     found: dict[str, Node] = {}
-    waiting = [followed[node.inputs[0]]]
+    waiting, met = [followed[node.inputs[0]]], set[str]()
     while waiting:
         source = waiting.pop()
+        if source.name in met:
+            continue
+        met.add(source.name)
         if source.kind in _TRANSPARENT or _is_max_pool(source):
             waiting.append(followed[source.inputs[0]])
         elif source.kind in _JOINING:

@@ -27,6 +27,7 @@ class Seen:
 
     samples: int = 0
     steps: int = 0
+    forms: set[tuple[int, float]] = field(default_factory=set)
     inputs: dict[nn.Module, dict[Size, Inputs]] = field(default_factory=lambda: defaultdict(dict))
     multiplies: set[nn.Module] = field(default_factory=set)
     updates: Counter[nn.Module] = field(default_factory=Counter)

@@ -80,7 +80,7 @@ def _conv_pads(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[int]:
 
 
 def norm(over: Over, operation: Operation, inputs: Inputs) -> str:
-    """A norm by running statistics: subtract, multiply, add, rounded as ours.
+    """A norm by running statistics: subtract (if not 0), multiply, add, rounded as ours.
 
     ONNX's BatchNormalization rounds otherwise, which flips spikes.
     """
@@ -89,6 +89,7 @@ def norm(over: Over, operation: Operation, inputs: Inputs) -> str:
     parameters = [
         (kind, over.parameter(tensor, f"{name}.{kind.lower()}"))
         for kind, tensor in zip(("Sub", "Mul", "Add"), of_module, strict=True)
+        if kind != "Sub" or tensor.any()
     ]
 
     def at(x: str, t: int) -> str:

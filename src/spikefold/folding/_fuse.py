@@ -4,21 +4,22 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikefold.errors import ConfigError, FoldError, ShapeError
+from spikefold.folding._affine import Maps, affine, affine_shape, is_one, maps_of, scale_and_shift
 from spikefold.graphs import MODULES, Graph, Place, graphs
 from spikefold.nn import (
     BATCH_NORMS,
     CurrentAffine,
     CurrentNorm,
     SpikingLayer,
+    attached,
     copied,
-    is_called,
     replaced,
     strange,
     transformed,
@@ -26,6 +27,10 @@ from spikefold.nn import (
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Connection = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+# What is replaced: a module at one place if it is only called by the names of its places, else the
+# module wherever it stands.
+_Slot = Place | nn.Module
+Pairs = list[tuple[_Slot, _Slot]]
 
 
 @torch.no_grad()
@@ -50,7 +55,7 @@ def fuse(connection: Connection, norm: _BatchNorm | CurrentNorm) -> Connection:
             f"{len(connection.weight)} channels go into a batch normalization of "
             f"{known.mean.numel()}: it normalizes another dimension"
         )
-    scale, bias = _scale_and_shift(known, connection.bias)
+    scale, bias = scale_and_shift(known, connection.bias)
     weight = connection.weight.double() * scale.reshape(-1, *(1,) * (connection.weight.ndim - 1))
     fused = copy.deepcopy(connection)
     fused.weight.copy_(weight)
@@ -59,89 +64,27 @@ def fuse(connection: Connection, norm: _BatchNorm | CurrentNorm) -> Connection:
     return fused
 
 
-class _Map(NamedTuple):
-    """What a normalization does in evaluation: `[C]`, or `[T, C]` (or `[1, C]`) for all steps."""
-
-    mean: Tensor
-    variance: Tensor
-    gain: Tensor
-    shift: Tensor
-    eps: float
-
-
-def _scale_and_shift(known: _Map, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The map as scale · x + shift of what comes without the bias; float64, to be rounded once."""
-    mean, variance, gain, shift = (value.double() for value in known[:4])
-    if not bool((torch.isfinite(mean) & torch.isfinite(variance)).all()):
-        raise FoldError("running statistics of the batch normalization are NaN or infinite")
-    scale = (variance + known.eps).rsqrt() * gain
-    return scale, (-mean if bias is None else bias.double() - mean) * scale + shift
-
-
-def _map(norm: _BatchNorm | CurrentNorm) -> _Map:
+def _map(norm: _BatchNorm | CurrentNorm) -> Maps:
+    """Of all steps alike: `[C]`."""
     if isinstance(norm, CurrentNorm):
-        found = _maps(copy.deepcopy(norm).eval())
-        if found is None or not _is_one(found):
+        found = maps_of(copy.deepcopy(norm).eval())
+        if found is None or not is_one(found):
             raise FoldError("the normalization has no running statistics, or a map for each step")
         mean, variance, gain, shift = (value[0] for value in found[:4])
-        return _Map(mean, variance, gain, shift, found.eps)
+        return Maps(mean, variance, gain, shift, found.eps)
     if norm.running_mean is None or norm.running_var is None:
         raise FoldError("the batch normalization keeps no running statistics")
     ones, zeros = torch.ones_like(norm.running_mean), torch.zeros_like(norm.running_mean)
     gain, shift = (norm.weight, norm.bias) if norm.affine else (ones, zeros)
-    return _Map(norm.running_mean, norm.running_var, gain, shift, norm.eps)
-
-
-def _maps(norm: CurrentNorm) -> _Map | None:
-    """Those of all steps, of a norm in evaluation; None if it does more, or has no statistics."""
-    if is_called(norm):
-        return None
-    now = norm.normalization()
-    return None if now.fixed is None else _Map(*now.fixed, now.gain, now.shift, now.eps)
-
-
-def _is_one(maps: _Map) -> bool:
-    """Whether it treats all steps alike."""
-    return all(len(value) == 1 for value in maps[:4])
+    return Maps(norm.running_mean, norm.running_var, gain, shift, norm.eps)
 
 
 def _may_fuse(norm: nn.Module | None) -> bool:
     """Whether it is a batch norm, or a norm of the currents that is one map; others stay."""
     if isinstance(norm, CurrentNorm):
-        maps = _maps(norm)
-        return maps is not None and norm.steps is None and _is_one(maps)
+        maps = maps_of(norm)
+        return maps is not None and norm.steps is None and is_one(maps)
     return isinstance(norm, _BatchNorm)
-
-
-def affine(norm: CurrentNorm) -> CurrentAffine:
-    """Gain and shift of each step that compute norm(x) of evaluation, up to rounding.
-
-        gain_t = gamma_t / sqrt(variance_t + eps);  shift_t = beta_t - mean_t · gain_t
-
-    Arguments:
-        norm: with running statistics; not changed.
-
-    Raises:
-        FoldError: if it keeps none, or they are not finite.
-    """
-    maps = _maps(copy.deepcopy(norm).eval())
-    if maps is None:
-        raise FoldError("the normalization does more than a map, or has no running statistics")
-    gain, shift = _scale_and_shift(maps)
-    made = affine_shapes(norm)
-    with torch.no_grad():
-        made.weight.copy_(gain)
-        made.bias.copy_(shift)
-    return made
-
-
-def affine_shapes(norm: CurrentNorm) -> CurrentAffine:
-    """What `affine` makes of a norm, without the values."""
-    gain = norm.normalization().gain
-    steps = norm.steps or (len(gain) if len(gain) > 1 else None)
-    made = CurrentAffine(norm.shape[0], steps)
-    trains = any(parameter.requires_grad for parameter in norm.parameters())
-    return made.to(gain.device, gain.dtype).requires_grad_(trains).train(norm.training)
 
 
 def fuse_shapes(connection: Connection, norm: nn.Module) -> Connection:
@@ -195,7 +138,7 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
     Only what is known is fused: exact types of `FUSIONS` with torch's own batch norms, or with a
     `CurrentNorm` that has one map for all steps (`TdBN`). Any other `CurrentNorm`, such as those
     with a map of each step (`BNTT`, `TEBN`, `TAB`), becomes a `CurrentAffine`: a multiplication and
-    an addition a neuron and step, in the neurons' own kernel.
+    an addition a neuron and step, in the neurons' own kernel; with a `forward` of its own it stays.
 
     Arguments:
         model: trained network, folded or not; not changed.
@@ -205,12 +148,17 @@ def fuse_conv_bn(model: ModelT) -> ModelT:
 
     Raises:
         FoldError: if nothing is to be fused, or statistics are not finite; if a convolution or a
-            batch norm behind it is a subclass, carries hooks or is parametrized (the layer is
-            named); if a module that holds a batch norm cannot be followed.
+            batch norm behind it is a subclass, carries hooks or is parametrized, or a `CurrentNorm`
+            carries hooks (the layer is named); if a module that holds a batch norm cannot be
+            followed.
     """
-    return _fuse_all(
-        model, lambda connection, norm: FUSIONS[type(connection)](connection, norm), affine
-    )
+    fused = _copied(model)
+    pairs, others = _found(fused)
+    if not (pairs or others):
+        raise FoldError("nothing to fuse: no convolution or linear is followed by a batch norm")
+    if pairs:
+        _fuse(fused, pairs, lambda connection, norm: FUSIONS[type(connection)](connection, norm))
+    return _make_affine(fused, others, affine) if others else fused
 
 
 def is_fusable(model: nn.Module) -> bool:
@@ -226,25 +174,30 @@ def is_fusable(model: nn.Module) -> bool:
 
 
 def fuse_conv_bn_shapes(model: ModelT) -> ModelT:
-    """What `fuse_conv_bn` makes of a network, without the values: to be loaded into.
+    """What `fuse_conv_bn` makes of connections and norms, without the values: to be loaded into.
 
     Arguments:
         model: as for `fuse_conv_bn`; may lie on the meta device.
     """
-    return _fuse_all(model, fuse_shapes, affine_shapes)
+    fused = _copied(model)
+    return _fuse(fused, _found(fused)[0], fuse_shapes)
 
 
-def _fuse_all(
-    model: ModelT,
-    fusion: Callable[[Any, Any], nn.Module],
-    alone: Callable[[Any], nn.Module],
-) -> ModelT:
+def affine_shapes(model: ModelT) -> ModelT:
+    """The same of what it makes of norms alone, once connections are fused."""
+    fused = _copied(model)
+    return _make_affine(fused, _found(fused)[1], affine_shape)
+
+
+def _copied(model: ModelT) -> ModelT:
     try:
-        fused = copied(model).eval()
+        return copied(model).eval()
     except ConfigError as error:
         raise FoldError(f"fuse_conv_bn: {error}") from error
+
+
+def _fuse(fused: ModelT, pairs: Pairs, fusion: Callable[[Any, Any], nn.Module]) -> ModelT:
     made: dict[_Slot, nn.Module] = {}
-    pairs, others = _found(fused)
     for connection, norm in pairs:
         first, second = _module(connection), _module(norm)
         if connection in made:
@@ -254,22 +207,28 @@ def _fuse_all(
             made[connection] = fusion(first, second)
         linear = isinstance(made[connection], nn.Linear)
         made[norm] = Features() if linear else nn.Identity()
-    for norm in others:
-        with _naming(fused, norm):
-            made[norm] = alone(_module(norm))
-    if not made:
-        raise FoldError("nothing to fuse: no convolution or linear is followed by a batch norm")
+    return transformed(_put(fused, made), "fuse_conv_bn")
+
+
+def _make_affine(fused: ModelT, norms: list[_Slot], make: Callable[[Any], nn.Module]) -> ModelT:
+    made: dict[_Slot, nn.Module] = {}
+    for slot in norms:
+        norm = _module(slot)
+        with _naming(fused, slot):
+            if attached(norm) is not None:
+                raise FoldError(f"{type(norm).__name__} cannot be fused: {strange(norm)}")
+            made[slot] = make(norm)
+    return transformed(_put(fused, made), "affine_currents")
+
+
+def _put(model: ModelT, made: dict[_Slot, nn.Module]) -> ModelT:
+    """Put modules where others stand."""
     for slot, module in made.items():
         if isinstance(slot, Place):
             slot.owner._modules[slot.name] = module
         else:
-            replaced(fused, {id(slot): module})
-    return transformed(fused, "fuse_conv_bn")
-
-
-# What is replaced: a module at one place if it is only called by the names of its places, else the
-# module wherever it stands.
-_Slot = Place | nn.Module
+            replaced(model, {id(slot): module})
+    return model
 
 
 def _module(slot: _Slot) -> nn.Module:
@@ -292,7 +251,7 @@ def _where(model: nn.Module, slot: _Slot) -> str:
     return next(path for path, module in model.named_modules() if module is wanted)
 
 
-def _found(model: nn.Module) -> tuple[list[tuple[_Slot, _Slot]], list[_Slot]]:
+def _found(model: nn.Module) -> tuple[Pairs, list[_Slot]]:
     """What is to be fused: connections and norms together, and norms of the currents alone.
 
     Together are a connection, all of whose results go into one norm, and that norm, if it takes no
@@ -329,12 +288,10 @@ def _found(model: nn.Module) -> tuple[list[tuple[_Slot, _Slot]], list[_Slot]]:
 
 
 def _is_affine(norm: nn.Module) -> bool:
-    """Whether it is a norm of the currents that `affine` makes simpler."""
-    return (
-        isinstance(norm, CurrentNorm)
-        and not isinstance(norm, CurrentAffine)
-        and _maps(norm) is not None
-    )
+    """Whether it is a norm of the currents to be made simpler, or refused for its hooks."""
+    if not isinstance(norm, CurrentNorm) or isinstance(norm, CurrentAffine):
+        return False
+    return attached(norm) is not None or maps_of(norm) is not None
 
 
 def _neighbours(graph: Graph) -> Iterator[tuple[Place, Place]]:

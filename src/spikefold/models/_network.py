@@ -194,7 +194,7 @@ class Network(nn.Module):
 
     @property
     def transforms(self) -> tuple[str, ...]:
-        """Names of what was done to it since it was built: "fold", "fuse_conv_bn"."""
+        """Names of what was done to it since it was built, such as "fold" and "fuse_conv_bn"."""
         return transforms_of(self)
 
     def layers(self) -> dict[str, SpikingLayer]:

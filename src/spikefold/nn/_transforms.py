@@ -10,7 +10,7 @@ _KEY = "_spikefold_transforms"
 
 
 def transforms_of(module: nn.Module) -> tuple[str, ...]:
-    """Names of the transforms that made this module: "fold", "fuse_conv_bn".
+    """Names of the transforms that made this module: "fold", "fuse_conv_bn", "affine_currents".
 
     Arguments:
         module: any; what was done to a part of it stands with the part.

@@ -20,7 +20,7 @@ from spikefold.data import (
     require_every_class,
     stratified_split,
 )
-from spikefold.errors import ConfigError, FoldError, GraphError
+from spikefold.errors import ConfigError, GraphError, SpikefoldError
 from spikefold.folding import Verification, fold, fuse_conv_bn, is_fusable, verify
 from spikefold.models import Network
 from spikefold.plain import to_plain
@@ -156,13 +156,15 @@ def _transform(
         told["firing_rates"] = {name: layer.firing_rate for name, layer in layers}
         test["folded"] = _evaluate(folded, dataset.test, "test folded", progress)
     shipped = folded
-    # a training that ended well shall not fail where nobody can follow its network
+    # a training that ended well shall not fail where nobody can follow its network, or where a norm
+    # of the user's does what cannot be fused
     try:
-        shipped = fuse_conv_bn(folded) if is_fusable(folded) else folded
-    except FoldError as error:
-        told["not_fused"] = str(error)
+        if is_fusable(folded):
+            shipped = fuse_conv_bn(folded)
+            save(shipped, directory / FUSED)
+    except (SpikefoldError, RuntimeError) as error:
+        shipped, told["not_fused"] = folded, " ".join(str(error).split())
     if shipped is not folded:
-        save(shipped, directory / FUSED)
         records["fuse"] = _compare(folded, shipped, dataset, "verify fusion", progress)
         test["fused"] = _evaluate(shipped, dataset.test, "test fused", progress)
     if records:

@@ -54,6 +54,8 @@ def _require_record(summary: dict[str, Any]) -> None:
     record = _record([summary])
     accuracies = [record[split]["values"] for split in ("validation", "test") if record[split]]
     counts = [*record["seeds"], *(record["fold"] or {}).values()]
+    setting_key(summary)
+    counts += [summary["fuse"][key] for key in ("mismatches", "spikes") if "fuse" in summary]
     if bool(record["validation"]) != (summary["validation"] is not None):
         raise ValueError("validation is neither a record nor null")
     if not all(type(value) in (int, float) and 0 <= value <= 1 for (value,) in accuracies):
@@ -102,20 +104,21 @@ def by_setting(summaries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]
 
 
 def of_setting(summary: dict[str, Any]) -> dict[str, Any]:
-    """All that runs of one setting have in common: no seed, and not where they were run.
-
-    The folder of data of one's own, which may be told in several ways, is absolute.
-    """
-    experiment = {k: v for k, v in summary["experiment"].items() if k not in ("seed", "hardware")}
-    data = experiment["data"]
-    if data["name"] in OWN_DATA and data["root"]:
-        experiment["data"] = {**data, "root": os.path.abspath(data["root"])}
-    return experiment
+    """All that runs of one setting have in common: no seed, and not where they were run."""
+    return {k: v for k, v in summary["experiment"].items() if k not in ("seed", "hardware")}
 
 
 def setting_key(summary: dict[str, Any]) -> str:
     """The same for all runs of one setting."""
-    return json.dumps([summary["recipe"], of_setting(summary)], sort_keys=True)
+    setting = of_setting(summary)
+    setting["data"] = {**setting["data"], "root": data_root(setting["data"])}
+    return json.dumps([summary["recipe"], setting], sort_keys=True)
+
+
+def data_root(data: dict[str, Any]) -> str | None:
+    """The folder of a run's data; of data of one's own, which are what it holds, absolute."""
+    root: str | None = data.get("root")
+    return os.path.abspath(root) if root and data["name"] in OWN_DATA else root
 
 
 def _record(group: list[dict[str, Any]]) -> dict[str, Any]:

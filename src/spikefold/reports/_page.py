@@ -259,6 +259,8 @@ def _confusions(group: Setting) -> dict[str, Any] | None:
             names = _class_names(record)
             for label, predicted, count in record["counts"]:
                 _ = names[label], names[predicted]
+                if not all(type(n) is int and n >= 0 for n in (label, predicted, count)):
+                    raise ValueError("a class or a count is no whole number")
                 counts[label, predicted] = counts.get((label, predicted), 0) + count
     many = f"all {len(found)} seeds together" if len(found) > 1 else f"seed {found[0][0].seed}"
     if len(names) > MATRIX:
@@ -302,7 +304,8 @@ def _verification(group: Setting) -> dict[str, Any] | None:
             differ = (of[layer]["mismatches"] for of in found.values())
             counts = (compared["compared"], *differ)
             rows.append((layer, *(f"{count:,}" for count in counts)))
-    return {"verdicts": [_verdict(group, name) for name in found], "layers": rows}
+    told = [name for name in found if any(name in run.summary for run in group.runs)]
+    return {"verdicts": [_verdict(group, name) for name in told], "layers": rows}
 
 
 def _verdict(group: Setting, name: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from spikefold.errors import ConfigError, DataError
 from spikefold.records import METRICS
 from spikefold.reports._figures import curve_figure, drawing
-from spikefold.reports._many import OWN_DATA, flattened, read_summaries
+from spikefold.reports._many import OWN_DATA, data_root, flattened, read_summaries
 from spikefold.reports._plots import write_png
 from spikefold.reports._runs import read_history
 
@@ -91,7 +91,8 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def _differing_data(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """What makes their samples others; training samples may be changed at random as one likes."""
-    first, second = (run["experiment"]["data"] for run in (one, other))
+    read = [run["experiment"]["data"] for run in (one, other)]
+    first, second = ({**data, "root": data_root(data)} for data in read)
     same = {"augmentation"} if first["name"] in OWN_DATA else {"augmentation", "root"}
     keys = first.keys() & second.keys() - same
     return [f"data.{key}" for key in sorted(keys) if first[key] != second[key]]

@@ -13,6 +13,7 @@ from spikefold.reports._many import (
     OWN_DATA,
     accuracy_records,
     by_setting,
+    data_root,
     flattened,
     of_setting,
     percent,
@@ -146,8 +147,8 @@ def _require_one_data_set(runs: Iterable[Run]) -> None:
 
 def _data(run: Run) -> str:
     """What tells a data set from others."""
-    data = of_setting(run.summary)["data"]
-    return str(data["root"] if data["name"] in OWN_DATA else data["name"])
+    data = run.summary["experiment"]["data"]
+    return str(data_root(data) if data["name"] in OWN_DATA else data["name"])
 
 
 def _differing_keys(groups: Sequence[Setting]) -> list[str]:
@@ -310,8 +311,10 @@ def hardware(groups: Sequence[Setting]) -> Rows:
 
 def differing_hardware(groups: Sequence[Setting]) -> Rows:
     """A row a setting with that in which the machines of a page differ; nothing where none does."""
-    keys = [key for key, told in hardware(groups)[1:] if AND in told]
-    return _each(groups, keys, _machines)
+    found = [machine for setting in groups for machine in _machines(setting)]
+    keys = dict.fromkeys(key for machine in found for key in machine)
+    differ = [key for key in keys if len({_shown(machine, key) for machine in found}) > 1]
+    return _each(groups, differ, _machines)
 
 
 def _together(found: Sequence[dict[str, Any]]) -> Rows:

@@ -69,10 +69,12 @@ def energy(cost: dict[str, Any]) -> str:
 
 def removed(cost: dict[str, Any]) -> str:
     """What fold and fusion removed, by a record of `cost`; "" if nothing, or not recorded."""
-    return ", ".join(
+    gone = ", ".join(
         f"{name} of {row['layers']:,.0f} layers ({row['operations']:,.0f} operations a sample)"
         for name, row in (cost.get("removed") or {}).items()
     )
+    left = cost["norm_operations"]
+    return f"{gone}; left: {left:,.0f} operations" if gone and left else gone
 
 
 def cost_table(record: dict[str, Any]) -> list[tuple[str, ...]]:

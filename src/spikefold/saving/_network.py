@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, overload
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 
 from spikefold.data import InputSpec
 from spikefold.errors import ConfigError, FileFormatError, SpikefoldError
-from spikefold.folding import SHAPES
+from spikefold.folding import made_again, transforms_in
 from spikefold.models import Arguments, Network, NIRModel, build, of_parts, parts_of
-from spikefold.nn import FoldedLIF, copied, replaced, transforms_of, twin, unwrapped
+from spikefold.nn import FoldedLIF, copied, twin, unwrapped
 from spikefold.registry import registered_only
 from spikefold.saving._file import Header, read_file, write_file
 from spikefold.saving._values import problem
@@ -47,7 +46,7 @@ def save(
     """Write a network into one safetensors file; the header says how to rebuild it.
 
     Of a model of `spikefold.models` all is stored that rebuilds it; of any other module the tensors
-    and what was done to it (`fold`, `fuse_conv_bn`): `load(path, into=...)` reads them. An
+    and what was done to it (fold, fusion): `load(path, into=...)` reads them. An
     attribute `input_spec` of either, an `InputSpec`, is kept. What wraps a network (torch.compile,
     data parallel) is left out. The file is written under a temporary name and renamed, so that it
     is never half there.
@@ -71,11 +70,7 @@ def save(
         raise ConfigError(f"save: input_spec must be an sf.InputSpec, got a {type(spec).__name__}")
     header = Header(
         type(network).__name__,
-        tuple(
-            (name, transform)
-            for name, module in _plain_names(network)
-            for transform in transforms_of(module)
-        ),
+        transforms_in(network),
         extra or {},
         input=spec,
     )
@@ -178,13 +173,7 @@ def _rebuild(header: Header, state: dict[str, Tensor], into: nn.Module | None = 
             network = build(header.model or "", header.arguments or Arguments())
     if any(v.dtype == torch.float64 for key, v in state.items() if key.endswith("theta")):
         network = network.double()  # thresholds keep the dtype they were found in
-    # parts before the whole
-    for name, transform in sorted(header.transforms, key=lambda step: -len(step[0])):
-        if transform not in SHAPES:
-            raise ConfigError(f"unknown transform '{transform}': one of {', '.join(SHAPES)}")
-        part = network.get_submodule(name)
-        network = replaced(network, {id(part): SHAPES[transform](part)})
-    return network
+    return made_again(network, header.transforms)
 
 
 def _fill(path: Path, what: str, network: nn.Module, state: dict[str, Tensor]) -> None:
@@ -242,11 +231,6 @@ def _shapes(network: nn.Module) -> list[str]:
 def _state(network: nn.Module) -> dict[str, Tensor]:
     """Its state dict, without the prefixes that torch.compile adds."""
     return {key.replace("_orig_mod.", ""): value for key, value in network.state_dict().items()}
-
-
-def _plain_names(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    for name, module in network.named_modules():
-        yield name.replace("_orig_mod.", ""), module
 
 
 def _ties(network: nn.Module) -> list[list[str]]:
