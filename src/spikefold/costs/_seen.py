@@ -23,7 +23,11 @@ class Inputs:
 
 @dataclass
 class Seen:
-    """What was seen while a network ran, by module; sums over all samples."""
+    """What was seen while a network ran, by module; sums over all samples.
+
+    Attributes:
+        forms: of batches: time steps, and updates of neurons a sample, which sizes determine.
+    """
 
     samples: int = 0
     steps: int = 0

@@ -152,8 +152,13 @@ def _data(run: Run) -> str:
 
 
 def _differing_keys(groups: Sequence[Setting]) -> list[str]:
-    keys = dict.fromkeys(key for setting in groups for key in setting.flat)
-    return [key for key in keys if len({_shown(setting.flat, key) for setting in groups}) > 1]
+    return _that_differ([setting.flat for setting in groups])
+
+
+def _that_differ(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys whose values, as they are shown, are not the same in all."""
+    keys = dict.fromkeys(key for one in found for key in one)
+    return [key for key in keys if len({_shown(one, key) for one in found}) > 1]
 
 
 def _short(keys: Sequence[str]) -> list[str]:
@@ -312,9 +317,7 @@ def hardware(groups: Sequence[Setting]) -> Rows:
 def differing_hardware(groups: Sequence[Setting]) -> Rows:
     """A row a setting with that in which the machines of a page differ; nothing where none does."""
     found = [machine for setting in groups for machine in _machines(setting)]
-    keys = dict.fromkeys(key for machine in found for key in machine)
-    differ = [key for key in keys if len({_shown(machine, key) for machine in found}) > 1]
-    return _each(groups, differ, _machines)
+    return _each(groups, _that_differ(found), _machines)
 
 
 def _together(found: Sequence[dict[str, Any]]) -> Rows:
