@@ -34,7 +34,11 @@ def trace_unchecked(*args: Any, **kwargs: Any) -> torch.fx.Graph:
 torch.fx.Tracer.trace = trace_unchecked  # type: ignore[method-assign]
 
 phases = [phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain]
-hypothesis.settings.register_profile("default", deadline=None, print_blob=True, phases=phases)
+# `as_user` is the same for all examples of a test
+allowed = (hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow)
+hypothesis.settings.register_profile(
+    "default", deadline=None, print_blob=True, phases=phases, suppress_health_check=allowed
+)
 hypothesis.settings.load_profile("default")
 
 

@@ -186,7 +186,7 @@ def lab(tmp_path: Path) -> None:
 
 
 def spikefold(*words: str) -> str:
-    done = subprocess.run([PROGRAM, *words], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([PROGRAM, *words], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

@@ -246,9 +246,9 @@ CHECKS: dict[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
-    if sys.argv[1] == "reference":
-        reference()
-    else:
-        with sf.backend("fused"):
-            CHECKS[sys.argv[1]]()
+    for name in sys.argv[1:]:
+        print("check", name, file=sys.stderr)
+        torch.manual_seed(0)
+        torch.compiler.reset()
+        with sf.backend("auto" if name == "reference" else "fused"):
+            CHECKS[name]()

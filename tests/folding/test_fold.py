@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -70,6 +70,7 @@ def decisions_that_differ(norm: sf.MPBN, theta: Tensor, polarity: Tensor, thresh
 
 @given(rows=channels, eps=eps_values, threshold=st.sampled_from([0.5, 1.0, 0.0, -0.7, 1e-30, 20.0]))
 @settings(max_examples=300)
+@pytest.mark.usefixtures("as_user")
 def test_thresholds_decide_as_the_normalization_does(
     rows: list, eps: float, threshold: float
 ) -> None:
@@ -106,7 +107,8 @@ def test_the_closed_form_would_be_caught() -> None:
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
+@pytest.mark.usefixtures("as_user")
 def test_folded_neurons_fire_the_same_spikes(
     rows: list,
     steps: int,

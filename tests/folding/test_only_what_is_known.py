@@ -146,6 +146,7 @@ def test_a_normalization_of_ones_own_runs_and_folds_as_it_runs() -> None:
     assert sf.verify(network, sf.fold(network), [x], per_step=True).mismatches == 0
 
 
+@pytest.mark.usefixtures("as_user")
 def test_a_normalization_with_a_forward_of_its_own_runs_and_folds_if_it_is_monotone() -> None:
     lif = trained(sf.LIF(Called(3), threshold=0.3), 4, 50, 3)
     assert lif(torch.full((2, 2, 3), 1e6)).sum() > 0

@@ -31,6 +31,11 @@ def _too_slow(*_: object) -> None:
     raise TooSlow
 
 
+def chance(name: str, seed: int, number: int) -> random.Random:
+    """What decides about an attempt."""
+    return random.Random(f"{name} {seed} {number}")
+
+
 def outcome(attempt: Attempt, chance: random.Random) -> str | None:
     """What kind of line a user would get; None for a fault, which is printed."""
     signal.alarm(PATIENCE)
@@ -59,7 +64,7 @@ def attack(name: str, arguments: argparse.Namespace) -> int:
             if time.monotonic() - started > arguments.seconds:
                 break
             print(f"\r{name} {number}", end="", file=sys.stderr, flush=True)
-            kind = outcome(attempt, random.Random(f"{name} {arguments.seed} {number}"))
+            kind = outcome(attempt, chance(name, arguments.seed, number))
             if kind is None:
                 print(f"FAULT: {name} --seed {arguments.seed} --first {number} --count 1")
                 faults += 1

@@ -75,6 +75,7 @@ def test_every_row_of_the_papers_tables_has_its_recipe() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("as_user")
 def test_frames_are_made_for_the_steps_and_size_asked_for() -> None:
     experiment = find_recipe("digits-events").experiment
     experiment = dataclasses.replace(

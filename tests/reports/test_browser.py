@@ -69,7 +69,7 @@ def looked_at(folder: Path, width: int, *, dark: bool) -> dict[str, Any]:
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
             (folder / "around.html").as_uri(),
         ],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=900, check=True,
     ).stdout  # fmt: skip
     text = shown.partition('<pre id="found">')[2].partition("</pre>")[0]
     found: dict[str, Any] = json.loads(unescape(text))

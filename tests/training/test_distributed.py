@@ -69,7 +69,7 @@ def two_processes(directory: Path, *, synchronize: bool) -> Path:
     (directory / "script.py").write_text(SCRIPT)
     command = [sys.executable, "script.py"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=directory, check=True, env=environment, timeout=300)
+    subprocess.run(command, cwd=directory, check=True, env=environment, timeout=900)
     return directory / "run"
 
 
@@ -95,7 +95,7 @@ def test_torchrun_trains_as_processes_of_its_own_do(tmp_path: Path) -> None:
     def start(command: list[str], out: Path, *more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *command, *words, str(out), *more],
-            env=environment, capture_output=True, text=True, timeout=300,
+            env=environment, capture_output=True, text=True, timeout=900,
         )  # fmt: skip
 
     own = start(program, tmp_path / "own")
@@ -147,7 +147,7 @@ def apart(directory: Path, word: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*torchrun, "apart.py", ".", word],
         cwd=directory, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=900,
     )  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def test_an_error_in_a_process_of_several_is_one_line(tmp_path: Path) -> None:
     words = ["train", "digits", "--hardware.devices", "2", "--out", str(tmp_path / "file" / "run")]
     found = subprocess.run(
         [sys.executable, "-m", "spikefold.cli", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert found.returncode == 1
     assert "Traceback" not in found.stderr
@@ -206,7 +206,7 @@ def test_averaged_weights_train_with_several_processes(tmp_path: Path) -> None:
     words += ["--optimizer.epochs", "1", "--model.width", "0.25", "--model.steps", "2", "--json"]
     found = subprocess.run(
         [sys.executable, "-m", "spikefold.cli", *words, "--out", str(tmp_path / "run")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["fold"]["mismatches"] == 0

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from torch.nn import functional as F
 
 import spikefold as sf
 from spikefold import training
+from spikefold.cli import main
 from spikefold.data import Dataset, TensorSamples, load_dataset
 from spikefold.errors import ConfigError, FoldError, SpikefoldError
 from spikefold.models import Options
@@ -312,7 +311,10 @@ def test_standardized_inputs_have_mean_0_and_deviation_1(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_float64_from_training_to_prediction(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("as_user")
+def test_float64_from_training_to_prediction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The whole road in float64: run, verify, evaluate, predict, as a user goes it."""
     out = tmp_path / "run"
     words = ["--optimizer.epochs", "1", "--model.width", "0.25", "--model.steps", "2"]
@@ -326,10 +328,8 @@ def test_float64_from_training_to_prediction(tmp_path: Path) -> None:
         ["predict", folded, str(image)],
         ["recalibrate", best, "-o", str(tmp_path / "new.safetensors"), "--data", "digits"],
     ):
-        program = [sys.executable, "-m", "spikefold.cli", *command, "--json"]
-        found = subprocess.run(program, capture_output=True, text=True, timeout=300)
-        assert found.returncode == 0, (command, found.stderr)
-        record = json.loads(found.stdout)
+        assert main([*command, "--json"]) == 0
+        record = json.loads(capsys.readouterr().out)
         if command[0] == "verify":
             assert (record["mismatches"], record["not_finite"]) == (0, [0, 0])
     assert sf.load(folded).features[0].lif.theta.dtype == torch.float64

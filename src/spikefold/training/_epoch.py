@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
@@ -17,12 +16,15 @@ from spikefold.models import Network
 from spikefold.nn import Call, copied, observing
 from spikefold.training._config import Experiment
 
+if TYPE_CHECKING:
+    import lightning_fabric
+
 
 @dataclass
 class Learner:
     """What a step of training needs: the network, plain and as Fabric wraps it, and the rest."""
 
-    fabric: Fabric
+    fabric: "lightning_fabric.Fabric"
     network: Network
     wrapped: Any
     optimizer: torch.optim.Optimizer

@@ -5,10 +5,9 @@ import math
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import distributed
 
 from spikefold.data import Dataset, Samples
@@ -33,6 +32,9 @@ from spikefold.training._optimizer import learning_rate, make_average, make_opti
 from spikefold.training._processes import agreed, is_launched, launch
 from spikefold.training._progress import Progress, Silent
 from spikefold.training._resume import require_continued
+
+if TYPE_CHECKING:
+    import lightning_fabric
 
 
 def train(
@@ -85,7 +87,7 @@ def train(
 
 
 def _train(
-    fabric: Fabric,
+    fabric: "lightning_fabric.Fabric",
     experiment: Experiment,
     dataset: Dataset,
     directory: Path,
@@ -133,7 +135,9 @@ def _train(
     return best
 
 
-def _learner(fabric: Fabric, experiment: Experiment, dataset: Dataset) -> Learner:
+def _learner(
+    fabric: "lightning_fabric.Fabric", experiment: Experiment, dataset: Dataset
+) -> Learner:
     """Network and optimizer, as each process has them before the first epoch."""
     config, processes = experiment.optimizer, fabric.world_size
     if config.batch_size < processes or len(dataset.train) < processes:

@@ -4,14 +4,17 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from torch.multiprocessing import ProcessRaisedException
 
 from spikefold.errors import ConfigError, SpikefoldError
 from spikefold.training._config import HardwareConfig
+
+# Where it is made: it brings torch's compiler along, for which only a training need wait.
+if TYPE_CHECKING:
+    import lightning_fabric
 
 T = TypeVar("T")
 PRECISIONS = {
@@ -29,11 +32,15 @@ def is_launched() -> bool:
 
 def device_of(hardware: HardwareConfig) -> torch.device:
     """The device of the first process, which also does what follows the training."""
+    from lightning_fabric import Fabric
+
     return Fabric(accelerator=hardware.accelerator, devices=1).device
 
 
-def make_fabric(hardware: HardwareConfig) -> Fabric:
+def make_fabric(hardware: HardwareConfig) -> "lightning_fabric.Fabric":
     """Fabric for these processes and this precision."""
+    from lightning_fabric import Fabric
+
     _require_there(hardware)
     if hardware.nodes > 1 and not is_launched():
         raise ConfigError("several nodes: start `spikefold train` on each with torchrun")
@@ -72,7 +79,7 @@ def _strategy(hardware: HardwareConfig) -> str:
     return "ddp" if is_launched() else "ddp_spawn"
 
 
-def launch(hardware: HardwareConfig, work: Callable[[Fabric], T]) -> T:
+def launch(hardware: HardwareConfig, work: Callable[["lightning_fabric.Fabric"], T]) -> T:
     """Do the work in all processes; those not yet running are started.
 
     Arguments:
@@ -98,7 +105,9 @@ def launch(hardware: HardwareConfig, work: Callable[[Fabric], T]) -> T:
         raise errors.get() from None
 
 
-def _told(fabric: Fabric, work: Callable[[Fabric], T], errors: Any) -> T:
+def _told(
+    fabric: "lightning_fabric.Fabric", work: Callable[["lightning_fabric.Fabric"], T], errors: Any
+) -> T:
     """The work of a started process; its errors are reported to the one that started it."""
     try:
         return work(fabric)
@@ -107,7 +116,7 @@ def _told(fabric: Fabric, work: Callable[[Fabric], T], errors: Any) -> T:
         raise
 
 
-def agreed(fabric: Fabric, find: Callable[[], T]) -> T:
+def agreed(fabric: "lightning_fabric.Fabric", find: Callable[[], T]) -> T:
     """Send the first process's result to all: others may not see its files.
 
     Arguments:
