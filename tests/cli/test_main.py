@@ -53,7 +53,7 @@ def test_tables_need_no_torch(tmp_path: Path) -> None:
 
 
 def test_what_trains_nothing_does_not_wait_for_what_trains() -> None:
-    """Lightning brings torch's compiler along, a third of the time a command takes to start."""
+    """Lightning brings torch's compiler along, which takes nearly as long as torch."""
     code = "from spikefold.cli import main; main(['fold', 'missing.safetensors', '-o', 'f'])"
     assert imported(code) & set(HEAVY) == {"torch", "numpy"}
 

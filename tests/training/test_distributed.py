@@ -86,25 +86,25 @@ def test_synchronized_statistics_equal_one_process_with_the_whole_batch(tmp_path
 
 @pytest.mark.slow
 def test_torchrun_trains_as_processes_of_its_own_do(tmp_path: Path) -> None:
-    words = ["train", "digits", "--hardware.devices", "2", "--optimizer.epochs", "1",
-             "--model.width", "0.25", "--model.steps", "2", "--out"]  # fmt: skip
-    program = ["-m", "spikefold.cli"]
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *program]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    """With averaged weights; what two processes trained is folded."""
+    words = ["digits", "--hardware.devices", "2", "--optimizer.epochs", "1", "--model.width"]
+    words += ["0.25", "--model.steps", "2", "--optimizer.ema-decay", "0.9", "--out"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
-    def start(command: list[str], out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    def start(launcher: list[str], *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, *command, *words, str(out), *more],
-            env=environment, capture_output=True, text=True, timeout=900,
+            [sys.executable, *launcher, "-m", "spikefold.cli", *command],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
         )  # fmt: skip
 
-    own = start(program, tmp_path / "own")
+    own = start([], "run", *words, str(tmp_path / "own"), "--json")
     assert own.returncode == 0, own.stderr
-    launched = start(torchrun, tmp_path / "launched")
+    assert json.loads(own.stdout)["fold"]["mismatches"] == 0
+    launched = start(torchrun, "train", *words, str(tmp_path / "launched"))
     assert launched.returncode == 0, launched.stderr
     assert launched.stdout.count("best checkpoint") == 1
     assert torch.equal(losses(tmp_path / "launched"), losses(tmp_path / "own"))
-    again = start(torchrun, tmp_path / "launched")
+    again = start(torchrun, "train", *words, str(tmp_path / "launched"))
     assert again.returncode != 0
     assert "launched holds a run" in again.stderr
     assert "Traceback" not in again.stderr.split("launched holds a run")[0]
@@ -198,18 +198,6 @@ def alone(tmp_path: Path) -> Iterator[None]:
     torch.distributed.init_process_group("gloo", store, rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_averaged_weights_train_with_several_processes(tmp_path: Path) -> None:
-    words = ["run", "digits", "--hardware.devices", "2", "--optimizer.ema-decay", "0.9"]
-    words += ["--optimizer.epochs", "1", "--model.width", "0.25", "--model.steps", "2", "--json"]
-    found = subprocess.run(
-        [sys.executable, "-m", "spikefold.cli", *words, "--out", str(tmp_path / "run")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-    assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout)["fold"]["mismatches"] == 0
 
 
 @pytest.mark.usefixtures("alone")
