@@ -62,7 +62,7 @@ def test_each_step_is_a_batch_norm_of_its_own(shape: tuple[int, ...], momentum: 
     threshold=st.sampled_from([0.5, -0.25]),
     seed=st.integers(0, 10**6),
 )
-@settings(max_examples=100)
+@settings(max_examples=150)
 @pytest.mark.usefixtures("as_user")
 def test_thresholds_of_each_step_fire_the_same_spikes(
     steps: int, element: bool, last: bool, reset: Any, learnt: str, threshold: float, seed: int
