@@ -1,5 +1,7 @@
 """A page of runs: records that are broken, stale, of other runs, or not there."""
 
+import csv
+import io
 import json
 import os
 from hashlib import sha256
@@ -11,7 +13,7 @@ import pytest
 from spikefold.cli import main
 from spikefold.errors import DataError
 from spikefold.reports import plot_run
-from tests.reports.pages import COUNTED, LAYER, records, report, summary, table, write_run
+from tests.reports.pages import COUNTED, LAYER, records, report, summary, table, write_run, write_runs
 
 
 def test_confusions_of_other_classes_are_not_added_up(
@@ -175,6 +177,23 @@ def test_results_of_fewer_epochs_than_were_trained_are_none(
     (place / "config.json").write_text("{}")
     assert main(["report", str(place), "-o", str(tmp_path / "none.html")]) == 1
     assert f"{place / 'config.json'}: damaged" in capsys.readouterr().err
+
+
+def test_a_table_shows_the_costs_that_a_page_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = write_runs(tmp_path / "runs")
+    page, _ = report(runs, tmp_path / "page.html")
+    head, *rows = table(page, "Mean")
+    capsys.readouterr()
+    assert main(["table", str(runs), "--costs", "--format", "csv"]) == 0
+    told = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    costs = head[head.index("firing rate") : head.index("norms left at inference") + 1]
+    assert len(costs) == 7
+    for row, shown in zip(told, rows, strict=True):
+        assert {name: row[name] for name in costs} == {
+            name: value for name, value in zip(head, shown, strict=True) if name in costs
+        }
 
 
 def test_copies_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,9 @@ class TableOptions:
     """directories of runs, or that hold runs"""
     format: Literal["markdown", "csv"] = "markdown"
     """of what is printed"""
+    costs: bool = False
+    """also firing rates, operations, energy, training time and the norms left at inference, which
+    --json always has"""
     json: Json = False
 
 
@@ -30,5 +33,5 @@ def table_command(words: list[str]) -> None:
     if options.json:
         print_json(records)
     else:
-        rows = accuracy_table(records)
+        rows = accuracy_table(records, costs=options.costs)
         print((to_csv if options.format == "csv" else to_markdown)(rows), end="")

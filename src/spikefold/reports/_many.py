@@ -11,10 +11,10 @@ from typing import Any
 
 from spikefold.errors import DataError
 from spikefold.records import SUMMARY
+from spikefold.reports._means import COST_HEADER, cost_cells, cost_record
 from spikefold.reports._runs import find_runs, read_record, undamaged
 
-HEADER = ("recipe", "data", "model", "norm", "T", "epochs", "n", "validation (%)", "test (%)",
-          "spikes that differ after the fold")  # fmt: skip
+HEADER = ("recipe", "data", "model", "norm", "T", "epochs", "n", "validation (%)", "test (%)")
 # data sets that are what their folder holds
 OWN_DATA = ("folder", "recordings")
 # settings that a row has in a column, or that runs of one row may differ in
@@ -75,7 +75,7 @@ def accuracy_records(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]
         differ in them; `n`, the number of seeds; "validation" and "test", each `mean`, `deviation`
         (of the sample; None of one run) and `values` in the order of `seeds`, or None where there
         were no samples; "fold", the decisions compared and those that differ over all runs, or None
-        where nothing was folded.
+        where nothing was folded; "cost", of `cost_record`.
     """
     groups = by_setting(summaries)
     settings = _differing([group[0] for group in groups])
@@ -141,6 +141,7 @@ def _record(group: list[dict[str, Any]]) -> dict[str, Any]:
         "fold": {key: sum(fold[key] for fold in folds) for key in ("mismatches", "spikes")}
         if folds
         else None,
+        "cost": cost_record(group),
     }
 
 
@@ -181,26 +182,38 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def accuracy_table(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+def accuracy_table(
+    records: Sequence[dict[str, Any]], *, costs: bool = False
+) -> list[tuple[str, ...]]:
     """A header and one row a record of `accuracy_records`: mean ± deviation, in percent.
 
     Settings that have no column are named in a last one, where there are any.
+
+    Arguments:
+        records: of `accuracy_records`.
+        costs: with firing rate, operations, energy, training time and the norms left at inference.
     """
-    rows = [_row(record) for record in records]
+    header = (*HEADER, *(COST_HEADER if costs else ()), "spikes that differ after the fold")
+    rows = [_row(record, costs=costs) for record in records]
     if not any(record["settings"] for record in records):
-        return [HEADER, *rows]
+        return [header, *rows]
     named = [", ".join(f"{k}={v}" for k, v in record["settings"].items()) for record in records]
-    return [(*HEADER, "settings"), *((*row, name) for row, name in zip(rows, named, strict=True))]
+    return [(*header, "settings"), *((*row, name) for row, name in zip(rows, named, strict=True))]
 
 
-def _row(record: dict[str, Any]) -> tuple[str, ...]:
-    fold = record["fold"]
+def _row(record: dict[str, Any], *, costs: bool) -> tuple[str, ...]:
     return (
         *(str(record[key]) for key in ("recipe", "data", "model", "norm", "steps", "epochs", "n")),
         percent(record["validation"]),
         percent(record["test"]),
-        f"{fold['mismatches']:,} of {fold['spikes']:,}" if fold else "-",
+        *(cost_cells(record["cost"], record["n"]) if costs else ()),
+        differ(record["fold"]),
     )
+
+
+def differ(fold: dict[str, int] | None) -> str:
+    """Of how many decisions how many differ after the fold."""
+    return f"{fold['mismatches']:,} of {fold['spikes']:,}" if fold else "-"
 
 
 def percent(spread: dict[str, Any] | None) -> str:

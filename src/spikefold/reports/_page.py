@@ -228,7 +228,7 @@ def _curves(groups: list[Setting]) -> Picture:
 
 def _rates(groups: list[Setting]) -> Picture | None:
     """Firing rates of all settings, if they were recorded."""
-    rates = {group.label: settings.layer_rates(group) for group in groups}
+    rates = {group.label: settings.rates_of_layers(group) for group in groups}
     rates = {label: layers for label, layers in rates.items() if layers}
     if not rates:
         return None

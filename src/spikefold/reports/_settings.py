@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from spikefold.errors import DataError
@@ -14,16 +13,17 @@ from spikefold.reports._many import (
     accuracy_records,
     by_setting,
     data_root,
+    differ,
     flattened,
     of_setting,
     percent,
     setting_key,
 )
+from spikefold.reports._means import COST_HEADER, MISSING, cost_cells, layer_rates
 from spikefold.reports._runs import read_history, read_record, undamaged
 from spikefold.reports._tables import data_name, run_title
 
 Rows = list[tuple[str, ...]]
-MISSING = "not recorded"
 # between the values of what differs
 AND = " / "
 SPLITS = ("train", "validation", "test")
@@ -115,7 +115,7 @@ def _require_tables(run: Run) -> None:
     with undamaged(run.directory / SUMMARY):
         for table in (title, about, notes, summary_table, everything, hardware):
             table(alone)
-        if not all(isinstance(name, str) for name in layer_rates(alone[0])):
+        if not all(isinstance(name, str) for name in rates_of_layers(alone[0])):
             raise TypeError("a layer's name is no text")
         _ = {run.summary["recipe"], _data(run)}
 
@@ -214,87 +214,27 @@ def notes(groups: Sequence[Setting]) -> list[str]:
 
 def summary_table(groups: Sequence[Setting]) -> Rows:
     """A row a setting: accuracy, spikes, energy, training time, what remains at inference."""
-    head = (
-        *("setting", "n", "validation (%)", "test (%)", "firing rate", "ACs", "MACs"),
-        *("energy (µJ)", "of an ANN's", "training (min)", "norms left at inference"),
-        "differ after the fold",
-    )
+    head = ("setting", "n", "validation (%)", "test (%)", *COST_HEADER, "differ after the fold")
     return [head, *(_summary_row(setting) for setting in groups)]
 
 
 def _summary_row(setting: Setting) -> tuple[str, ...]:
     (record,) = accuracy_records(run.summary for run in setting.runs)
-    costs, fold = _costs(setting), record["fold"]
-
-    def of(figure: Callable[[dict[str, Any]], float], form: str) -> str:
-        return _mean([None if cost is None else figure(cost) for cost in costs], form)
-
     return (
         setting.label,
         str(record["n"]),
         percent(record["validation"]),
         percent(record["test"]),
-        _mean(_firing_rates(setting), ".3f"),
-        of(lambda cost: cost["acs"], ",.0f"),
-        of(lambda cost: cost["macs"], ",.0f"),
-        of(lambda cost: cost["picojoules"] / 1e6, ",.3g"),
-        of(lambda cost: cost["picojoules"] / cost["ann_picojoules"], ".2f"),
-        _mean([run.summary["seconds"] / 60 for run in setting.runs], ",.1f"),
-        _left([cost for cost in costs if cost is not None]),
-        f"{fold['mismatches']:,} of {fold['spikes']:,}" if fold else "-",
+        *cost_cells(record["cost"], record["n"]),
+        differ(record["fold"]),
     )
 
 
-def _costs(setting: Setting) -> list[dict[str, Any] | None]:
-    """Of each run; None where it was not recorded or not known."""
-    costs = [run.summary.get("cost") for run in setting.runs]
-    return [None if cost is None or "not_counted" in cost else cost for cost in costs]
-
-
-def _mean(values: Sequence[float | None], form: str) -> str:
-    """Over the runs that recorded it, and how many they are if not all."""
-    found = [value for value in values if value is not None]
-    if not found:
-        return MISSING
-    of = "" if len(found) == len(values) else f" (of {len(found)})"
-    return f"{format(mean(found), form)}{of}"
-
-
-def _left(costs: Sequence[dict[str, Any]]) -> str:
-    if not costs:
-        return MISSING
-    names = sorted({name for layer in costs[0]["layers"] for name in layer["norms"]})
-    operations = mean(cost["norm_operations"] for cost in costs)
-    return f"{', '.join(names)}: {operations:,.0f} operations" if names else "none"
-
-
-def _rates(summary: dict[str, Any]) -> dict[str, float]:
-    """Firing rates by layer: over the samples of the cost, or in older runs of the fold."""
-    cost = summary.get("cost") or {}
-    rates = {
-        layer["name"]: layer["firing_rate"]
-        for layer in cost.get("layers", [])
-        if layer["firing_rate"] is not None
-    }
-    return rates or {
-        name.removesuffix(".lif"): rate for name, rate in summary.get("firing_rates", {}).items()
-    }
-
-
-def _firing_rates(setting: Setting) -> list[float | None]:
-    """Of all neurons of each run; or of its layers alike, where of a run only these are known."""
-    known = [None if cost is None else cost.get("firing_rate") for cost in _costs(setting)]
-    if None not in known:
-        return known
-    rates = [list(_rates(run.summary).values()) for run in setting.runs]
-    return [mean(of) if of else None for of in rates]
-
-
-def layer_rates(setting: Setting) -> dict[str, list[float]]:
+def rates_of_layers(setting: Setting) -> dict[str, list[float]]:
     """Firing rates of each layer in the runs that recorded them."""
     found: dict[str, list[float]] = {}
     for run in setting.runs:
-        for name, rate in _rates(run.summary).items():
+        for name, rate in layer_rates(run.summary).items():
             found.setdefault(name, []).append(float(rate))
     return found
 
