@@ -13,7 +13,16 @@ import pytest
 from spikefold.cli import main
 from spikefold.errors import DataError
 from spikefold.reports import plot_run
-from tests.reports.pages import COUNTED, LAYER, records, report, summary, table, write_run, write_runs
+from tests.reports.pages import (
+    COUNTED,
+    LAYER,
+    records,
+    report,
+    summary,
+    table,
+    write_run,
+    write_runs,
+)
 
 
 def test_confusions_of_other_classes_are_not_added_up(
