@@ -28,8 +28,7 @@ def cost_record(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         of the network as it would ship, a sample: "firing_rate", "acs", "macs", "picojoules" and
         "of_ann" (the energy by that of an ANN of its shape), each `mean` and `n`, the number of
         runs that recorded it, or None where none did; "norms_left", the `names` of norms that
-        remain at inference and their `operations`, or None; "seconds", of training and what was
-        measured after it, on the wall.
+        remain at inference and their `operations`, or None; "seconds", of the epochs on the wall.
     """
     costs = [_cost(summary) for summary in summaries]
 
