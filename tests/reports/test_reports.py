@@ -179,8 +179,8 @@ def test_records_hold_numbers() -> None:
     assert table(folded)[1][-1] == "4 of 2,000,000"
 
 
-def cost(rate: float, operations: float) -> dict[str, Any]:
-    layers = [{"name": "features.0", "firing_rate": rate, "norms": {"BNTT": 2}}]
+def cost(rate: float, operations: float, norm: str = "BNTT") -> dict[str, Any]:
+    layers = [{"name": "features.0", "firing_rate": rate, "norms": {norm: 2}}]
     return {
         **{"layers": layers, "firing_rate": rate, "norm_operations": operations},
         **{"acs": 3000.0, "macs": 20.0, "picojoules": 3e6, "ann_picojoules": 4e6},
@@ -190,14 +190,14 @@ def cost(rate: float, operations: float) -> dict[str, Any]:
 def test_a_table_of_costs_says_over_how_many_runs_each_is() -> None:
     runs = [
         {**summary("one", 0, 0.1), "seconds": 60.0, "cost": cost(0.2, 1000.0)},
-        {**summary("one", 1, 0.1), "seconds": 90.0, "cost": cost(0.3, 1002.0)},
+        {**summary("one", 1, 0.1), "seconds": 90.0, "cost": cost(0.3, 1002.0, "TAB")},
         {**summary("one", 2, 0.1), "seconds": 120.0, "cost": {"not_counted": "a matmul"}},
     ]
     record, old = records = accuracy_records([*runs, summary("one", 0, 0.2)])
     assert record["cost"]["firing_rate"] == {"mean": 0.25, "n": 2}
     assert record["cost"]["seconds"] == {"mean": 90.0, "n": 3}
     assert record["cost"]["of_ann"] == {"mean": 0.75, "n": 2}
-    assert record["cost"]["norms_left"] == {"names": ["BNTT"], "operations": 1001.0}
+    assert record["cost"]["norms_left"] == {"names": ["BNTT", "TAB"], "operations": 1001.0}
     assert set(old["cost"].values()) == {None}
     header, *rows = accuracy_table(records, costs=True)
     told = [dict(zip(header, row, strict=True)) for row in rows]
@@ -205,7 +205,7 @@ def test_a_table_of_costs_says_over_how_many_runs_each_is() -> None:
         (row["ACs"], row["energy (µJ)"], row["training (min)"], row["norms left at inference"])
         for row in told
     ] == [
-        ("3,000 (of 2)", "3 (of 2)", "1.5", "BNTT: 1,001 operations"),
+        ("3,000 (of 2)", "3 (of 2)", "1.5", "BNTT, TAB: 1,001 operations"),
         ("not recorded",) * 4,
     ]
     assert [row["settings"] for row in told] == [

@@ -88,7 +88,8 @@ def _of_ann(cost: dict[str, Any]) -> float | None:
 def _norms_left(costs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     if not costs:
         return None
-    names = sorted({name for layer in costs[0]["layers"] for name in layer["norms"]})
+    # all runs' names: an older version fused fewer norms
+    names = sorted({name for cost in costs for layer in cost["layers"] for name in layer["norms"]})
     return {"names": names, "operations": mean(cost["norm_operations"] for cost in costs)}
 
 
