@@ -14,7 +14,7 @@ from spikefold.data import TensorSamples
 from spikefold.dynamics import Normalization
 from spikefold.errors import FoldError, ShapeError
 from spikefold.folding import made_again, transforms_in
-from spikefold.nn import BNTT, CurrentAffine
+from spikefold.nn import BNTT, CurrentAffine, over_time
 from spikefold.training import recalibrate
 from tests.dynamics.reference import mpbn_lif
 from tests.nn.current_norms import NORMS
@@ -132,6 +132,34 @@ def test_a_norm_of_ones_own_trains_as_its_formula_folds_and_is_saved(
     again = unit(kind).eval()
     again.load_state_dict(torch.load(tmp_path / "layer.pt", weights_only=True))
     assert torch.equal(again(x.float()), layer(x.float()))
+
+
+@pytest.mark.parametrize("path", ["layer", "hooked", "called", "row"])
+@pytest.mark.parametrize("kind", [*NORMS, "BatchNorm2d"])
+def test_an_image_shown_several_times_counts_once(kind: str, path: str) -> None:
+    """The unbiased variance is that of the image's pixels, on every way to the norm."""
+    norm = nn.BatchNorm2d(C) if kind == "BatchNorm2d" else NORMS[kind](C, T)
+    connection = nn.Conv2d(3, C, 3)
+    image = torch.randn(2, 3, 4, 4)
+    frames = image.expand(T, *image.shape)
+    if path == "hooked":
+        norm.register_forward_hook(lambda module, args, y: None)
+    if path in ("layer", "hooked"):
+        sf.SpikingLayer(connection, norm, sf.LIF())(frames)
+    elif path == "row":
+        sf.OverTime(connection, norm)(frames)
+    else:
+        over_time(norm, connection(image).expand(T, -1, -1, -1, -1))
+    variance = connection(image).detach().double().transpose(0, 1).flatten(1).var(1)
+    expected = (0.9 + 0.1 * variance).expand_as(norm.running_var)
+    torch.testing.assert_close(norm.running_var.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_leaf_shown_several_times_has_the_gradient_of_each_step() -> None:
+    x = torch.randn(2, 3).expand(T, 2, 3).requires_grad_()
+    (over_time(nn.Identity(), x).sum((1, 2)) * torch.arange(T)).sum().backward()
+    assert x.grad is not None
+    assert x.grad[:, 0, 0].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -187,6 +187,8 @@ def test_bad_settings_are_refused() -> None:
         sf.MPBN(0)
     with pytest.raises(ConfigError, match="norm must be an MPBN"):
         sf.LIF(nn.BatchNorm2d(3))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="MPBN normalizes the potential: give it to the neurons"):
+        sf.SpikingLayer(nn.Identity(), sf.MPBN(3, steps=2), sf.LIF())
     with pytest.raises(ShapeError, match="dimension missing"):
         over_time(nn.Identity(), torch.zeros(3, 2))
     with pytest.raises(TypeError):

@@ -8,7 +8,6 @@ from spikefold.nn._current_norms import BNTT, TAB, TEBN, TdBN
 from spikefold.nn._layer import (
     OverTime,
     SpikingLayer,
-    is_constant_in_time,
     merge_time,
     over_time,
     split_time,
@@ -20,6 +19,7 @@ from spikefold.nn._observe import Call, observing
 from spikefold.nn._recording import WithSpikes, with_spikes
 from spikefold.nn._running import Processes
 from spikefold.nn._state import State, require_evaluation
+from spikefold.nn._still import is_constant_in_time
 from spikefold.nn._stream import States, Stream
 from spikefold.nn._synchronize import synchronize_statistics
 from spikefold.nn._traceable import traceable

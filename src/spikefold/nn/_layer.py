@@ -1,6 +1,5 @@
 """The layer that networks are made of, and ordinary modules applied to every time step."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,15 +11,11 @@ from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn._attached import attached
 from spikefold.nn._batch_norm import normalization
 from spikefold.nn._neuron import SpikingNeuron
-from spikefold.nn._norm import CurrentNorm, as_given, is_called
+from spikefold.nn._norm import CurrentNorm, MembraneNorm, as_given, is_called
 from spikefold.nn._running import kept, observe
 from spikefold.nn._state import State, begun, refuse_hooks, require_evaluation, require_step
+from spikefold.nn._still import distinct_steps
 from spikefold.nn._traceable import traceable
-
-
-def is_constant_in_time(x: Float[Tensor, "T ..."]) -> bool:
-    """Whether all time steps are the same memory, as `image.expand(T, ...)` makes them."""
-    return x.shape[0] > 1 and x.stride(0) == 0
 
 
 def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Tensor, "..."]:
@@ -37,9 +32,7 @@ def _distinct_steps(module: nn.Module, x: Float[Tensor, "T N ..."]) -> Float[Ten
     # one that knows time must see it
     if isinstance(module, CurrentNorm):
         return module(x)
-    # an input that needs a gradient needs one for each step
-    if is_constant_in_time(x) and not (x.requires_grad and torch.is_grad_enabled()):
-        x = x[:1]
+    x = distinct_steps(x)
     y = _called(module, x.flatten(0, 1))
     return y.view(*x.shape[:2], *y.shape[1:])
 
@@ -221,6 +214,11 @@ class SpikingLayer(nn.Module):
         if not isinstance(lif, SpikingNeuron):
             raise ConfigError(
                 f"SpikingLayer: lif must be neurons such as sf.LIF(), got {type(lif).__name__}"
+            )
+        if isinstance(norm, MembraneNorm):
+            raise ConfigError(
+                f"SpikingLayer: {type(norm).__name__} normalizes the potential: give it to the "
+                "neurons, as in sf.LIF(norm=...)"
             )
         if isinstance(norm, CurrentNorm):
             norm.suit(lif.constants.threshold)

@@ -9,6 +9,7 @@ from spikefold.dynamics import Currents, Normalization, Observed, Statistics
 from spikefold.errors import ConfigError, ShapeError
 from spikefold.nn._attached import attached
 from spikefold.nn._running import Processes, kept, observe
+from spikefold.nn._still import distinct_steps
 from spikefold.ranges import require_in
 
 
@@ -201,7 +202,7 @@ class CurrentNorm(Norm):
             ShapeError: if x does not fit, or training has one value per statistic.
         """
         self.check(x.shape)
-        y, observed = dynamics.compute(Currents(x, len(x), self.normalization()))
+        y, observed = dynamics.compute(Currents(distinct_steps(x), len(x), self.normalization()))
         if observed is not None:
             self.observe(observed)
         return as_given(y, x)
