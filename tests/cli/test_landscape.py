@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import spikefold as sf
 from spikefold.cli import main
 from spikefold.data import load_dataset
-from spikefold.training import Experiment, LandscapeConfig, _landscape, landscape
+from spikefold.training import DataConfig, Experiment, LandscapeConfig, _landscape, landscape
 
 FEW = ["--data", "digits", "--samples", "20", "--points", "3"]
 
@@ -136,11 +138,33 @@ def test_refused_in_one_line(
         (["--reach", "0"], 2, "reach must lie in"),
         (["--reach", "nan"], 2, "reach must lie in"),
         (["--samples", "0"], 2, "samples must lie in"),
-        (["--picture", "a.pdf"], 2, "a picture is a .png or .svg file"),
+        (["--picture", f"{file}/a.png"], 1, "none.safetensors/a.png: Not a directory"),
+        (["-o", "a.png", "--picture", "a.png"], 1, "a.png: what is written is a .json file"),
+        (["--picture", "a.pdf"], 1, "a.pdf: what is written is a .png or .svg file"),
     ]:
         assert main(["landscape", file, "--data", "digits", *words]) == status
         assert message in " ".join(re.sub("[│╭╰─]", " ", capsys.readouterr().err).split())
     assert not out.exists()
+
+
+def test_folders_that_only_look_alike_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    for name in ("one", "other", "same"):
+        (tmp_path / name).mkdir()
+        sf.save(sf.models.small(2, width=0.2, steps=2), tmp_path / name / "best.safetensors")
+        root = tmp_path / ("other_images" if name == "other" else "images")
+        for split, label, n in itertools.product(("train", "test"), ("0", "1"), range(10)):
+            (root / split / label).mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()
+            Image.fromarray(pixels).save(root / split / label / f"{n}.png")
+        data = DataConfig("folder", root=str(root), size=32)
+        dataclasses.replace(Experiment(), data=data).save(tmp_path / name / "config.json")
+    one, other, same = (str(tmp_path / name) for name in ("one", "other", "same"))
+    assert main(["landscape", one, other, *FEW[2:]]) == 1
+    assert "other: its input is not that of" in capsys.readouterr().err
+    assert main(["landscape", one, same, *FEW[2:]]) == 0
 
 
 def test_interrupted_it_leaves_nothing(

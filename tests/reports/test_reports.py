@@ -148,12 +148,19 @@ def test_settings_without_a_column_are_named_where_they_differ() -> None:
     alike = [summary("one", seed, 0.1) for seed in (0, 1)]
     header, row = table(alike)
     assert len(header) == len(row) == 10
+    assert row[3] == "bn + mpbn"
     assert row[6:8] == ("2", "50.50 ± 0.71")
     # the order of names in a record is that of the version that wrote it
     alike[1]["experiment"]["model"] = dict(reversed(alike[1]["experiment"]["model"].items()))
     assert table(alike) == [header, row]
     unchosen = table([{**one, "validation": None} for one in alike])[1]
     assert unchosen[6:9] == ("2", "-", "50.50 ± 0.71")
+    other = summary("one", 0, 0.1, "none")
+    other["experiment"]["model"]["current_norm"] = "tab"
+    assert [row[3:] for row in table([*alike, other])[1:]] == [
+        ("bn + mpbn", "4", "2", "2", "50.50 ± 0.71", "50.50 ± 0.71", "-"),
+        ("tab + none", "4", "2", "1", "50.00", "50.00", "-"),
+    ]
     rows = table([*alike, summary("one", 0, 0.2), summary("two", 0, 0.4)])
     assert [row[-1] for row in rows] == [
         "settings",

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from spikefold.cli._output import print_json, print_rows
+from spikefold.cli._outputs import require_writable
 from spikefold.cli._parsing import Json, parse
 from spikefold.cli._records import completed, note_unfinished
 from spikefold.reports import pair_runs, pair_table, pair_verdict, plot_pairs
@@ -30,6 +31,8 @@ class CompareOptions:
 def compare_command(words: list[str]) -> None:
     """Compare two settings."""
     options = parse(CompareOptions, words, "spikefold compare")
+    if options.picture is not None:
+        require_writable(options.picture, ".png")
     record = pair_runs(options.one, options.other, completed)
     note_unfinished([options.one, options.other])
     if options.picture is not None:

@@ -15,8 +15,9 @@ from spikefold.cli._inputs import (
     load_network,
     network_file,
 )
-from spikefold.cli._networks import KINDS, NOTHING_ASKED, On, require_free
+from spikefold.cli._networks import NOTHING_ASKED, On
 from spikefold.cli._output import print_error, print_json, print_record, print_rows, shown
+from spikefold.cli._outputs import KINDS, require_free
 from spikefold.cli._parsing import Json, Overwrite, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.data import SplitName

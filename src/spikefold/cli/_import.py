@@ -14,8 +14,8 @@ from spikefold.adopt import (
     from_official,
     nir_model,
 )
-from spikefold.cli._networks import require_network_file
 from spikefold.cli._output import print_json, print_record
+from spikefold.cli._outputs import require_network_file
 from spikefold.cli._parsing import Json, Overwrite, parse
 from spikefold.errors import ConfigError
 from spikefold.models import Network

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 from spikefold.cli._inputs import TRAINED, load_data_for, load_network, network_file
-from spikefold.cli._networks import NOTHING_ASKED, On, require_free
+from spikefold.cli._networks import NOTHING_ASKED, On
 from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.cli._outputs import require_free, require_writable
 from spikefold.cli._parsing import Json, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.data import Dataset, Samples, SplitName
@@ -17,9 +19,10 @@ from spikefold.errors import ConfigError
 from spikefold.models import Network
 from spikefold.ranges import require_within
 from spikefold.records import sha256, write_json
-from spikefold.reports import picture_format, plot_landscape
+from spikefold.reports import plot_landscape
 from spikefold.training import Landscape, LandscapeConfig, landscape
 
+PIECE = 64  # samples that are compared at a time
 AROUND = LandscapeConfig()
 COLUMNS = (
     "sharpness: how far the loss rises within reach, of 1 + loss; curvature: second "
@@ -54,8 +57,6 @@ class LandscapeOptions:
 
     def __post_init__(self) -> None:
         require_within("landscape", self, samples="[1, 1e12]")
-        if self.picture is not None:
-            picture_format(self.picture)
 
 
 def landscape_command(words: list[str]) -> None:
@@ -64,7 +65,9 @@ def landscape_command(words: list[str]) -> None:
     if not options.files:
         raise ConfigError("landscape: name at least one network")
     if options.out is not None:
-        require_free(options.out, options.overwrite)
+        require_free(options.out, options.overwrite, ".json")
+    if options.picture is not None:
+        require_writable(options.picture, ".png", ".svg")
     files = [network_file(file, TRAINED) for file in options.files]
     networks = [load_network(file, options.on.device) for file in files]
     dataset, samples = _data(options, networks)
@@ -98,13 +101,19 @@ def _data(options: LandscapeOptions, networks: list[Network]) -> tuple[Dataset, 
     chosen = [dataset.split(options.split).spread(options.samples) for dataset in found]
     first = _input(found[0], chosen[0])
     for file, dataset, samples in zip(options.files, found, chosen, strict=True):
-        if _input(dataset, samples) != first:
+        if _input(dataset, samples) != first or not _alike(samples, chosen[0]):
             raise ConfigError(
                 f"{file}: its input is not that of {options.files[0]}: only losses on the same "
                 f"samples can be compared ({_told(dataset, samples)}; there "
                 f"{_told(found[0], chosen[0])})"
             )
     return found[0], chosen[0]
+
+
+def _alike(one: Samples, other: Samples) -> bool:
+    """Whether they hold the same numbers: folders of one's own may be alike in all else."""
+    pairs = zip(one.batches(PIECE), other.batches(PIECE), strict=True)
+    return one is other or all(torch.equal(x, y) for (x, _), (y, _) in pairs)
 
 
 def _input(dataset: Dataset, samples: Samples) -> tuple[Any, ...]:

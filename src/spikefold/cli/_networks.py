@@ -19,6 +19,7 @@ from spikefold.cli._inputs import (
     run_by,
 )
 from spikefold.cli._output import print_error, print_json, print_record, print_rows
+from spikefold.cli._outputs import require_network_file
 from spikefold.cli._parsing import Device, Json, Overwrite, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.costs import norms_left
@@ -33,7 +34,6 @@ On = Annotated[DataOptions, tyro.conf.arg(name="")]
 NOTHING_ASKED = DataOptions()
 CHECKED = 32  # samples on which another runtime is checked
 # what `export` makes, by the ends of names
-KINDS = {".onnx": "onnx", ".pt2": "torch", ".nir": "nir"}
 
 
 @dataclass(frozen=True)
@@ -115,24 +115,6 @@ class RecalibrateOptions:
 
     def __post_init__(self) -> None:
         require_within("recalibrate", self, seed="[0, 1e12]")
-
-
-def require_network_file(path: Path, overwrite: bool) -> None:
-    """`require_free`, and refuse the name of another kind of file."""
-    if path.suffix in KINDS:
-        raise ConfigError(
-            f"{path}: what is written is a network file (.safetensors): spikefold export makes "
-            f"{path.suffix}"
-        )
-    require_free(path, overwrite)
-
-
-def require_free(path: Path, overwrite: bool) -> None:
-    """Refuse to overwrite a file without --overwrite, and a folder at all."""
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder: give the name of a file in it")
-    if path.exists() and not overwrite:
-        raise ConfigError(f"{path} already exists: --overwrite replaces it")
 
 
 def fold_command(words: list[str]) -> None:

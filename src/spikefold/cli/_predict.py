@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spikefold.cli._inputs import RuntimeName, assumed_spec, load_network, require_runs_by, run_by
 from spikefold.cli._output import print_error, print_json, print_rows
+from spikefold.cli._outputs import require_writable
 from spikefold.cli._parsing import Device, Json, parse
 from spikefold.data import Framing, InputSpec, read_input
 from spikefold.errors import ConfigError
@@ -46,13 +47,13 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         require_within("predict", self, steps="[1, 10000]")
-        if self.picture is not None and self.picture.suffix.lower() != ".png":
-            raise ConfigError(f"{self.picture}: a picture of the input is a .png file")
 
 
 def predict_command(words: list[str]) -> None:
     """Run a network on one file."""
     options = parse(PredictOptions, words, "spikefold predict")
+    if options.picture is not None:
+        require_writable(options.picture, ".png")
     require_runs_by(options.runtime, options.device)
     network = load_network(options.network, options.device)
     spec = _spec(network, options)

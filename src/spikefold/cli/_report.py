@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from spikefold.cli._output import print_json
+from spikefold.cli._outputs import require_writable
 from spikefold.cli._parsing import Json, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.cli._records import load_runs
@@ -27,6 +28,7 @@ class ReportOptions:
 def report_command(words: list[str]) -> None:
     """Make a page of runs."""
     options = parse(ReportOptions, words, "spikefold report")
+    require_writable(options.output, ".html")
     runs = load_runs("report", options.runs)
     with shown_progress().task("report", len(runs)) as advance:
         write_page(runs, options.output, advance)

@@ -14,11 +14,14 @@ from spikefold.records import SUMMARY
 from spikefold.reports._means import COST_HEADER, cost_cells, cost_record
 from spikefold.reports._runs import find_runs, read_record, undamaged
 
-HEADER = ("recipe", "data", "model", "norm", "T", "epochs", "n", "validation (%)", "test (%)")
+HEADER = ("recipe", "data", "model", "norms", "T", "epochs", "n", "validation (%)", "test (%)")
 # data sets that are what their folder holds
 OWN_DATA = ("folder", "recordings")
 # settings that a row has in a column, or that runs of one row may differ in
-_IN_COLUMNS = {"data.name", "model.name", "model.norm", "model.steps", "optimizer.epochs", "seed"}
+_IN_COLUMNS = {
+    *("data.name", "model.name", "model.current_norm", "model.norm", "model.steps"),
+    *("optimizer.epochs", "seed"),
+}
 
 
 def read_summaries(paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -131,6 +134,7 @@ def _record(group: list[dict[str, Any]]) -> dict[str, Any]:
         "recipe": first["recipe"],
         "data": experiment["data"]["name"],
         "model": experiment["model"]["name"],
+        "current_norm": current_norm(experiment["model"]),
         "norm": experiment["model"]["norm"],
         "steps": experiment["model"]["steps"],
         "epochs": experiment["optimizer"]["epochs"],
@@ -143,6 +147,11 @@ def _record(group: list[dict[str, Any]]) -> dict[str, Any]:
         else None,
         "cost": cost_record(group),
     }
+
+
+def current_norm(model: dict[str, Any]) -> str:
+    """The norm after the connection; older runs, which do not say, had batch norm."""
+    return str(model.get("current_norm", "bn"))
 
 
 def _spread(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
@@ -203,7 +212,9 @@ def accuracy_table(
 
 def _row(record: dict[str, Any], *, costs: bool) -> tuple[str, ...]:
     return (
-        *(str(record[key]) for key in ("recipe", "data", "model", "norm", "steps", "epochs", "n")),
+        *(record[key] for key in ("recipe", "data", "model")),
+        f"{record['current_norm']} + {record['norm']}",
+        *(str(record[key]) for key in ("steps", "epochs", "n")),
         percent(record["validation"]),
         percent(record["test"]),
         *(cost_cells(record["cost"], record["n"]) if costs else ()),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from spikefold.reports._many import OWN_DATA
+from spikefold.reports._many import OWN_DATA, current_norm
 
 Row = tuple[str, str]
 
@@ -12,7 +12,7 @@ def run_title(summary: dict[str, Any]) -> str:
     """What was trained on what, from a run's `summary.json`; a recipe may have been changed."""
     data, model = summary["experiment"]["data"], summary["experiment"]["model"]
     # Older runs had batch norms only.
-    norms = f"{model.get('current_norm', 'bn')} + {model['norm']}"
+    norms = f"{current_norm(model)} + {model['norm']}"
     return f"{model['name']} on {data_name(data)}, norms {norms}, T = {model['steps']}"
 
 
