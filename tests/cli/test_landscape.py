@@ -124,6 +124,7 @@ def test_refused_in_one_line(
         ([file, str(tmp_path / "none"), *FEW], "no such file"),
         ([file, __file__, *FEW], "not a safetensors file"),
         ([str(tmp_path), *FEW], "a folder without best.safetensors"),
+        ([file, file, *FEW], "a network is named twice"),
         ([file, str(three), *FEW], "takes images of 3"),
         ([str(files[1]), str(other), *FEW[2:]], "other: its input is not that of"),
         ([file, *FEW, "--batch-statistics"], "20 samples are less than a batch of 128"),

@@ -194,9 +194,10 @@ def test_a_network_that_was_only_fused(tmp_path: Path) -> None:
 def test_what_was_removed_and_what_was_not_counted(tmp_path: Path) -> None:
     record = summary()
     record["cost"] |= {"removed": {"MPBN": {"layers": 2, "operations": 1200.0}}}
-    record["cost"] |= {"uncounted": ["matmul"]}
+    record["cost"] |= {"uncounted": ["matmul"], "samples": 8}
     _, text = report(write_run(tmp_path / "run", record), tmp_path / "page.html")
     assert "; not counted: matmul. Fold and fusion removed: MPBN of 2 layers (1,200 op" in text
+    assert "Operations and energy at 45 nm, a sample, mean of 8: " in text
 
 
 def test_json_says_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,11 @@ def damaged(name: str) -> list[Any]:
     if isinstance(whole, dict):
         kinds += [{k: v for k, v in whole.items() if k != key} for key in list(whole)[:6]
                   if name in ("raster.json", "confusions.json")]  # fmt: skip
+    if name == "raster.json":
+        kinds += [{**whole, key: value} for key in ("label", "predicted") for value in (-1, 0.5)]
+    if name == "verification.json":  # the summary says 0
+        layer = {"compared": 5, "mismatches": 2}
+        kinds += [{"fold": {"layers": {"features.0.lif": layer}}}]
     if name == "confusions.json":
         kinds += [{**whole, "counts": [count]} for count in ([-1, 0, 1], [0, 0, -1], [0, 0, 0.5])]
         unnamed: list[Any] = [5, [], {}, "ab", [5]]
@@ -72,6 +77,7 @@ def test_a_broken_record_is_named(
     "change",
     [
         {"samples": {"train": 1}},
+        {"cost": {**COUNTED, "acs": float("nan")}},
         {"seconds": "long"},
         {"hardware": "text"},
         {"cost": {"acs": 1.0}},
@@ -112,6 +118,7 @@ def epoch(loss: str, *, number: str = "1", accuracy: str = "0.5") -> str:
         epoch("1e308"), epoch("true"), epoch("0.5", accuracy="1e308"),
         epoch("0.5", accuracy="null"),
         epoch("0.5", number=f"1{400 * '0'}"),
+        epoch("0.5") + epoch("0.5"), epoch("0.5", number="2"),
         epoch("0.5") + '{"epoch": 2, "train_loss": 0.5}\n',
         '{"epoch": 1, "train_loss": 0.5}\n' + epoch("0.5"),
     ],

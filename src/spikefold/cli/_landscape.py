@@ -69,6 +69,8 @@ def landscape_command(words: list[str]) -> None:
     if options.picture is not None:
         require_writable(options.picture, ".png", ".svg")
     files = [network_file(file, TRAINED) for file in options.files]
+    if len({file.resolve() for file in files}) < len(files):
+        raise ConfigError("landscape: a network is named twice")
     networks = [load_network(file, options.on.device) for file in files]
     dataset, samples = _data(options, networks)
     records = _landscapes(options, networks, samples)

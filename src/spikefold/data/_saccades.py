@@ -27,7 +27,7 @@ def digits_events(root: Path | None, framing: Framing) -> Parts:
     """The digits as frames `[N, T, 2, H, W]` of simulated events, split as `digits`.
 
     Raises:
-        DataError: if scikit-learn is not installed.
+        DataError: if scikit-learn is not installed, or a folder is named.
 
     Source: after Orchard et al. 2015, whose camera made three saccades before each digit.
     """

@@ -21,7 +21,7 @@ from spikefold.reports._landscape import landscape_figure
 from spikefold.reports._runs import undamaged
 from spikefold.reports._settings import Run, Setting
 from spikefold.reports._svg import inline_svg
-from spikefold.reports._tables import cost_table, energy, removed, run_title
+from spikefold.reports._tables import COUNTED, cost_table, energy, mean_of, removed, run_title
 
 NOTHING_FOLDED = "nothing was folded: these networks have no norm of the membrane"
 # what is compared after a transform, and what it is called
@@ -202,10 +202,21 @@ def _sample_told(run: Run, record: dict[str, Any] | None) -> str:
         return ""
     with undamaged(run.directory / RASTER):
         names = record["names"]
+        label, predicted = (_class_name(names, record[key]) for key in ("label", "predicted"))
         return (
-            f"{record['split']} sample {record['index']}, of class {names[record['label']]}, "
-            f"taken for {names[record['predicted']]}"
+            f"{record['split']} sample {record['index']}, of class {label}, taken for {predicted}"
         )
+
+
+def _class_name(names: list[str], label: Any) -> str:
+    """Of a label, which is a whole number.
+
+    Raises:
+        ValueError, LookupError: if it is none of a class.
+    """
+    if type(label) is not int or label < 0:
+        raise ValueError(f"{label!r} is no class")
+    return names[label]
 
 
 def _curves(groups: list[Setting]) -> Picture:
@@ -258,9 +269,9 @@ def _confusions(group: Setting) -> dict[str, Any] | None:
                 )
             names = _class_names(record)
             for label, predicted, count in record["counts"]:
-                _ = names[label], names[predicted]
-                if not all(type(n) is int and n >= 0 for n in (label, predicted, count)):
-                    raise ValueError("a class or a count is no whole number")
+                _ = _class_name(names, label), _class_name(names, predicted)
+                if type(count) is not int or count < 0:
+                    raise ValueError("a count is no whole number")
                 counts[label, predicted] = counts.get((label, predicted), 0) + count
     many = f"all {len(found)} seeds together" if len(found) > 1 else f"seed {found[0][0].seed}"
     if len(names) > MATRIX:
@@ -299,6 +310,11 @@ def _verification(group: Setting) -> dict[str, Any] | None:
         found = {name: record[name]["layers"] for name in VERDICTS if name in record}
         if not found:
             raise LookupError("neither fold nor fuse")
+        for name, layers in found.items():
+            counted = sum(layer["mismatches"] for layer in layers.values())
+            told = run.summary.get(name, {}).get("mismatches", counted)
+            if counted != told:
+                raise ValueError(f"{counted} decisions differ after {name}, {SUMMARY} says {told}")
         rows = [("layer", "compared", *(f"differ after {VERDICTS[name][1]}" for name in found))]
         for layer, compared in next(iter(found.values())).items():
             differ = (of[layer]["mismatches"] for of in found.values())
@@ -327,5 +343,6 @@ def _cost(run: Run) -> dict[str, Any] | None:
         return {"sentence": record["not_counted"], "layers": None}
     with undamaged(run.directory / SUMMARY):
         gone = removed(record)
-        sentence = f"{energy(record)}. Fold and fusion removed: {gone}" if gone else energy(record)
+        sentence = f"{COUNTED.capitalize()}{mean_of(record)}: {energy(record)}."
+        sentence += f" Fold and fusion removed: {gone}." if gone else ""
         return {"sentence": sentence, "layers": cost_table(record)}

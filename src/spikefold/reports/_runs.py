@@ -12,8 +12,10 @@ from spikefold.records import CONFIG, LAST, METRICS, SUMMARY
 
 # of an epoch, and up to where it makes sense
 MEASURED = {
-    **{"epoch": 1e9, "train_loss": 1e30, "validation_loss": 1e30},
-    **{"train_accuracy": 1.0, "validation_accuracy": 1.0},
+    "train_loss": 1e30,
+    "validation_loss": 1e30,
+    "train_accuracy": 1.0,
+    "validation_accuracy": 1.0,
 }
 
 
@@ -105,10 +107,15 @@ def _parsed(text: str) -> Any:
 
     Such come of names that are not UTF-8.
     """
-    value = json.loads(text)
+    value = json.loads(text, parse_constant=_refuse_constant)
     if "\\ud" not in text.lower():
         return value
     return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _refuse_constant(name: str) -> None:
+    """Of Python's, not of JSON's; ours are null."""
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def read_history(directory: Path) -> list[dict[str, Any]]:
@@ -122,10 +129,12 @@ def read_history(directory: Path) -> list[dict[str, Any]]:
         history = [_parsed(line) for line in file.read_text(encoding="utf-8").splitlines()]
         if not history:
             raise ValueError("no epochs")
-        for record in history:
+        for number, record in enumerate(history, 1):
+            if record["epoch"] != number:
+                raise ValueError(f"line {number} is not of epoch {number}")
             if record.keys() & MEASURED != history[0].keys() & MEASURED:
                 raise ValueError("epochs differ in what was measured")
-            for key in ("epoch", "train_loss", *(record.keys() & MEASURED)):
+            for key in ("train_loss", *(record.keys() & MEASURED)):
                 _require_measured(key, record[key])
     return history
 

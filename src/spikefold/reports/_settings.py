@@ -192,12 +192,15 @@ def about(groups: Sequence[Setting]) -> str:
     runs = sum(len(setting.runs) for setting in groups)
     samples = [run.summary["samples"] for setting in groups for run in setting.runs]
     train, validation, test = (_span(s[split] for s in samples) for split in SPLITS)
-    chosen = any(s["validation"] for s in samples)
+    chosen = [bool(s["validation"]) for s in samples]
+    how = "The last epoch is kept"
+    if any(chosen):
+        other = "" if all(chosen) else " where there are any, else the last is kept"
+        how = f"The validation samples chose the epoch{other}"
     return (
         f"{runs} run{'s' if runs > 1 else ''} on {train} training, "
         f"{validation} validation and {test} test samples. "
-        f"{'The validation samples chose the epoch' if chosen else 'The last epoch is kept'}, "
-        "the test samples only report."
+        f"{how}, the test samples only report."
     )
 
 

@@ -6,12 +6,12 @@ from typing import Any
 from spikefold.reports._many import OWN_DATA, current_norm
 
 Row = tuple[str, str]
+COUNTED = "operations and energy at 45 nm, a sample"
 
 
 def run_title(summary: dict[str, Any]) -> str:
     """What was trained on what, from a run's `summary.json`; a recipe may have been changed."""
     data, model = summary["experiment"]["data"], summary["experiment"]["model"]
-    # Older runs had batch norms only.
     norms = f"{current_norm(model)} + {model['norm']}"
     return f"{model['name']} on {data_name(data)}, norms {norms}, T = {model['steps']}"
 
@@ -51,11 +51,14 @@ def _cost_rows(cost: dict[str, Any] | None) -> list[Row]:
         return []
     if "not_counted" in cost:
         return [("cost", cost["not_counted"])]
-    samples = f", mean of {cost['samples']:,.0f}" if "samples" in cost else ""
-    rows = [(f"operations and energy at 45 nm, a sample{samples}", energy(cost))]
-    return (
-        [*rows, ("norms that fold and fusion removed", told)] if (told := removed(cost)) else rows
-    )
+    rows = [(COUNTED + mean_of(cost), energy(cost))]
+    gone = removed(cost)
+    return [*rows, ("norms that fold and fusion removed", gone)] if gone else rows
+
+
+def mean_of(cost: dict[str, Any]) -> str:
+    """Over how many samples a record of `cost` was taken; "" where an older run does not say."""
+    return f", mean of {cost['samples']:,.0f}" if "samples" in cost else ""
 
 
 def energy(cost: dict[str, Any]) -> str:
@@ -131,7 +134,7 @@ def _fuse_rows(summary: dict[str, Any]) -> list[Row]:
     differ = f"{fuse['mismatches']:,} of {fuse['spikes']:,} ({fuse['mismatch_rate']:.2g})"
     folded = "folded and " if "fold" in summary else ""
     return [
-        (f"test accuracy {folded}conv-BN fused", _percent(summary["test"]["fused"])),
+        (f"test accuracy {folded}fused", _percent(summary["test"]["fused"])),
         ("fused: decisions that differ", differ),
     ]
 
