@@ -83,6 +83,17 @@ def test_a_page_names_the_norm_after_the_connection(tmp_path: Path) -> None:
     assert "small on digits, norms tab + mpbn-steps, T = 2" in title[1]
 
 
+def test_a_pair_of_norms_is_told_as_one(tmp_path: Path) -> None:
+    for current, membrane in (("bn", "mpbn"), ("tab", "mpbn"), ("tab", "none")):
+        record = summary(norm=membrane)
+        record["experiment"]["model"]["current_norm"] = current
+        write_run(tmp_path / "runs" / f"{current}-{membrane}", record)
+    page, text = report(tmp_path / "runs", tmp_path / "page.html")
+    assert "<title>digits: 3 settings of norms" in text
+    rows = [row[0] for row in table(page, "Mean ± deviation")[1:]]
+    assert sorted(rows) == ["norms bn + mpbn", "norms tab + mpbn", "norms tab + none"]
+
+
 def test_a_page_is_one_file_with_a_structure(tmp_path: Path) -> None:
     page, text = report(write_runs(tmp_path / "runs"), tmp_path / "page.html")
     assert "script" not in page.tags

@@ -26,6 +26,7 @@ from spikefold.reports._tables import data_name, run_title
 Rows = list[tuple[str, ...]]
 # between the values of what differs
 AND = " / "
+NORMS = ("model.current_norm", "model.norm")
 SPLITS = ("train", "validation", "test")
 
 
@@ -95,16 +96,16 @@ def group(runs: Sequence[Run]) -> list[Setting]:
         for summaries in by_setting(run.summary for run in runs)
     ]
     unnamed = [Setting("", group) for group in groups]
-    keys = _differing_keys(unnamed)
-    return [
-        Setting(
-            ", ".join(
-                f"{name} {_shown(setting.flat, key)}"
-                for name, key in zip(_short(keys), keys, strict=True)
-            )
-            or run_title(setting.first),
-            setting.runs,
+    names = _names(_differing_keys(unnamed))
+
+    def label(flat: dict[str, Any]) -> str:
+        return ", ".join(
+            f"{name} {' + '.join(_shown(flat, key) for key in keys)}"
+            for name, keys in names.items()
         )
+
+    return [
+        Setting(label(setting.flat) or run_title(setting.first), setting.runs)
         for setting in unnamed
     ]
 
@@ -161,10 +162,14 @@ def _that_differ(found: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key in keys if len({_shown(one, key) for one in found}) > 1]
 
 
-def _short(keys: Sequence[str]) -> list[str]:
-    """Settings by the last part of their names where that tells them apart."""
-    last = [key.rpartition(".")[2] for key in keys]
-    return [la if last.count(la) == 1 else key for la, key in zip(last, keys, strict=True)]
+def _names(keys: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Settings by the last part of their names where that tells them apart; both norms are one."""
+    both = set(NORMS) <= set(keys)
+    alone = [key for key in keys if not (both and key in NORMS)]
+    last = [key.rpartition(".")[2] for key in alone]
+    short = (la if last.count(la) == 1 else key for la, key in zip(last, alone, strict=True))
+    named = {name: (key,) for name, key in zip(short, alone, strict=True)}
+    return {"norms": NORMS, **named} if both else named
 
 
 def _shown(flat: dict[str, Any], key: str) -> str:
@@ -184,7 +189,7 @@ def title(groups: Sequence[Setting]) -> str:
         return f"{first['recipe']}: {groups[0].label}"
     data, recipes = first["experiment"]["data"], {s.first["recipe"] for s in groups}
     what = next(iter(recipes)) if len(recipes) == 1 else data_name(data)
-    return f"{what}: {len(groups)} settings of {', '.join(_short(_differing_keys(groups)))}"
+    return f"{what}: {len(groups)} settings of {', '.join(_names(_differing_keys(groups)))}"
 
 
 def about(groups: Sequence[Setting]) -> str:
