@@ -168,7 +168,7 @@ def _names(keys: Sequence[str]) -> dict[str, Sequence[str]]:
     alone = [key for key in keys if not (both and key in NORMS)]
     last = [key.rpartition(".")[2] for key in alone]
     short = (la if last.count(la) == 1 else key for la, key in zip(last, alone, strict=True))
-    named = {name: (key,) for name, key in zip(short, alone, strict=True)}
+    named: dict[str, Sequence[str]] = {name: (key,) for name, key in zip(short, alone, strict=True)}
     return {"norms": NORMS, **named} if both else named
 
 
