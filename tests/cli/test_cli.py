@@ -391,7 +391,7 @@ def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
         assert [path.stat().st_mtime_ns for path in summaries[1:]] == before
         summaries[1].write_text(whole)
     assert main(["table", str(tmp_path / "sweep")]) == 0
-    assert "| digits | digits | small | none | 1 | 1 | 2 |" in capsys.readouterr().out
+    assert "| digits | digits | small | bn + none | 1 | 1 | 2 |" in capsys.readouterr().out
     assert run_json(["table", str(tmp_path / "sweep")], capsys) == rows
     assert main(["table", str(tmp_path / "sweep"), "--format", "csv"]) == 0
     assert capsys.readouterr().out.count("\n") == 3
