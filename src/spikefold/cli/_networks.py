@@ -33,7 +33,6 @@ from spikefold.training import evaluate, like_weights, recalibrate, thresholds
 On = Annotated[DataOptions, tyro.conf.arg(name="")]
 NOTHING_ASKED = DataOptions()
 CHECKED = 32  # samples on which another runtime is checked
-# what `export` makes, by the ends of names
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from spikefold.errors import ConfigError, FileFormatError
 
+# what `export` makes, by the ends of names
 KINDS = {".onnx": "onnx", ".pt2": "torch", ".nir": "nir"}
 
 
