@@ -1,6 +1,6 @@
 """Plots and tables from the records of a run. Imports no torch: records are JSON."""
 
-from spikefold.reports._landscape import picture_format, plot_landscape
+from spikefold.reports._landscape import plot_landscape
 from spikefold.reports._many import (
     accuracy_records,
     accuracy_table,
@@ -28,7 +28,6 @@ __all__ = [
     "pair_runs",
     "pair_table",
     "pair_verdict",
-    "picture_format",
     "plot_input",
     "plot_landscape",
     "plot_pairs",
