@@ -40,6 +40,7 @@ from spikefold.export import Check, Deployed, check, deploy, to_nir, to_onnx, to
 from spikefold.folding import Verification, fold, fuse_conv_bn, verify
 from spikefold.graphs import Graph, graph
 from spikefold.inference import Prepared, prepare
+from spikefold.models import per_step
 from spikefold.nn import (
     BNTT,
     IF,
@@ -129,6 +130,7 @@ __all__ = [
     "graph",
     "load",
     "models",
+    "per_step",
     "prepare",
     "recipes",
     "save",

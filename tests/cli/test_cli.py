@@ -354,6 +354,24 @@ def test_recalibrate(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert list(run_json(words, capsys)) == ["output"]
 
 
+def test_recalibrate_gives_each_step_its_own(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new.safetensors"
+    words = ["recalibrate", str(finished), "--per-step", "--data", "digits", "-o", str(new)]
+    run_json(words, capsys)
+    network = sf.load(new)
+    norm = network.features[0].lif.norm
+    assert network.arguments.norm == "mpbn-steps"
+    assert norm.running_mean.shape[0] == network.arguments.steps
+    assert (norm.running_mean[0] != norm.running_mean[1]).any()
+    # nothing to give: said before data are read, and nothing is written
+    again = [words[0], str(new), *words[2:-1], str(tmp_path / "again.safetensors")]
+    assert main(again) == 1
+    assert "has no MPBN with one set for all steps" in capsys.readouterr().err
+    assert not (tmp_path / "again.safetensors").exists()
+
+
 def test_sweep_resumes_and_its_table_is_the_mean_over_seeds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ from spikefold.costs import norms_left
 from spikefold.data import SplitName
 from spikefold.errors import ConfigError
 from spikefold.folding import fold, fuse_conv_bn, is_fusable, verify
+from spikefold.models import per_step
 from spikefold.ranges import require_within
 from spikefold.saving import save
 from spikefold.training import evaluate, like_weights, recalibrate, thresholds
@@ -109,6 +110,8 @@ class RecalibrateOptions:
     on: On = NOTHING_ASKED
     seed: int = 0
     """of the order in which they are taken"""
+    per_step: bool = False
+    """first give each time step statistics of its own, as it had of each batch in training"""
     overwrite: Overwrite = False
     json: Json = False
 
@@ -238,11 +241,10 @@ def recalibrate_command(words: list[str]) -> None:
     require_network_file(options.output, options.overwrite)
     on = options.on
     network = load_network(options.checkpoint, on.device, TRAINED)
+    start = per_step(network) if options.per_step else network
     dataset = load_data_for(network, options.checkpoint, on, "train")
     with shown_progress().task("recalibrate", len(dataset.train) // on.batch_size) as advance:
-        new = recalibrate(
-            network, dataset.train, on.batch_size, on_batch=advance, seed=options.seed
-        )
+        new = recalibrate(start, dataset.train, on.batch_size, on_batch=advance, seed=options.seed)
     record: dict[str, Any] = {"output": str(options.output)}
     if len(dataset.validation):
         for name, one in (("validation_before", network), ("validation_after", new)):

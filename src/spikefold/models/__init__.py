@@ -13,6 +13,7 @@ from spikefold.models._network import (
 )
 from spikefold.models._norms import membrane_norm
 from spikefold.models._parts import NIRModel, NIRNetwork, Parts, Scale, of_parts, parts_of
+from spikefold.models._per_step import per_step
 from spikefold.models._resnet import BasicBlock, resnet18, resnet19, resnet20, resnet34
 from spikefold.models._small import compact, small
 from spikefold.models._vgg import vgg16
@@ -55,6 +56,7 @@ __all__ = [
     "membrane_norm",
     "of_parts",
     "parts_of",
+    "per_step",
     "register",
     "resnet18",
     "resnet19",
