@@ -20,8 +20,9 @@ class MPBN(MembraneNorm):
     In training, mean and variance are those of the batch at each time step: over N and space for
     the channel-wise form `MPBN(C)`, over N for the element-wise form `MPBN((C, H, W))`. The shape
     decides. There is one set of running statistics, updated at each time step; evaluation uses
-    them. With `steps=T` there are T of all, one for each time step. Everything is float32, also
-    inside autocast.
+    them, which is beside what training saw where the steps differ (`spikefold.per_step` mends a
+    trained network). With `steps=T` there are T of all, one for each time step. Everything is
+    float32, also inside autocast.
 
     Arguments:
         shape: number of channels, or the shape of one sample's potential.
