@@ -111,6 +111,7 @@ def hooked() -> sf.MPBN:
         (lambda: sf.models.small(), None, "give steps"),
         (lambda: sf.LIF(sf.MPBN(2)), None, "give steps"),
         (lambda: sf.LIF(sf.MPBN(2)), 0, "steps must lie in"),
+        (lambda: sf.models.small(), 0, "steps must lie in"),
         (lambda: nn.Sequential(sf.LIF(Subclass(2))), 2, "layer '0.norm' is a Subclass"),
         (lambda: nn.Sequential(sf.LIF(hooked())), 2, "layer '0.norm': it carries hooks"),
     ],

@@ -61,7 +61,7 @@ def _steps_of(network: Network, steps: int | None) -> int | None:
         raise ConfigError("per_step: norm is mpbn-element, and only mpbn has a set for each step")
     if None not in (steps, arguments.steps) and steps != arguments.steps:
         raise ConfigError(f"per_step: the network has {arguments.steps} steps, not {steps}")
-    return steps or arguments.steps
+    return arguments.steps if steps is None else steps
 
 
 def _require_plain(norm: MPBN, place: str) -> None:
