@@ -13,6 +13,7 @@ from PIL import Image
 
 import spikefold as sf
 from spikefold.cli import main
+from spikefold.cli._main import COMMANDS
 from spikefold.cli._sweep import SweepOptions, _require_same, plan
 from spikefold.data import DATASETS
 from spikefold.errors import ConfigError
@@ -20,6 +21,7 @@ from spikefold.models import MODELS, Options
 from spikefold.plain import to_plain
 from spikefold.recipes import RECIPES
 from spikefold.records import SUMMARY
+from tests.reports.pages import summary
 
 SMALL = ["--model.width", "0.25", "--model.steps", "2", "--optimizer.epochs", "2"]
 
@@ -232,33 +234,21 @@ def test_a_finished_run_of_an_earlier_version_is_not_run_again(tmp_path: Path) -
     record = to_plain(run.experiment)
     del record["model"]["learn_decay"], record["model"]["standardize"]
     run.directory.mkdir(parents=True)
-    (run.directory / SUMMARY).write_text(json.dumps({"experiment": record}))
+    told = {**summary(), "experiment": record}
+    (run.directory / SUMMARY).write_text(json.dumps(told))
     _require_same(run)
     record["model"]["norm"] = "mpbn"
-    (run.directory / SUMMARY).write_text(json.dumps({"experiment": record}))
+    (run.directory / SUMMARY).write_text(json.dumps(told))
     with pytest.raises(ConfigError, match="other settings"):
         _require_same(run)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "run",
-        "train",
-        "show",
-        "fold",
-        "verify",
-        "evaluate",
-        "recipes",
-        "sweep",
-        "table",
-        "recalibrate",
-        "import",
-    ],
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
-    usage = capsys.readouterr().out.splitlines()[0]
+    told = capsys.readouterr().out
+    assert "(default:)" not in re.sub(r"[\s│]", "", told)
+    usage = told.splitlines()[0]
     assert usage.startswith(f"usage: spikefold {command}")
     assert not re.search(r" (PATH|STR)\b(?! *\])", usage)  # what is expected has a name
     if command in ("run", "train", "show"):

@@ -132,6 +132,24 @@ def test_broken_metrics_are_named(
     assert f"{place / 'metrics.jsonl'}: damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ((2 * epoch("0.5")).encode()[:-9], "no JSON in line 2: "),
+        (b"{}\n", "there is no epoch)"),
+        (b"3\n", "of another form than a run writes: "),
+        (b"\xff\n", "no text in UTF-8)"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said_plainly(
+    content: bytes, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = write_run(tmp_path / "run", summary())
+    (place / "metrics.jsonl").write_bytes(content)
+    assert main(["report", str(place), "-o", str(tmp_path / "page.html")]) == 1
+    assert f"damaged, or no record of a run ({reason}" in capsys.readouterr().err
+
+
 def test_runs_on_different_data_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from spikefold.cli._jobs import DONE, FAILED, Work, work_telling
 from spikefold.cli._output import one_line
+from spikefold.cli._parsing import NONE_GIVEN
 from spikefold.errors import ConfigError
 from spikefold.ranges import require_within
 from spikefold.records import write_json
@@ -47,7 +48,7 @@ class JobOptions:
     """GPUs"""
     memory: float | None = None
     """GB"""
-    set: tuple[str, ...] = ()
+    set: Annotated[tuple[str, ...], NONE_GIVEN] = ()
     """more parameters of submitit's Slurm executor, KEY=VALUE: account=lab, qos=high,
     array_parallelism=8, setup='["module load cuda"]'; for what it does not know
     additional_parameters='{"gres-flags": "enforce-binding"}'"""

@@ -18,7 +18,7 @@ from spikefold.cli._inputs import (
 from spikefold.cli._networks import NOTHING_ASKED, On
 from spikefold.cli._output import print_error, print_json, print_record, print_rows, shown
 from spikefold.cli._outputs import KINDS, require_free
-from spikefold.cli._parsing import Json, Overwrite, parse
+from spikefold.cli._parsing import NONE_GIVEN, Json, Overwrite, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.data import SplitName
 from spikefold.errors import ConfigError
@@ -64,7 +64,7 @@ class ExportOptions:
     step, with potentials in and out"""
     fuse: bool = False
     """fuse each batch norm into its convolution (faster; changes rounding)"""
-    spikes: tuple[str, ...] = ()
+    spikes: Annotated[tuple[str, ...], NONE_GIVEN] = ()
     """ONNX: neurons whose spikes are outputs too, as features.0.lif"""
     steps: int | None = None
     """time steps an image is shown; default: the network's own"""

@@ -12,7 +12,7 @@ from spikefold.cli._inputs import TRAINED, load_data_for, load_network, network_
 from spikefold.cli._networks import NOTHING_ASKED, On
 from spikefold.cli._output import print_error, print_json, print_rows
 from spikefold.cli._outputs import require_free, require_writable
-from spikefold.cli._parsing import Json, parse
+from spikefold.cli._parsing import NEEDED, Json, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.data import Dataset, Samples, SplitName
 from spikefold.errors import ConfigError
@@ -38,7 +38,7 @@ class LandscapeOptions:
     """
 
     files: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK [NETWORK ...]")
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK ..."), NEEDED
     ]
     """network files, or runs' folders, of which the trained networks are taken"""
     on: On = NOTHING_ASKED

@@ -17,6 +17,9 @@ Json = Annotated[
     bool, tyro.conf.arg(help="print one JSON object and nothing else on standard output")
 ]
 Overwrite = Annotated[bool, tyro.conf.arg(help="replace the output if it is there")]
+# what help says of options that take any number of words, which the parser tells as "(default: )"
+NEEDED = tyro.conf.arg(help_behavior_hint="(one or more)")
+NONE_GIVEN = tyro.conf.arg(help_behavior_hint="(default: none)")
 Device = Annotated[str, tyro.conf.arg(help="where it is computed: cpu, cuda, cuda:1, ...")]
 
 

@@ -8,7 +8,7 @@ import tyro
 
 from spikefold.cli._output import print_json
 from spikefold.cli._outputs import require_writable
-from spikefold.cli._parsing import Json, parse
+from spikefold.cli._parsing import NEEDED, Json, parse
 from spikefold.cli._progress import shown_progress
 from spikefold.cli._records import load_runs
 from spikefold.reports import write_page
@@ -18,7 +18,9 @@ from spikefold.reports import write_page
 class ReportOptions:
     """One page about runs on one data set, with tables and pictures; seeds are taken together."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
+    runs: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ..."), NEEDED
+    ]
     """directories of runs, or that hold runs"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report.html")
     """HTML file to write"""

@@ -1,7 +1,6 @@
 """The command that runs many."""
 
 import itertools
-import json
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from spikefold.cli._cluster import CLUSTERS, JobOptions, Run
 from spikefold.cli._configuration import RULES
 from spikefold.cli._jobs import Engine, run_jobs
 from spikefold.cli._output import print_error, print_json, print_rows
-from spikefold.cli._parsing import Json, parse
+from spikefold.cli._parsing import NEEDED, NONE_GIVEN, Json, parse
 from spikefold.cli._processes import Processes
 from spikefold.cli._progress import shown_progress
 from spikefold.errors import ConfigError
@@ -22,7 +21,13 @@ from spikefold.plain import from_plain, to_plain
 from spikefold.recipes import find_recipe, run
 from spikefold.records import LAST, SUMMARY
 from spikefold.registry import IMPORTED, import_extension
-from spikefold.reports import accuracy_records, accuracy_table, plot_run, read_summaries
+from spikefold.reports import (
+    accuracy_records,
+    accuracy_table,
+    plot_run,
+    read_summaries,
+    read_summary,
+)
 from spikefold.training import Experiment, Progress
 
 
@@ -30,11 +35,13 @@ from spikefold.training import Experiment, Progress
 class SweepOptions:
     """Run recipes x settings x seeds; finished runs are not run again, broken ones go on."""
 
-    recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE ...")]
+    recipes: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE ..."), NEEDED
+    ]
     """names of recipes (spikefold recipes lists them), or their files"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """one run each"""
-    vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE,...")] = ()
+    vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE,..."), NONE_GIVEN] = ()
     """settings to vary, for instance model.norm=mpbn,none; all combinations are run"""
     out: Path = Path("runs/sweep")
     """directory of the runs"""
@@ -211,10 +218,7 @@ def _wants_gpu(planned: _Planned) -> bool:
 def _require_same(planned: _Planned) -> None:
     """A finished run must be of the settings that are asked for."""
     path = planned.directory / SUMMARY
-    try:
-        stored = json.loads(path.read_text())["experiment"]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path}: damaged, or no summary of a run ({error!r})") from error
+    stored = read_summary(planned.directory)["experiment"]
     if from_plain(stored, Experiment, f"{path}: experiment") != planned.experiment:
         raise ConfigError(
             f"{planned.directory} holds a run with other settings: choose another --out"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from spikefold.cli._output import print_json
-from spikefold.cli._parsing import Json, parse
+from spikefold.cli._parsing import NEEDED, Json, parse
 from spikefold.cli._records import load_runs
 from spikefold.reports import accuracy_records, accuracy_table, to_csv, to_markdown
 
@@ -16,7 +16,9 @@ from spikefold.reports import accuracy_records, accuracy_table, to_csv, to_markd
 class TableOptions:
     """Mean and deviation of accuracy over the seeds of each setting."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
+    runs: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ..."), NEEDED
+    ]
     """directories of runs, or that hold runs"""
     format: Literal["markdown", "csv"] = "markdown"
     """of what is printed"""

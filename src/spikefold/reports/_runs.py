@@ -84,7 +84,20 @@ def undamaged(file: Path) -> Iterator[None]:
         ArithmeticError,
         RecursionError,
     ) as error:
-        raise DataError(f"{file}: damaged, or no record of a run ({error!r})") from error
+        raise DataError(f"{file}: damaged, or no record of a run ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """What reading came upon, for people who do not know Python."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"no JSON in line {error.lineno}: {error.msg}"
+    if isinstance(error, KeyError):
+        return f"there is no {error.args[0]}"
+    if isinstance(error, UnicodeDecodeError):
+        return "no text in UTF-8"
+    if isinstance(error, TypeError | AttributeError | IndexError):
+        return f"of another form than a run writes: {error}"
+    return str(error)
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
@@ -98,7 +111,7 @@ def read_record(file: Path) -> dict[str, Any] | None:
     with undamaged(file):
         record = _parsed(file.read_text(encoding="utf-8"))
         if not isinstance(record, dict):
-            raise TypeError("no JSON object")
+            raise ValueError("no JSON object")
     return record
 
 
@@ -126,7 +139,9 @@ def read_history(directory: Path) -> list[dict[str, Any]]:
     """
     file = directory / METRICS
     with undamaged(file):
-        history = [_parsed(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        # one list, so that the parser tells in which line it failed
+        lines = ",\n".join(file.read_text(encoding="utf-8").splitlines())
+        history = _parsed(f"[{lines}]")
         if not history:
             raise ValueError("no epochs")
         for number, record in enumerate(history, 1):
