@@ -1,6 +1,7 @@
 """Suite "norms": norms after the connection, alone and with MPBN, in training and after the fold.
 
-Networks are the resnet20 of the comparison in docs/results, on still images in channels last.
+Networks are those of the comparison in docs/results: resnet20 on still images in channels last,
+compact on recordings of events.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import spikefold as sf
-from benchmarks.contestant import SEED, Contestant, Contestants, generator
+from benchmarks.contestant import SEED, Contestant, Contestants
+from benchmarks.deploy import inputs
 from benchmarks.networks import CLASSES, LEARNING_RATE
 
 CURRENT = ("bn", "tdbn", "bntt", "tebn", "tab")
@@ -21,12 +23,12 @@ def contestants(size: dict[str, Any], device: torch.device, train: bool) -> Cont
     """A network for each pair of norms.
 
     Arguments:
-        size: width, batch and steps.
+        size: model, width, batch and steps.
         device: where everything lies.
         train: whole training steps; else forward passes of what is left after fold and fusion.
     """
-    images = torch.rand(size["batch"], 3, 32, 32, generator=generator()).to(device)
-    images = images.to(memory_format=torch.channels_last)
+    images = inputs(size, size["batch"]).to(device)
+    images = images.to(memory_format=layout_of(images))
 
     def making(current: str, membrane: str) -> Callable[[], Contestant]:
         def make() -> Contestant:
@@ -43,12 +45,23 @@ def contestants(size: dict[str, Any], device: torch.device, train: bool) -> Cont
     }
 
 
+def layout_of(images: Tensor) -> torch.memory_format:
+    """Channels last of stills; of recordings, which have five axes, there is no such layout."""
+    return torch.channels_last if images.dim() == 4 else torch.contiguous_format
+
+
 def trained(size: dict[str, Any], images: Tensor, current: str, membrane: str) -> nn.Module:
     """With random weights, and running statistics of the images."""
     torch.manual_seed(SEED)
-    options = {"width": size["width"], "steps": size["steps"]}
-    network = sf.models.resnet20(CLASSES, norm=membrane, current_norm=current, **options).to(images)
-    network = network.to(memory_format=torch.channels_last)
+    network = getattr(sf.models, size["model"])(
+        CLASSES,
+        in_channels=images.shape[-3],
+        width=size["width"],
+        steps=size["steps"],
+        norm=membrane,
+        current_norm=current,
+    ).to(images)
+    network = network.to(memory_format=layout_of(images))
     with torch.no_grad():
         for _ in range(8):
             network(images)

@@ -22,7 +22,7 @@ TITLES = {
     "step": "Training step, resnet20: forward, cross entropy, backward, SGD",
     "inference": "Inference, resnet20",
     "deploy": "Inference, folded and fused",
-    "norms": "Norms after the connection, resnet20: training steps, inference as shipped",
+    "norms": "Norms after the connection: training steps, inference as shipped",
     "memory": "Memory kept for the backward pass, resnet20",
     "scaling": "Cost as work grows",
 }

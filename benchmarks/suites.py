@@ -72,10 +72,17 @@ def _deploy(threads: list[int], device: str) -> list[Contest]:
 
 
 def _norms(threads: list[int], device: str) -> list[Contest]:
-    size = {"width": 0.125, "batch": 64, "steps": 2}
+    sizes = [
+        {"model": "resnet20", "width": 0.125, "batch": 64, "steps": 2},
+        {"model": "compact", "width": 1.0, "batch": 32, "steps": 6},
+    ]
     return [
-        Contest("norms", size, threads[0], device, 60),
-        Contest("norms, shipped", size, threads[0], device),
+        contest
+        for size in sizes
+        for contest in (
+            Contest("norms", size, threads[0], device, 60),
+            Contest("norms, shipped", size, threads[0], device),
+        )
     ]
 
 
