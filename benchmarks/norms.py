@@ -71,7 +71,7 @@ def trained(size: dict[str, Any], images: Tensor, current: str, membrane: str) -
 def training(network: nn.Module, images: Tensor) -> Contestant:
     """Forward, cross entropy, backward, SGD."""
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=0.9)
-    labels = torch.arange(len(images), device=images.device) % CLASSES
+    labels = torch.arange(images.shape[-4], device=images.device) % CLASSES
 
     def run() -> None:
         optimizer.zero_grad()
