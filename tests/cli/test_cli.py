@@ -20,8 +20,7 @@ from spikefold.errors import ConfigError
 from spikefold.models import MODELS, Options
 from spikefold.plain import to_plain
 from spikefold.recipes import RECIPES
-from spikefold.records import SUMMARY
-from tests.reports.pages import summary
+from spikefold.records import SUMMARY, write_json
 
 SMALL = ["--model.width", "0.25", "--model.steps", "2", "--optimizer.epochs", "2"]
 
@@ -234,13 +233,23 @@ def test_a_finished_run_of_an_earlier_version_is_not_run_again(tmp_path: Path) -
     record = to_plain(run.experiment)
     del record["model"]["learn_decay"], record["model"]["standardize"]
     run.directory.mkdir(parents=True)
-    told = {**summary(), "experiment": record}
-    (run.directory / SUMMARY).write_text(json.dumps(told))
+    (run.directory / SUMMARY).write_text(json.dumps({"experiment": record}))
     _require_same(run)
     record["model"]["norm"] = "mpbn"
-    (run.directory / SUMMARY).write_text(json.dumps(told))
+    (run.directory / SUMMARY).write_text(json.dumps({"experiment": record}))
     with pytest.raises(ConfigError, match="other settings"):
         _require_same(run)
+
+
+def test_a_finished_run_is_known_again_whatever_its_folder_of_data_is_called(
+    tmp_path: Path,
+) -> None:
+    (run,) = plan(SweepOptions(("digits",), (0,), out=tmp_path))
+    data = dataclasses.replace(run.experiment.data, root="no UTF-8: \udcff")
+    run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, data=data))
+    run.directory.mkdir(parents=True)
+    write_json(run.directory / SUMMARY, {"experiment": to_plain(run.experiment)})
+    _require_same(run)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,6 +1,7 @@
 """The command that runs many."""
 
 import itertools
+import json
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from spikefold.reports import (
     accuracy_table,
     plot_run,
     read_summaries,
-    read_summary,
+    undamaged,
 )
 from spikefold.training import Experiment, Progress
 
@@ -218,7 +219,9 @@ def _wants_gpu(planned: _Planned) -> bool:
 def _require_same(planned: _Planned) -> None:
     """A finished run must be of the settings that are asked for."""
     path = planned.directory / SUMMARY
-    stored = read_summary(planned.directory)["experiment"]
+    # not `read_summary`, whose question marks stand for what cannot be printed of a folder's name
+    with undamaged(path):
+        stored = json.loads(path.read_text(encoding="utf-8"))["experiment"]
     if from_plain(stored, Experiment, f"{path}: experiment") != planned.experiment:
         raise ConfigError(
             f"{planned.directory} holds a run with other settings: choose another --out"

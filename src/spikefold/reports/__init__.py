@@ -13,7 +13,7 @@ from spikefold.reports._page import write_page
 from spikefold.reports._pairs import pair_runs, pair_table, pair_verdict, plot_pairs
 from spikefold.reports._plots import plot_run
 from spikefold.reports._predict import plot_input
-from spikefold.reports._runs import find_runs, unfinished_runs
+from spikefold.reports._runs import find_runs, undamaged, unfinished_runs
 from spikefold.reports._settings import Run, require_each_once
 from spikefold.reports._tables import Row, cost_table, energy, removed, run_table, run_title
 
@@ -40,6 +40,7 @@ __all__ = [
     "run_title",
     "to_csv",
     "to_markdown",
+    "undamaged",
     "unfinished_runs",
     "write_page",
 ]
